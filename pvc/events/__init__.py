@@ -1,0 +1,1 @@
+"""What happened: the vocabulary of the log, one module per aggregate, and the record that carries it."""

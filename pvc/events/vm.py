@@ -1,0 +1,289 @@
+"""Everything that can happen to a VM, in the order of its life. `vm` is the VM's id (a UUID), which never changes."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from msgspec import Meta, Struct
+
+from pvc.events.types import (
+    AbsolutePath,
+    Description,
+    EndPolicy,
+    MemoryMib,
+    MigrationMethod,
+    NodeName,
+    Selector,
+    ShutdownTimeoutAction,
+    Tag,
+    TimeoutS,
+    Vcpus,
+    VmName,
+)
+
+
+class Disk(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A disk of a VM."""
+
+    path: AbsolutePath
+    format: Annotated[str, Meta(pattern="^(raw|qcow2)$", description="`raw` or `qcow2`.")] = "raw"
+    bus: Annotated[str, Meta(pattern="^(virtio|scsi|sata)$", description="`virtio`, `scsi` or `sata`.")] = "virtio"
+    read_only: bool = False
+
+
+class Nic(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A network interface of a VM."""
+
+    bridge: Annotated[
+        str,
+        Meta(pattern=r"^[A-Za-z0-9_.-]{1,15}$", description="Linux bridge on the node.", examples=["br0"]),
+    ]
+    mac: Annotated[
+        str,
+        Meta(
+            pattern="^([0-9a-f]{2}(:[0-9a-f]{2}){5})?$",
+            description="MAC address; made from the VM's id if empty.",
+        ),
+    ] = ""
+    model: Annotated[str, Meta(pattern="^(virtio|e1000e|rtl8139)$", description="`virtio`, `e1000e` or `rtl8139`.")] = (
+        "virtio"
+    )
+
+
+class VmSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a VM is made of. A running VM keeps the spec it was started with; a new one counts from its next start."""
+
+    memory_mib: MemoryMib
+    vcpus: Vcpus
+    disks: tuple[Disk, ...] = ()
+    nics: tuple[Nic, ...] = ()
+    kernel: AbsolutePath | None = None
+    """Boot this kernel directly instead of from a disk."""
+    initrd: AbsolutePath | None = None
+    cmdline: str = ""
+    xml: str = ""
+    """The libvirt domain XML the VM was defined from, if it was; memory and vCPUs above override it."""
+
+
+class VmDefined(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A VM was defined. It does not run yet."""
+
+    TYPE: ClassVar[str] = "vm.defined"
+    vm: str
+    name: VmName
+    spec: VmSpec
+    node: NodeName
+    description: Description = ""
+    selector: Selector = Selector.MEM
+    node_limits: tuple[NodeName, ...] = ()
+    migration_method: MigrationMethod = MigrationMethod.LIVE
+    autostart: bool = False
+    on_poweroff: EndPolicy = EndPolicy.STOP
+    on_crash: EndPolicy = EndPolicy.RESTART
+    tags: tuple[Tag, ...] = ()
+
+
+class VmModified(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A VM's spec, description or policies were replaced; a field that is absent stays as it was."""
+
+    TYPE: ClassVar[str] = "vm.modified"
+    vm: str
+    spec: VmSpec | None = None
+    description: Description | None = None
+    on_poweroff: EndPolicy | None = None
+    on_crash: EndPolicy | None = None
+
+
+class VmRenamed(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A VM got another name; its id and its history stay."""
+
+    TYPE: ClassVar[str] = "vm.renamed"
+    vm: str
+    name: VmName
+    old_name: VmName
+
+
+class VmRemoved(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A VM's definition was removed; its history stays."""
+
+    TYPE: ClassVar[str] = "vm.removed"
+    vm: str
+    name: VmName
+
+
+class VmAutostartSet(Struct, frozen=True, kw_only=True):
+    """Whether the VM starts when its node becomes ready."""
+
+    TYPE: ClassVar[str] = "vm.autostart_set"
+    vm: str
+    autostart: bool
+
+
+class VmSelectorSet(Struct, frozen=True, kw_only=True):
+    """How a target node is chosen for the VM."""
+
+    TYPE: ClassVar[str] = "vm.selector_set"
+    vm: str
+    selector: Selector
+
+
+class VmNodeLimitsSet(Struct, frozen=True, kw_only=True):
+    """The nodes the VM may run on; empty means all."""
+
+    TYPE: ClassVar[str] = "vm.node_limits_set"
+    vm: str
+    node_limits: tuple[NodeName, ...]
+
+
+class VmMigrationMethodSet(Struct, frozen=True, kw_only=True):
+    """How the VM is moved to another node."""
+
+    TYPE: ClassVar[str] = "vm.migration_method_set"
+    vm: str
+    migration_method: MigrationMethod
+
+
+class VmTagAdded(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A tag was put on the VM, or its protection changed."""
+
+    TYPE: ClassVar[str] = "vm.tag_added"
+    vm: str
+    tag: Tag
+    protected: bool = False
+
+
+class VmTagRemoved(Struct, frozen=True, kw_only=True):
+    """A tag was taken off the VM."""
+
+    TYPE: ClassVar[str] = "vm.tag_removed"
+    vm: str
+    tag: Tag
+
+
+class VmStartRequested(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The VM is to run; `epoch` numbers this run."""
+
+    TYPE: ClassVar[str] = "vm.start_requested"
+    vm: str
+    node: NodeName
+    epoch: int
+    reason: str = ""
+    """Why, where it was not an admin's command: autostart, or the policy after a crash."""
+
+
+class VmShutdownRequested(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The guest is to power itself off (ACPI) within `timeout_s`; then `on_timeout` applies."""
+
+    TYPE: ClassVar[str] = "vm.shutdown_requested"
+    vm: str
+    timeout_s: TimeoutS
+    on_timeout: ShutdownTimeoutAction
+
+
+class VmStopRequested(Struct, frozen=True, kw_only=True):
+    """The VM is to be forced off now."""
+
+    TYPE: ClassVar[str] = "vm.stop_requested"
+    vm: str
+
+
+class VmRestartRequested(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The running domain is to shut down (within `timeout_s`, then by force) and a new one, `epoch`, to start."""
+
+    TYPE: ClassVar[str] = "vm.restart_requested"
+    vm: str
+    epoch: int
+    timeout_s: TimeoutS
+
+
+class VmResetRequested(Struct, frozen=True, kw_only=True):
+    """The VM's reset button is to be pressed; `mark` makes that happen once."""
+
+    TYPE: ClassVar[str] = "vm.reset_requested"
+    vm: str
+    mark: str
+
+
+class VmDisabled(Struct, frozen=True, kw_only=True):
+    """The VM may not be started until it is enabled."""
+
+    TYPE: ClassVar[str] = "vm.disabled"
+    vm: str
+
+
+class VmEnabled(Struct, frozen=True, kw_only=True):
+    """The VM may be started again."""
+
+    TYPE: ClassVar[str] = "vm.enabled"
+    vm: str
+
+
+class VmStarted(Struct, frozen=True, kw_only=True):
+    """Fact: the VM's domain runs."""
+
+    TYPE: ClassVar[str] = "vm.started"
+    vm: str
+    node: NodeName
+    epoch: int
+
+
+class VmStartFailed(Struct, frozen=True, kw_only=True):
+    """Fact: the domain could not be started; `message` is the hypervisor's reason."""
+
+    TYPE: ClassVar[str] = "vm.start_failed"
+    vm: str
+    node: NodeName
+    epoch: int
+    code: str
+    message: str
+
+
+class VmStopped(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Fact: the domain is off, as it was asked to be (`requested`), or because the guest powered itself off."""
+
+    TYPE: ClassVar[str] = "vm.stopped"
+    vm: str
+    node: NodeName
+    epoch: int
+    how: str
+    """`guest` (it powered itself off), `forced`, or `unknown`."""
+    requested: bool = True
+
+
+class VmCrashed(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Fact: the domain ended without PVC or the guest having wanted it."""
+
+    TYPE: ClassVar[str] = "vm.crashed"
+    vm: str
+    node: NodeName
+    epoch: int
+    how: str
+    """`crashed` (panic, or QEMU died), `killed` (forced off behind PVC's back), `lost` (gone without a trace)."""
+
+
+class VmFailed(Struct, frozen=True, kw_only=True):
+    """The policy gave up on the VM: it crashed too often."""
+
+    TYPE: ClassVar[str] = "vm.failed"
+    vm: str
+    reason: str
+
+
+class VmShutdownTimedOut(Struct, frozen=True, kw_only=True):
+    """Fact: the guest did not power off in time; `action` says what is done about it."""
+
+    TYPE: ClassVar[str] = "vm.shutdown_timed_out"
+    vm: str
+    node: NodeName
+    epoch: int
+    action: ShutdownTimeoutAction
+
+
+class VmWasReset(Struct, frozen=True, kw_only=True):
+    """Fact: the reset button was pressed."""
+
+    TYPE: ClassVar[str] = "vm.was_reset"
+    vm: str
+    node: NodeName
+    epoch: int
+    mark: str
