@@ -1,0 +1,132 @@
+"""./dev as a person meets it: help, wrong words, and a machine that lacks something."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = ["demo", "test", "lint", "bench", "schemas", "shell"]
+
+
+def dev(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([ROOT / "dev", *arguments], capture_output=True, text=True, timeout=30)
+
+
+def bash(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a script with the functions of ./dev at hand."""
+    prelude = f"set -euo pipefail; cd {ROOT}; ROOT=$PWD; source deploy/dev/common.sh; source deploy/dev/install.sh\n"
+    return subprocess.run(
+        ["bash", "-c", prelude + script], capture_output=True, text=True, timeout=30, env={**os.environ, **environment}
+    )
+
+
+@pytest.fixture
+def bin_dir(tmp_path: Path) -> Path:
+    """A directory of stand-ins, to be put first on PATH."""
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    return directory
+
+
+def put(directory: Path, name: str, body: str) -> None:
+    (directory / name).write_text(f"#!/bin/bash\n{body}\n")
+    (directory / name).chmod(0o755)
+
+
+def test_help_names_every_command() -> None:
+    result = dev("--help")
+    assert result.returncode == 0
+    assert [c for c in COMMANDS if not re.search(rf"^  {c} ", result.stdout, re.M)] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_each_command_explains_itself_with_an_example_and_installs_nothing(command: str, flag: str) -> None:
+    result = dev(command, flag)
+    assert result.returncode == 0
+    assert result.stdout.startswith(f"Usage: ./dev {command}")
+    assert f"Example: ./dev {command}" in result.stdout
+
+
+def test_an_unknown_command_is_named_with_a_remedy() -> None:
+    result = dev("tset")
+    assert result.returncode == 2
+    assert "no such command: tset" in result.stderr
+    assert "./dev -h" in result.stderr
+
+
+def test_no_command_at_all_shows_the_help_and_fails() -> None:
+    result = dev()
+    assert result.returncode == 2
+    assert "Usage: ./dev" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["lint", "demo"])
+def test_a_word_a_command_does_not_know_is_refused_before_anything_is_installed(command: str) -> None:
+    result = dev(command, "--nonsense")
+    assert result.returncode == 2
+    assert "--nonsense" in result.stderr
+
+
+def test_only_missing_packages_are_asked_for(bin_dir: Path) -> None:
+    put(bin_dir, "dpkg-query", "echo 'installed gcc'; echo 'config-files kmod'; exit 1")
+    result = bash("missing_of gcc kmod shellcheck", PATH=f"{bin_dir}:{os.environ['PATH']}")
+    assert result.stdout.split() == ["kmod", "shellcheck"]
+
+
+def test_without_root_or_sudo_the_missing_packages_are_named_and_it_goes_on(bin_dir: Path) -> None:
+    put(bin_dir, "dpkg-query", "exit 1")
+    result = bash("can_be_root() { false; }; install_packages lint; echo after", PATH=f"{bin_dir}:{os.environ['PATH']}")
+    assert "Not root and no sudo: going on without these Debian packages: shellcheck" in result.stdout
+    assert result.stdout.endswith("after\n")
+
+
+def test_an_unreachable_mirror_ends_in_a_clear_error(bin_dir: Path) -> None:
+    put(bin_dir, "dpkg-query", "exit 1")
+    put(bin_dir, "apt-cache", "exit 100")
+    put(bin_dir, "apt-get", "echo 'E: Temporary failure resolving'; exit 100")
+    result = bash(
+        'as_root() { "$@"; }; can_be_root() { true; }; install_packages lint', PATH=f"{bin_dir}:{os.environ['PATH']}"
+    )
+    assert result.returncode == 1
+    assert "Temporary failure resolving" in result.stdout
+    assert "could not install: shellcheck" in result.stderr
+    assert "mirror" in result.stderr
+
+
+def test_a_step_is_quiet_when_it_succeeds_and_shows_its_end_when_it_fails() -> None:
+    good = bash("step 'test quiet' bash -c 'echo secret-noise'")
+    assert good.returncode == 0
+    assert "secret-noise" not in good.stdout
+    bad = bash("step 'test loud' bash -c 'seq 1 100; exit 7'")
+    assert bad.returncode == 7
+    assert bad.stdout.splitlines()[0].startswith("test loud ... failed")
+    assert "    100" in bad.stdout
+    assert "    1\n" not in bad.stdout
+    assert ".cache/dev/test-loud.log" in bad.stdout
+
+
+def test_colour_is_for_terminals_only() -> None:
+    assert "\x1b" not in bash("note hello; step 'test colour' true").stdout
+
+
+def test_requirements_can_leave_libvirt_out_where_it_cannot_be_built() -> None:
+    result = subprocess.run(
+        ["/usr/bin/python3", ROOT / "deploy/dev/requirements.py", "--without", "libvirt-python"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = result.stdout.splitlines()
+    assert any(line.startswith("msgspec") for line in lines)
+    assert any(line.startswith("pytest>") for line in lines)
+    assert not any("libvirt" in line for line in lines)
+
+
+def test_continuous_integration_runs_the_tests_and_nothing_else() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert "exec ./dev test </dev/null" in script.read_text()
