@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from pvc.errors import Conflict, Unavailable
 from pvc.events.record import EMPTY, Entry, Head
+from pvc.log.base import check_batch, closed, conflict
+from pvc.log.tail import Tail
 
 _READ_BATCH = 1_000
 
@@ -17,7 +17,7 @@ class MemoryLog:
     def __init__(self) -> None:
         self._records: list[bytes] = []
         self._head = EMPTY
-        self._grown = asyncio.Condition()
+        self._tail = Tail()
         self._closed = False
 
     async def head(self) -> Head:
@@ -27,31 +27,25 @@ class MemoryLog:
 
     async def append(self, entries: Sequence[Entry], *, after: Head) -> Head:
         """Commit all entries, or raise Conflict."""
-        assert entries, "an append has at least one entry"
+        check_batch(entries, after)
         self._check_open()
         if after != self._head:
-            raise Conflict(f"the log's head is at {self._head.position}, the append expected {after.position}")
-        async with self._grown:
-            # The lock may have yielded: whoever came first has moved the head.
-            if after != self._head:
-                raise Conflict(f"the log's head moved to {self._head.position} meanwhile")
-            self._records.extend(entry.data for entry in entries)
-            self._head = entries[-1].head
-            self._grown.notify_all()
+            raise conflict(self._head, after)
+        self._records.extend(entry.data for entry in entries)
+        self._head = entries[-1].head
+        self._tail.advance(self._head.position)
         return self._head
 
     async def read(self, first: int, limit: int) -> list[bytes]:
         """Up to `limit` records from `first` on."""
-        assert first >= 1, "positions start at 1"
+        assert first >= 1 and limit >= 1, "positions and limits start at 1"
         self._check_open()
         return self._records[first - 1 : first - 1 + limit]
 
     async def follow(self, after: int) -> AsyncIterator[list[bytes]]:
         """Batches from `after + 1` on, for ever."""
         while True:
-            async with self._grown:
-                while len(self._records) <= after and not self._closed:
-                    await self._grown.wait()
+            await self._tail.beyond(after)
             batch = await self.read(after + 1, _READ_BATCH)
             after += len(batch)
             yield batch
@@ -59,9 +53,8 @@ class MemoryLog:
     async def close(self) -> None:
         """Later calls raise Unavailable."""
         self._closed = True
-        async with self._grown:
-            self._grown.notify_all()
+        self._tail.fail(closed())
 
     def _check_open(self) -> None:
         if self._closed:
-            raise Unavailable("the log is closed", code="log.closed")
+            raise closed()
