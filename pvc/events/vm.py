@@ -258,7 +258,18 @@ class VmCrashed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     node: NodeName
     epoch: int
     how: str
-    """`crashed` (panic, or QEMU died), `killed` (forced off behind PVC's back), `lost` (gone without a trace)."""
+    """`crashed` (panic, or QEMU died), `killed` (forced off behind PVC's back), `lost` (no trace of it), `unknown`."""
+
+    WORDS: ClassVar[dict[str, str]] = {
+        "crashed": "crashed",
+        "killed": "was forced off from outside PVC",
+        "lost": "disappeared",
+    }
+
+    @property
+    def words(self) -> str:
+        """How it ended, to follow the VM's name in a sentence."""
+        return self.WORDS.get(self.how, "ended for an unknown reason")
 
 
 class VmFailed(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,1 @@
+"""What an admin may ask: per aggregate, each command beside its pure decide(state, command, context) -> Decision."""

@@ -1,0 +1,15 @@
+"""The one list of commands, in the order in which the manual shows them."""
+
+from __future__ import annotations
+
+from pvc.commands import cluster, vm_define, vm_power, vm_settings
+from pvc.commands.base import CommandSpec
+
+COMMANDS: tuple[CommandSpec, ...] = (
+    *cluster.SPECS,
+    *vm_define.SPECS,
+    *vm_power.SPECS,
+    *vm_settings.SPECS,
+)
+
+BY_NAME: dict[str, CommandSpec] = {spec.name: spec for spec in COMMANDS}

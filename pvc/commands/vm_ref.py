@@ -1,0 +1,95 @@
+"""The field that names a VM in every command about one, and the pieces that those commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from pvc.commands.base import Decision, find_node, invalid
+from pvc.errors import Rejected
+from pvc.events.vm import VmSpec
+from pvc.projections.state import ClusterState, Node, Vm
+from pvc.projections.vm_machine import AT_REST, VmState
+
+VmRef = Annotated[str, Meta(min_length=1, max_length=63, description="Name or id of the VM.", examples=["web01"])]
+
+DEFAULT_SHUTDOWN_TIMEOUT_S = 90
+"""As long as systemd gives a unit to stop (DefaultTimeoutStopSec): a guest that takes longer is most likely stuck."""
+
+NOTHING = Decision(events=())
+
+_PHRASES = {
+    VmState.STOPPED: "is not running",
+    VmState.STARTING: "is starting",
+    VmState.RUNNING: "is already running",
+    VmState.SHUTTING_DOWN: "is shutting down",
+    VmState.STOPPING: "is being stopped",
+    VmState.RESTARTING: "is restarting",
+    VmState.RESETTING: "is being reset",
+    VmState.FAILED: "has failed and is not running",
+    VmState.DISABLED: "is disabled",
+}
+
+
+def wrong_state(vm: Vm, hint: str) -> Rejected:
+    """The refusal of a command that the VM's state does not allow; its code names the state."""
+    code = f"vm.is_{vm.state.value.replace('-', '_')}"
+    return Rejected(f"{vm.name} {_PHRASES[vm.state]}", code=code, hint=hint)
+
+
+def require_at_rest(vm: Vm, purpose: str) -> None:
+    """Raise unless nothing of the VM runs."""
+    if vm.state not in AT_REST:
+        raise wrong_state(vm, f"shut it down first to {purpose}: pvc vm shutdown {vm.name} --wait")
+
+
+def require_fits(state: ClusterState, spec: VmSpec, node: Node) -> None:
+    """Raise when the node could not run such a VM even if it ran nothing else."""
+    if spec.memory_mib > node.memory_mib:
+        raise invalid(
+            "memory_mib",
+            f"{spec.memory_mib} MiB of memory is more than node {node.name} has ({node.memory_mib} MiB)",
+            "give the VM less memory",
+            "vm.memory_too_much",
+        )
+    if spec.vcpus > node.vcpus:
+        raise invalid(
+            "vcpus",
+            f"{spec.vcpus} vCPUs are more than node {node.name} has ({node.vcpus})",
+            "give the VM fewer vCPUs",
+            "vm.vcpus_too_many",
+        )
+
+
+def require_room(state: ClusterState, vm: Vm, node: Node) -> None:
+    """Raise when the node is not ready or has too little free memory for one more run of the VM."""
+    if not node.ready:
+        raise Rejected(f"node {node.name} is not ready", code="node.not_ready", hint="`pvc node list` shows why")
+    require_fits(state, vm.spec, node)
+    free = node.memory_mib - state.load_of(node.name).memory_mib
+    if vm.spec.memory_mib > free:
+        raise Rejected(
+            f"{vm.name} needs {vm.spec.memory_mib} MiB of memory, node {node.name} has {free} MiB free",
+            code="node.memory_full",
+            hint="stop another VM on the node, or give this one less memory",
+        )
+
+
+def choose_node(state: ClusterState, wanted: str | None, limits: tuple[str, ...]) -> Node:
+    """The node for a new VM: the one asked for, else the ready one with the most free memory among the limits."""
+    for name in limits:
+        find_node(state, name, field="node_limits")
+    if wanted is not None:
+        if limits and wanted not in limits:
+            raise invalid(
+                "node",
+                f"node {wanted!r} is not among the node limits ({', '.join(limits)})",
+                "add it to the limits, or name one of them",
+                "input.conflict",
+            )
+        return find_node(state, wanted)
+    ready = [node for node in state.nodes.values() if node.ready and (not limits or node.name in limits)]
+    if not ready:
+        raise Rejected("no node is ready to take the VM", code="node.none_ready", hint="`pvc node list` shows why")
+    return max(ready, key=lambda node: (node.memory_mib - state.load_of(node.name).memory_mib, node.name))

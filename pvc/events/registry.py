@@ -1,0 +1,123 @@
+"""The one table of event types, and how an event is encoded and decoded.
+
+Fields are only ever added, with defaults. Where that is not enough a type gets a new version `V` and an upcaster
+in `UPCASTERS`, applied in a chain when an older version is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import msgspec
+
+from pvc.errors import PvcError
+from pvc.events import access, cluster, node, vm
+from pvc.events.record import RawEvent
+
+Event: TypeAlias = (
+    cluster.ClusterInitialised
+    | cluster.CommandRejected
+    | access.TokenCreated
+    | node.NodeJoined
+    | node.NodeReady
+    | vm.VmDefined
+    | vm.VmModified
+    | vm.VmRenamed
+    | vm.VmRemoved
+    | vm.VmAutostartSet
+    | vm.VmSelectorSet
+    | vm.VmNodeLimitsSet
+    | vm.VmMigrationMethodSet
+    | vm.VmTagAdded
+    | vm.VmTagRemoved
+    | vm.VmStartRequested
+    | vm.VmShutdownRequested
+    | vm.VmStopRequested
+    | vm.VmRestartRequested
+    | vm.VmResetRequested
+    | vm.VmDisabled
+    | vm.VmEnabled
+    | vm.VmStarted
+    | vm.VmStartFailed
+    | vm.VmStopped
+    | vm.VmCrashed
+    | vm.VmFailed
+    | vm.VmShutdownTimedOut
+    | vm.VmWasReset
+)
+
+EVENTS: tuple[type[Event], ...] = Event.__args__
+
+BY_TYPE: dict[str, type[Event]] = {event.TYPE: event for event in EVENTS}
+
+Upcaster: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
+
+UPCASTERS: dict[tuple[str, int], Upcaster] = {}
+"""(type, v) -> a pure function from the data of version v to that of version v + 1."""
+
+
+class UnknownEvent(PvcError):
+    """The log holds an event this version of PVC does not know; the fold stops here, history and stream go on."""
+
+    status = 503
+    default_code = "fold.unknown_event"
+
+
+class Subject(msgspec.Struct, frozen=True):
+    """What an event is about: its kind (`vm`, `node`, `cluster`, `access`) and id."""
+
+    kind: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.id}" if self.id else self.kind
+
+
+def encode_event(event: Event) -> RawEvent:
+    """An event as it goes into a record."""
+    data = msgspec.Raw(_encoder.encode(event))
+    return RawEvent(type=event.TYPE, v=version_of(type(event)), data=data)
+
+
+def decode_event(raw: RawEvent) -> Event:
+    """An event as this version knows it. Raises UnknownEvent for a type or version from the future."""
+    decoder = _DECODERS.get(raw.type)
+    current = _VERSIONS.get(raw.type, 0)
+    if decoder is None or raw.v > current:
+        raise UnknownEvent(
+            f"the log holds an event {raw.type!r} version {raw.v}, which this version of PVC does not know",
+            hint="update PVC on this node",
+        )
+    if raw.v == current:
+        return decoder.decode(raw.data)
+    return _upcast(raw, current)
+
+
+def version_of(event: type[Event]) -> int:
+    """The current version of an event type (its class variable `V`, 1 unless set)."""
+    version: int = getattr(event, "V", 1)
+    return version
+
+
+def subject_of(event: Event) -> Subject:
+    """What the event is about."""
+    kind, _, _ = event.TYPE.partition(".")
+    if kind == "command":
+        vm_id: str = getattr(event, "vm", "")
+        return Subject("vm", vm_id) if vm_id else Subject("cluster", "")
+    id_field = _ID_FIELDS[kind]
+    return Subject(kind, getattr(event, id_field) if id_field else "")
+
+
+_ID_FIELDS = {"vm": "vm", "node": "node", "access": "token", "cluster": ""}
+_encoder = msgspec.msgpack.Encoder()
+_DECODERS: dict[str, msgspec.msgpack.Decoder[Event]] = {event.TYPE: msgspec.msgpack.Decoder(event) for event in EVENTS}
+_VERSIONS = {event.TYPE: version_of(event) for event in EVENTS}
+
+
+def _upcast(raw: RawEvent, current: int) -> Event:
+    data: dict[str, Any] = msgspec.msgpack.decode(raw.data)
+    for version in range(raw.v, current):
+        data = UPCASTERS[raw.type, version](data)
+    return msgspec.convert(data, BY_TYPE[raw.type])

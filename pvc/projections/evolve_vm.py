@@ -1,0 +1,195 @@
+"""How VMs follow from events; which state an event leads to is told by `vm_machine` alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from pvc.events import vm as e
+from pvc.events.record import Record
+from pvc.events.types import ShutdownTimeoutAction
+from pvc.projections.state import ClusterState, Vm
+from pvc.projections.vm_machine import VmState, next_state
+
+KEPT_CRASHES = 8
+"""Crash times kept per VM; more than any policy looks at."""
+
+
+def defined(state: ClusterState, event: e.VmDefined, record: Record) -> None:
+    """A new VM, at rest."""
+    if event.vm in state.vms or event.name in state.vm_names:
+        return
+    state.put_vm(
+        Vm(
+            id=event.vm,
+            name=event.name,
+            spec=event.spec,
+            node=event.node,
+            home=event.node,
+            description=event.description,
+            selector=event.selector,
+            node_limits=event.node_limits,
+            migration_method=event.migration_method,
+            autostart=event.autostart,
+            on_poweroff=event.on_poweroff,
+            on_crash=event.on_crash,
+            tags=dict.fromkeys(event.tags, False),
+            defined_us=record.time_us,
+            changed_us=record.time_us,
+            position=record.position,
+        )
+    )
+
+
+def modified(state: ClusterState, event: e.VmModified, record: Record) -> None:
+    """Fields that the event carries replace the VM's."""
+    names = ("spec", "description", "on_poweroff", "on_crash")
+    changes = {name: value for name in names if (value := getattr(event, name)) is not None}
+    _change(state, event.vm, record, **changes)
+
+
+def renamed(state: ClusterState, event: e.VmRenamed, record: Record) -> None:
+    """Another name; a name that is taken meanwhile changes nothing."""
+    if event.name not in state.vm_names:
+        _change(state, event.vm, record, name=event.name)
+
+
+def removed(state: ClusterState, event: e.VmRemoved, record: Record) -> None:
+    """The VM is gone from the state; its history is not."""
+    if event.vm in state.vms:
+        state.drop_vm(event.vm)
+
+
+def setting_changed(
+    state: ClusterState,
+    event: e.VmAutostartSet | e.VmSelectorSet | e.VmNodeLimitsSet | e.VmMigrationMethodSet,
+    record: Record,
+) -> None:
+    """The event's one field besides `vm` is the VM's field of the same name."""
+    name = next(field for field in event.__struct_fields__ if field != "vm")
+    _change(state, event.vm, record, **{name: getattr(event, name)})
+
+
+def tag_added(state: ClusterState, event: e.VmTagAdded, record: Record) -> None:
+    """One more tag, or another protection for it."""
+    vm = state.vms.get(event.vm)
+    if vm is not None:
+        _change(state, vm.id, record, tags={**vm.tags, event.tag: event.protected})
+
+
+def tag_removed(state: ClusterState, event: e.VmTagRemoved, record: Record) -> None:
+    """One tag fewer."""
+    vm = state.vms.get(event.vm)
+    if vm is not None:
+        _change(state, vm.id, record, tags={tag: held for tag, held in vm.tags.items() if tag != event.tag})
+
+
+def request(state: ClusterState, event: Any, record: Record, **changes: Any) -> None:
+    """Any request: the state follows the table, and the facts that answer it will name this record."""
+    _move(state, event, record, cause=record.id, **changes)
+
+
+def start_requested(state: ClusterState, event: e.VmStartRequested, record: Record) -> None:
+    """A new run begins, with the spec as it is now."""
+    vm = state.vms.get(event.vm)
+    if vm is not None:
+        request(state, event, record, epoch=event.epoch, node=event.node, running_spec=vm.spec, error="", forced=False)
+
+
+def shutdown_requested(state: ClusterState, event: e.VmShutdownRequested, record: Record) -> None:
+    """The guest has been given until the time-out."""
+    request(state, event, record, shutdown_timeout_s=event.timeout_s, shutdown_action=event.on_timeout)
+
+
+def restart_requested(state: ClusterState, event: e.VmRestartRequested, record: Record) -> None:
+    """The present run is to end, the next has its number already."""
+    request(
+        state,
+        event,
+        record,
+        epoch=event.epoch,
+        shutdown_timeout_s=event.timeout_s,
+        shutdown_action=ShutdownTimeoutAction.FORCE,
+        forced=False,
+    )
+
+
+def reset_requested(state: ClusterState, event: e.VmResetRequested, record: Record) -> None:
+    """The reset button is to be pressed once for this mark."""
+    request(state, event, record, reset_mark=event.mark)
+
+
+def fact(state: ClusterState, event: Any, record: Record, **changes: Any) -> None:
+    """Any fact: the state follows the table, if the fact is about the present run."""
+    vm = state.vms.get(event.vm)
+    if vm is not None and event.epoch == concerned_epoch(vm, event.TYPE):
+        _move(state, event, record, **changes)
+
+
+def started(state: ClusterState, event: e.VmStarted, record: Record) -> None:
+    """The run is up."""
+    fact(state, event, record, error="", forced=False)
+
+
+def start_failed(state: ClusterState, event: e.VmStartFailed, record: Record) -> None:
+    """The run did not come to be; the reason is kept where the admin looks."""
+    fact(state, event, record, error=event.message, running_spec=None)
+
+
+def ended(state: ClusterState, event: e.VmStopped, record: Record) -> None:
+    """The run is over."""
+    _end(state, event, record, error="")
+
+
+def crashed(state: ClusterState, event: e.VmCrashed, record: Record) -> None:
+    """The run is over, against everybody's will; when it happened counts for the policy."""
+    vm = state.vms.get(event.vm)
+    if vm is not None:
+        times = (*vm.crashes_us, record.time_us)[-KEPT_CRASHES:]
+        _end(state, event, record, error=f"the VM {event.words}", crashes_us=times)
+
+
+def failed(state: ClusterState, event: e.VmFailed, record: Record) -> None:
+    """The policy gave up; the reason is kept where the admin looks."""
+    vm = state.vms.get(event.vm)
+    if vm is not None and vm.state is VmState.FAILED:
+        _change(state, vm.id, record, error=event.reason)
+
+
+def shutdown_timed_out(state: ClusterState, event: e.VmShutdownTimedOut, record: Record) -> None:
+    """The guest is forced off, or left running, as the request said."""
+    fact(state, event, record, forced=event.action is ShutdownTimeoutAction.FORCE)
+
+
+def concerned_epoch(vm: Vm, event_type: str) -> int:
+    """The run that a fact of this type must be about, to matter: while restarting, what ends is the run before."""
+    if vm.state is VmState.RESTARTING and event_type != e.VmStarted.TYPE:
+        return vm.epoch - 1
+    return vm.epoch
+
+
+def _end(state: ClusterState, event: e.VmStopped | e.VmCrashed, record: Record, **changes: Any) -> None:
+    vm = state.vms.get(event.vm)
+    if vm is None:
+        return
+    restarting = vm.state is VmState.RESTARTING
+    fact(state, event, record, forced=False, running_spec=vm.spec if restarting else None, **changes)
+
+
+def _move(state: ClusterState, event: Any, record: Record, **changes: Any) -> None:
+    vm = state.vms.get(event.vm)
+    if vm is None:
+        return
+    leave = getattr(event, "action", None) is ShutdownTimeoutAction.LEAVE
+    target = next_state(vm.state, event.TYPE, leave_running=leave)
+    forcing = event.TYPE == e.VmShutdownTimedOut.TYPE and vm.state is VmState.RESTARTING
+    if target is vm.state and not forcing:
+        return
+    state.put_vm(replace(vm, state=target, changed_us=record.time_us, position=record.position, **changes))
+
+
+def _change(state: ClusterState, vm_id: str, record: Record, **changes: Any) -> None:
+    vm = state.vms.get(vm_id)
+    if vm is not None and changes:
+        state.put_vm(replace(vm, position=record.position, **changes))

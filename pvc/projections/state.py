@@ -1,0 +1,318 @@
+"""ClusterState: everything that is true at one position of the log, as plain dicts of frozen structs.
+
+Cheap to fork (the dicts are copied, the objects shared). Its canonical hash is a sum over the hashes of its objects,
+so only the objects that were touched since the last reading are hashed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from pvc.errors import PvcError
+from pvc.events.record import EMPTY, Head
+from pvc.events.types import EndPolicy, MigrationMethod, Role, Selector, ShutdownTimeoutAction
+from pvc.events.vm import VmSpec
+from pvc.projections.vm_machine import ACTIVE, VmState
+
+PROJECTION_VERSION = 1
+"""Raised whenever the fold's outcome changes for the same log; snapshots of another version are discarded."""
+
+RECENT_COMMANDS = 10_000
+"""How many command ids are remembered for idempotency: at 50 commands/s more than three minutes of retries, at a
+human pace weeks. Older ones are found in the history index."""
+
+_HASH_MODULUS = 1 << 128
+
+
+class Vm(msgspec.Struct, frozen=True, kw_only=True):
+    """A VM: what it is, what is wanted of it, and what was last heard of it."""
+
+    id: str
+    name: str
+    spec: VmSpec
+    node: str
+    """The node that runs it."""
+    home: str
+    """The node it belongs to when nothing forces it elsewhere."""
+    description: str
+    selector: Selector
+    node_limits: tuple[str, ...]
+    migration_method: MigrationMethod
+    autostart: bool
+    on_poweroff: EndPolicy
+    on_crash: EndPolicy
+    tags: dict[str, bool]
+    """Tag -> whether it is protected. Never changed in place."""
+    state: VmState = VmState.STOPPED
+    epoch: int = 0
+    """Number of the present (or last) run; 0 before the first."""
+    running_spec: VmSpec | None = None
+    """The spec the present run was started with."""
+    shutdown_timeout_s: int = 0
+    shutdown_action: ShutdownTimeoutAction = ShutdownTimeoutAction.FORCE
+    forced: bool = False
+    """The present restart's shutdown timed out; the old run is to be forced off."""
+    reset_mark: str = ""
+    cause: str = ""
+    """Id of the record with the latest request; the facts that answer it name it as their cause."""
+    error: str = ""
+    """Why it failed, while it is failed."""
+    crashes_us: tuple[int, ...] = ()
+    """When it crashed lately, for the restart policy."""
+    defined_us: int = 0
+    changed_us: int = 0
+    """When its state last changed."""
+    position: int = 0
+    """The last record that touched it."""
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """A node of the cluster."""
+
+    name: str
+    ready: bool = False
+    memory_mib: int = 0
+    vcpus: int = 0
+    accelerator: str = ""
+    hypervisor: str = ""
+    version: str = ""
+    boot: str = ""
+    joined_us: int = 0
+    ready_us: int = 0
+    position: int = 0
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True):
+    """An access token; only the hash of its secret is known."""
+
+    id: str
+    principal: str
+    role: Role
+    secret_sha256: str
+    created_us: int = 0
+
+
+class Cluster(msgspec.Struct, frozen=True, kw_only=True):
+    """The cluster's identity."""
+
+    id: str
+    name: str
+    initialised_us: int
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """What the active VMs of a node take; derived from the VMs, kept as they change."""
+
+    memory_mib: int = 0
+    vcpus: int = 0
+    running: int = 0
+    vms: int = 0
+    """All VMs assigned to the node, active or not."""
+
+
+NO_LOAD = Load()
+
+
+class ClusterState:
+    """The fold of the log up to `head`. Only `pvc.projections.fold` changes it."""
+
+    __slots__ = (
+        "_dirty",
+        "_hash",
+        "_hashes",
+        "cluster",
+        "head",
+        "loads",
+        "nodes",
+        "recent",
+        "tokens",
+        "vm_names",
+        "vms",
+    )
+
+    def __init__(self) -> None:
+        self.head: Head = EMPTY
+        self.cluster: Cluster | None = None
+        self.nodes: dict[str, Node] = {}
+        self.vms: dict[str, Vm] = {}
+        self.tokens: dict[str, Token] = {}
+        self.recent: dict[str, tuple[int, str]] = {}
+        """Command id -> (position of its record, command name), oldest first, at most RECENT_COMMANDS."""
+        # Derived, never stored: indexes that keep every look-up O(1).
+        self.vm_names: dict[str, str] = {}
+        self.loads: dict[str, Load] = {}
+        self._hash = 0
+        self._hashes: dict[tuple[str, str], int] = {}
+        self._dirty: set[tuple[str, str]] = set()
+
+    @property
+    def position(self) -> int:
+        """The last position folded."""
+        return self.head.position
+
+    def fork(self) -> ClusterState:
+        """An independent copy that shares the frozen objects."""
+        twin = ClusterState.__new__(ClusterState)
+        twin.head = self.head
+        twin.cluster = self.cluster
+        twin.nodes = self.nodes.copy()
+        twin.vms = self.vms.copy()
+        twin.tokens = self.tokens.copy()
+        twin.recent = self.recent.copy()
+        twin.vm_names = self.vm_names.copy()
+        twin.loads = self.loads.copy()
+        twin._hash = self._hash
+        twin._hashes = self._hashes.copy()
+        twin._dirty = self._dirty.copy()
+        return twin
+
+    def put_vm(self, vm: Vm) -> None:
+        """Add or replace a VM and keep the indexes true."""
+        old = self.vms.get(vm.id)
+        self.vms[vm.id] = vm
+        self._dirty.add(("vm", vm.id))
+        if old is None or old.name != vm.name:
+            if old is not None:
+                del self.vm_names[old.name]
+            self.vm_names[vm.name] = vm.id
+        self._shift_load(old, vm)
+
+    def drop_vm(self, vm_id: str) -> None:
+        """Take a VM out."""
+        old = self.vms.pop(vm_id)
+        del self.vm_names[old.name]
+        self._dirty.add(("vm", vm_id))
+        self._shift_load(old, None)
+
+    def put_node(self, node: Node) -> None:
+        """Add or replace a node."""
+        self.nodes[node.name] = node
+        self._dirty.add(("node", node.name))
+
+    def put_token(self, token: Token) -> None:
+        """Add or replace a token."""
+        self.tokens[token.id] = token
+        self._dirty.add(("token", token.id))
+
+    def put_cluster(self, cluster: Cluster) -> None:
+        """Set the cluster's identity."""
+        self.cluster = cluster
+        self._dirty.add(("cluster", ""))
+
+    def remember_command(self, command_id: str, name: str) -> None:
+        """Note that a command was committed at the current head."""
+        self.recent[command_id] = (self.head.position, name)
+        if len(self.recent) > RECENT_COMMANDS:
+            del self.recent[next(iter(self.recent))]
+
+    def load_of(self, node: str) -> Load:
+        """What the VMs of a node take."""
+        return self.loads.get(node, NO_LOAD)
+
+    def state_hash(self) -> str:
+        """The canonical hash of all objects, 32 hex digits; equal on any two nodes at equal positions."""
+        for key in self._dirty:
+            value = self._object(key)
+            self._hash -= self._hashes.pop(key, 0)
+            if value is not None:
+                digest = _hash_object(key, value)
+                self._hashes[key] = digest
+                self._hash += digest
+        self._dirty.clear()
+        return f"{self._hash % _HASH_MODULUS:032x}"
+
+    def _object(self, key: tuple[str, str]) -> msgspec.Struct | None:
+        kind, name = key
+        if kind == "cluster":
+            return self.cluster
+        if kind == "vm":
+            return self.vms.get(name)
+        return self.nodes.get(name) if kind == "node" else self.tokens.get(name)
+
+    def _shift_load(self, old: Vm | None, new: Vm | None) -> None:
+        before, after = _share(old), _share(new)
+        if before == after:
+            return
+        if old is not None:
+            assert before is not None
+            self.loads[old.node] = _add(self.loads[old.node], before[1], -1)
+        if new is not None:
+            assert after is not None
+            self.loads[new.node] = _add(self.load_of(new.node), after[1], 1)
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored ClusterState."""
+
+    projection_version: int
+    head: Head
+    cluster: Cluster | None
+    nodes: list[Node]
+    vms: list[Vm]
+    tokens: list[Token]
+    recent: list[tuple[str, int, str]]
+
+
+def snapshot(state: ClusterState) -> bytes:
+    """The state as bytes."""
+    return msgspec.msgpack.encode(
+        Snapshot(
+            projection_version=PROJECTION_VERSION,
+            head=state.head,
+            cluster=state.cluster,
+            nodes=list(state.nodes.values()),
+            vms=list(state.vms.values()),
+            tokens=list(state.tokens.values()),
+            recent=[(key, position, name) for key, (position, name) in state.recent.items()],
+        )
+    )
+
+
+class StaleSnapshot(PvcError):
+    """The snapshot was made by another version of the fold; replay instead."""
+
+    default_code = "snapshot.stale"
+
+
+def restore(data: bytes) -> ClusterState:
+    """The state that `snapshot` stored. Raises StaleSnapshot when another version of the fold made it."""
+    stored = msgspec.msgpack.decode(data, type=Snapshot)
+    if stored.projection_version != PROJECTION_VERSION:
+        raise StaleSnapshot(f"the snapshot is of fold version {stored.projection_version}, not {PROJECTION_VERSION}")
+    state = ClusterState()
+    state.head = stored.head
+    if stored.cluster is not None:
+        state.put_cluster(stored.cluster)
+    for node in stored.nodes:
+        state.put_node(node)
+    for vm in stored.vms:
+        state.put_vm(vm)
+    for token in stored.tokens:
+        state.put_token(token)
+    state.recent = {key: (position, name) for key, position, name in stored.recent}
+    return state
+
+
+def _hash_object(key: tuple[str, str], value: msgspec.Struct) -> int:
+    data = msgspec.msgpack.encode((key, value), order="deterministic")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=16).digest(), "big")
+
+
+def _share(vm: Vm | None) -> tuple[str, Load] | None:
+    if vm is None:
+        return None
+    if vm.state not in ACTIVE:
+        return vm.node, Load(vms=1)
+    spec = vm.running_spec or vm.spec
+    return vm.node, Load(memory_mib=spec.memory_mib, vcpus=spec.vcpus, running=1, vms=1)
+
+
+def _add(load: Load, share: Load, sign: int) -> Load:
+    return Load(
+        memory_mib=load.memory_mib + sign * share.memory_mib,
+        vcpus=load.vcpus + sign * share.vcpus,
+        running=load.running + sign * share.running,
+        vms=load.vms + sign * share.vms,
+    )

@@ -1,0 +1,99 @@
+"""The VM's state machine: everything that affects it is in this table.
+
+Theory of operation. An admin's command becomes a request event, which moves the VM into a state that *wants*
+something (`starting`, `stopping`, ...). The node that owns the VM works until the hypervisor agrees, and reports a
+fact, which moves the VM on. A pair (state, event) that is not in the table leaves the state as it is: such a fact
+came too late to matter, and stays in the history only. `decide` never emits a request that the table does not know;
+a property test sees to it.
+
+`docs/vm-states.md` is drawn from this table.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pvc.events import vm as e
+
+
+class VmState(StrEnum):
+    """Where a VM stands between what is wanted and what is."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    RUNNING = "running"
+    SHUTTING_DOWN = "shutting-down"
+    STOPPING = "stopping"
+    RESTARTING = "restarting"
+    RESETTING = "resetting"
+    FAILED = "failed"
+    DISABLED = "disabled"
+
+
+S = VmState
+
+TRANSITIONS: dict[tuple[VmState, str], VmState] = {
+    # At rest: not running, nothing to do.
+    (S.STOPPED, e.VmStartRequested.TYPE): S.STARTING,
+    (S.STOPPED, e.VmDisabled.TYPE): S.DISABLED,
+    (S.FAILED, e.VmStartRequested.TYPE): S.STARTING,
+    (S.FAILED, e.VmDisabled.TYPE): S.DISABLED,
+    (S.DISABLED, e.VmEnabled.TYPE): S.STOPPED,
+    # On its way up.
+    (S.STARTING, e.VmStarted.TYPE): S.RUNNING,
+    (S.STARTING, e.VmStartFailed.TYPE): S.FAILED,
+    (S.STARTING, e.VmStopRequested.TYPE): S.STOPPING,
+    # Running.
+    (S.RUNNING, e.VmShutdownRequested.TYPE): S.SHUTTING_DOWN,
+    (S.RUNNING, e.VmStopRequested.TYPE): S.STOPPING,
+    (S.RUNNING, e.VmRestartRequested.TYPE): S.RESTARTING,
+    (S.RUNNING, e.VmResetRequested.TYPE): S.RESETTING,
+    (S.RUNNING, e.VmStopped.TYPE): S.STOPPED,
+    (S.RUNNING, e.VmCrashed.TYPE): S.FAILED,
+    # On its way down.
+    (S.SHUTTING_DOWN, e.VmStopped.TYPE): S.STOPPED,
+    (S.SHUTTING_DOWN, e.VmCrashed.TYPE): S.STOPPED,
+    (S.SHUTTING_DOWN, e.VmStopRequested.TYPE): S.STOPPING,
+    (S.SHUTTING_DOWN, e.VmShutdownTimedOut.TYPE): S.STOPPING,
+    # (with the action `leave` the guest goes on instead: see `next_state`)
+    (S.STOPPING, e.VmStopped.TYPE): S.STOPPED,
+    (S.STOPPING, e.VmCrashed.TYPE): S.STOPPED,
+    # Down and up again: the end of the old run makes it a plain start.
+    (S.RESTARTING, e.VmStopped.TYPE): S.STARTING,
+    (S.RESTARTING, e.VmCrashed.TYPE): S.STARTING,
+    (S.RESTARTING, e.VmStopRequested.TYPE): S.STOPPING,
+    # The reset button.
+    (S.RESETTING, e.VmWasReset.TYPE): S.RUNNING,
+    (S.RESETTING, e.VmStopRequested.TYPE): S.STOPPING,
+    (S.RESETTING, e.VmStopped.TYPE): S.STOPPED,
+    (S.RESETTING, e.VmCrashed.TYPE): S.FAILED,
+}
+
+LEFT_RUNNING: dict[tuple[VmState, str], VmState] = {
+    (S.SHUTTING_DOWN, e.VmShutdownTimedOut.TYPE): S.RUNNING,
+}
+"""Where a shutdown's time-out leads when its action is `leave`."""
+
+AT_REST = frozenset({S.STOPPED, S.FAILED, S.DISABLED})
+"""States in which no domain of the VM runs, or may run."""
+
+ACTIVE = frozenset(set(VmState) - AT_REST)
+"""States in which the VM occupies memory and vCPUs of its node."""
+
+EPOCH_FACTS = frozenset(
+    {
+        e.VmStarted.TYPE,
+        e.VmStartFailed.TYPE,
+        e.VmStopped.TYPE,
+        e.VmCrashed.TYPE,
+        e.VmShutdownTimedOut.TYPE,
+        e.VmWasReset.TYPE,
+    }
+)
+"""Facts about one run of the VM; about an older run than the present one they change nothing."""
+
+
+def next_state(state: VmState, event_type: str, *, leave_running: bool = False) -> VmState:
+    """The state after an event; unchanged where the table has no such pair."""
+    table = LEFT_RUNNING if leave_running else TRANSITIONS
+    return table.get((state, event_type), state)

@@ -1,0 +1,291 @@
+"""The Appender: the only way into the log. One task per process takes what is queued, decides it, and appends it.
+
+Group commit: all that waits is decided one after the other against a fork of the state, each seeing what the ones
+before it did, and written as one append; a single command is decided against the state itself. On a conflict the
+records that came between are folded and everything is decided again, after a random growing pause (full jitter).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from pvc.clock import Clock, Rng, new_ulid
+from pvc.commands.base import Context, Decide, Decision
+from pvc.errors import Conflict, OutcomeUnknown, PvcError, Rejected, Unavailable
+from pvc.events.cluster import CommandRejected
+from pvc.events.record import MAX_RECORD_BYTES, Actor, CommandRef, Entry, Head, Record, seal, unseal
+from pvc.events.registry import encode_event
+from pvc.log.base import MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, Log
+from pvc.projections.fold import fold_trusted
+from pvc.projections.state import ClusterState
+from pvc.runtime.world import World, catch_up
+
+logger = logging.getLogger(__name__)
+
+MAX_QUEUE = 10_000
+"""Requests waiting; past that the node says it is busy instead of growing without bound."""
+
+MAX_ATTEMPTS = 30
+"""Tries of one batch; with the pauses below about 20 s, after which the caller learns that the log is busy."""
+
+PAUSE_S = 0.002
+MAX_PAUSE_S = 1.0
+
+FEATURE_LEVEL = 1
+"""The level of records that this version writes."""
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A command or report on its way into the log."""
+
+    name: str
+    command: Any
+    decide: Decide
+    actor: Actor
+    command_id: str = ""
+    """The idempotency key; one is made if it is empty."""
+    cause: str = ""
+    audit_vm: str = ""
+    """The id of the VM it is about, where it is known: a refusal is then part of that VM's history."""
+    audit_refusal: bool = False
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a request."""
+
+    entry: Entry | None
+    """Its record; None when nothing had to change, or for a dry run."""
+    decision: Decision
+    position: int
+    """The position that has the outcome in it."""
+    repeated: bool = False
+    """The command had been committed before, under the same id; this is that record."""
+
+
+class _Waiting(msgspec.Struct, kw_only=True):
+    request: Request
+    future: asyncio.Future[Outcome]
+
+
+class _Batch:
+    """Entries decided against one state, and what they answer."""
+
+    def __init__(self, after: Head) -> None:
+        self.after = after
+        self.entries: list[Entry] = []
+        self.answers: list[tuple[_Waiting, Outcome | PvcError]] = []
+        self.size_bytes = 0
+
+    @property
+    def full(self) -> bool:
+        return len(self.entries) >= MAX_BATCH_ENTRIES or self.size_bytes + MAX_RECORD_BYTES > MAX_BATCH_BYTES
+
+
+class Appender:
+    """Decides requests and appends their records. `run` must be running for `submit` to return."""
+
+    def __init__(
+        self,
+        world: World,
+        log: Log,
+        *,
+        origin: str,
+        clock: Clock,
+        rng: Rng,
+        after_append: Callable[[], None] | None = None,
+    ) -> None:
+        self._world = world
+        self._log = log
+        self._origin = origin
+        self._clock = clock
+        self._rng = rng
+        self._after_append = after_append
+        self._queue: list[_Waiting] = []
+        self._wake = asyncio.Event()
+
+    async def submit(self, request: Request) -> Outcome:
+        """Decide and commit. Raises Rejected (nothing changed), Unavailable (nothing changed), OutcomeUnknown."""
+        if len(self._queue) >= MAX_QUEUE:
+            raise Unavailable("too many commands are waiting", code="log.queue_full", hint="try again in a moment")
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Waiting(request=self._identified(request), future=future))
+        self._wake.set()
+        return await future
+
+    def try_out(self, request: Request) -> Decision:
+        """Decide against the present state and change nothing. Raises what the real thing would."""
+        context = self._context(self._identified(request))
+        return request.decide(self._world.state, request.command, context)
+
+    async def run(self) -> None:
+        """Serve the queue until cancelled; what is queued then fails as unavailable."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._queue:
+                    taken, self._queue = self._queue, []
+                    await self._serve(taken)
+        finally:
+            for waiting in self._queue:
+                _fail(waiting, Unavailable("the node is stopping", code="node.stopping", hint="ask another node"))
+            self._queue = []
+
+    async def _serve(self, taken: list[_Waiting]) -> None:
+        try:
+            while taken:
+                done = await self._commit_some(taken)
+                taken = taken[done:]
+        except PvcError as error:
+            for waiting in taken:
+                _fail(waiting, error)
+        except asyncio.CancelledError:
+            stopping = OutcomeUnknown("the node stopped while the command was on its way into the log")
+            for waiting in taken:
+                _fail(waiting, stopping)
+            raise
+        except Exception as error:
+            # A defect in a decide or a backend must not end the appender for everybody else.
+            logger.exception("appender: unexpected error")
+            for waiting in taken:
+                _fail(
+                    waiting, PvcError(f"internal error: {type(error).__name__}", hint="the node's log has the details")
+                )
+
+    async def _commit_some(self, taken: list[_Waiting]) -> int:
+        """Commit a first part of `taken` as one append; returns how many were answered."""
+        for attempt in range(MAX_ATTEMPTS):
+            if self._world.fault is not None:
+                raise self._world.fault
+            batch = await self._decide_batch(taken)
+            if not batch.entries:
+                break
+            try:
+                await self._log.append(batch.entries, after=batch.after)
+            except Conflict:
+                await catch_up(self._world, self._log)
+                await asyncio.sleep(self._rng.random() * min(PAUSE_S * 2**attempt, MAX_PAUSE_S))
+                continue
+            except OutcomeUnknown:
+                if not await self._learn_outcome(batch.entries):
+                    continue
+            if self._after_append is not None:
+                self._after_append()
+            for entry in batch.entries:
+                self._world.apply(entry, trusted=True)
+            break
+        else:
+            raise Unavailable(
+                f"the log was too busy for {MAX_ATTEMPTS} tries", code="log.busy", hint="try again in a moment"
+            )
+        for waiting, answer in batch.answers:
+            if isinstance(answer, PvcError):
+                _fail(waiting, answer)
+            elif not waiting.future.done():
+                waiting.future.set_result(answer)
+        return len(batch.answers)
+
+    async def _learn_outcome(self, entries: list[Entry]) -> bool:
+        """After a deadline passed: whether the entries are in the log. Raises OutcomeUnknown if it cannot be told."""
+        try:
+            stored = await self._log.read(entries[0].position, 1)
+        except PvcError:
+            raise OutcomeUnknown(
+                "the log did not answer, so it is not known whether the command was committed",
+                hint="ask again with the same idempotency key: it will not be done twice",
+            ) from None
+        if stored and stored[0] == entries[0].data:
+            return True
+        if not stored:
+            # The request may still be under way to the log; only a later record at this position would rule it out.
+            raise OutcomeUnknown(
+                "the log has not confirmed the command yet",
+                hint="ask again with the same idempotency key: it will not be done twice",
+            )
+        await catch_up(self._world, self._log)
+        return False
+
+    async def _decide_batch(self, taken: list[_Waiting]) -> _Batch:
+        batch = _Batch(self._world.state.head)
+        state = self._world.state if len(taken) == 1 else self._world.state.fork()
+        for waiting in taken:
+            if batch.full:
+                break
+            answer = await self._decide_one(state, waiting.request, batch)
+            batch.answers.append((waiting, answer))
+        return batch
+
+    async def _decide_one(self, state: ClusterState, request: Request, batch: _Batch) -> Outcome | PvcError:
+        earlier = state.recent.get(request.command_id)
+        if earlier is not None:
+            return await self._repeat(request, *earlier, batch)
+        context = self._context(request)
+        try:
+            decision = request.decide(state, request.command, context)
+            if not decision.events:
+                return Outcome(entry=None, decision=decision, position=state.position)
+            entry = self._entry(state, request, context, decision)
+        except PvcError as refusal:
+            if request.audit_refusal and isinstance(refusal, Rejected) and state.cluster is not None:
+                self._note_refusal(state, request, context, refusal, batch)
+            return refusal
+        self._add(state, entry, batch)
+        return Outcome(entry=entry, decision=decision, position=entry.position)
+
+    def _note_refusal(
+        self, state: ClusterState, request: Request, context: Context, refusal: Rejected, batch: _Batch
+    ) -> None:
+        note = CommandRejected(code=refusal.code, message=refusal.message[:500], vm=request.audit_vm)
+        entry = self._entry(state, request, context, Decision(events=(note,)))
+        self._add(state, entry, batch)
+
+    def _add(self, state: ClusterState, entry: Entry, batch: _Batch) -> None:
+        batch.entries.append(entry)
+        batch.size_bytes += len(entry.data)
+        if state is not self._world.state:
+            fold_trusted(state, entry)
+
+    def _entry(self, state: ClusterState, request: Request, context: Context, decision: Decision) -> Entry:
+        return seal(
+            Record(
+                position=state.head.position + 1,
+                prev=state.head.hash,
+                id=new_ulid(self._clock, self._rng),
+                time_us=context.time_us,
+                actor=request.actor,
+                origin=self._origin,
+                command=CommandRef(id=request.command_id, name=request.name),
+                cause=request.cause,
+                level=FEATURE_LEVEL,
+                events=tuple(encode_event(event) for event in decision.events),
+            )
+        )
+
+    async def _repeat(self, request: Request, position: int, name: str, batch: _Batch) -> Outcome | PvcError:
+        if name != request.name:
+            return Rejected(
+                f"the idempotency key {request.command_id!r} was used for {name} at position {position}",
+                code="idempotency.key_reused",
+                hint="use a new key for each new command",
+            )
+        own = next((entry for entry in batch.entries if entry.position == position), None)
+        entry = own or unseal((await self._log.read(position, 1))[0])
+        return Outcome(entry=entry, decision=Decision(events=()), position=position, repeated=True)
+
+    def _context(self, request: Request) -> Context:
+        return Context(command_id=request.command_id, time_us=self._clock.wall_us(), actor=request.actor)
+
+    def _identified(self, request: Request) -> Request:
+        if request.command_id:
+            return request
+        return msgspec.structs.replace(request, command_id=new_ulid(self._clock, self._rng))
+
+
+def _fail(waiting: _Waiting, error: PvcError) -> None:
+    if not waiting.future.done():
+        waiting.future.set_exception(error)

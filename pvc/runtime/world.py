@@ -1,0 +1,107 @@
+"""The World: this process's fold of the log, always one consistent state, and those who wait for it to move.
+
+Records come in through `apply`, from the follower or from this process's own appends, whichever is first; a record that
+was folded already is passed over. Listeners are called synchronously after each record and must not block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import logging
+from collections.abc import Callable, Iterator
+
+from pvc.errors import PvcError, Unavailable
+from pvc.events.record import Entry, unseal
+from pvc.events.registry import Event
+from pvc.log.base import Log
+from pvc.projections.fold import fold, fold_trusted
+from pvc.projections.state import ClusterState
+
+logger = logging.getLogger(__name__)
+
+Listener = Callable[[Entry, tuple[Event, ...]], None]
+
+REPLAY_BATCH = 1_000
+"""Records read at a time while catching up."""
+
+
+class World:
+    """The present state, and a way to wait for a position. Lives in one event loop."""
+
+    def __init__(self, state: ClusterState | None = None) -> None:
+        self.state = state or ClusterState()
+        self.fault: PvcError | None = None
+        """Why the fold stopped, if it did; reads go on from the last good state, writes do not."""
+        self._listeners: list[Listener] = []
+        self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiter_count = 0
+
+    @property
+    def position(self) -> int:
+        """The last position folded."""
+        return self.state.position
+
+    def apply(self, entry: Entry, *, trusted: bool = False) -> None:
+        """Fold one record, unless it is folded already. Raises LogDamaged or UnknownEvent, and then stays stopped."""
+        if entry.position <= self.state.position:
+            return
+        if self.fault is not None:
+            raise self.fault
+        try:
+            events = (fold_trusted if trusted else fold)(self.state, entry)
+        except PvcError as fault:
+            self.fault = fault
+            raise
+        for listener in self._listeners:
+            listener(entry, events)
+        self._wake()
+
+    @contextlib.contextmanager
+    def listening(self, listener: Listener) -> Iterator[None]:
+        """Call `listener` after each record, within the block."""
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
+
+    async def reach(self, position: int, timeout_s: float) -> None:
+        """Return when the fold is at `position` or past it. Raises Unavailable after `timeout_s`."""
+        if self.state.position >= position:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiter_count += 1
+        heapq.heappush(self._waiters, (position, self._waiter_count, future))
+        try:
+            await asyncio.wait_for(future, timeout_s)
+        except TimeoutError:
+            raise Unavailable(
+                f"this node has folded the log up to {self.state.position}, not yet to {position}",
+                code="log.behind",
+                hint="try again in a moment, or ask another node",
+            ) from None
+
+    def _wake(self) -> None:
+        while self._waiters and self._waiters[0][0] <= self.state.position:
+            _, _, future = heapq.heappop(self._waiters)
+            if not future.done():
+                future.set_result(None)
+
+
+async def catch_up(world: World, log: Log) -> None:
+    """Fold everything that is in the log now. Raises Unavailable, LogDamaged or UnknownEvent."""
+    target = (await log.head()).position
+    while world.position < target:
+        for data in await log.read(world.position + 1, REPLAY_BATCH):
+            world.apply(unseal(data))
+        # A long replay shares the loop with whoever else runs in this process.
+        await asyncio.sleep(0)
+
+
+async def follow(world: World, log: Log) -> None:
+    """Fold whatever is appended, for ever. Returns only by LogDamaged, UnknownEvent or cancellation."""
+    async for batch in log.follow(world.position):
+        for data in batch:
+            world.apply(unseal(data))
