@@ -59,6 +59,8 @@ class CommandSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Field values of a typical call; becomes the API's and the CLI's example."""
     outcomes: Mapping[str, bool] = {}
     """Event types that end the operation, caused by its record -> whether that is success. Empty: it ends at once."""
+    internal: tuple[str, ...] = ()
+    """Fields that only the gateway sets: no body may name them, no reader is shown them."""
     confirm: str = ""
     """Where it can do damage: the question that the CLI asks first, with `{field}`s. `--yes` answers it."""
 

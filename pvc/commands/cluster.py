@@ -58,6 +58,7 @@ SPECS = (
         path="/cluster/init",
         cli=("cluster", "init"),
         args=("name",),
+        internal=("token_id", "token_sha256"),
         example={"name": "main"},
     ),
 )
