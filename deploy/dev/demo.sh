@@ -4,7 +4,7 @@
 # --down, and the next demo after a crash, find what is to be ended.
 
 LINK=.cache/demo
-GUEST=.cache/guest
+GUEST=$ROOT/.cache/guest # kept for the next time
 PORT=7370         # the gateway's own; another is taken when something listens there
 DAEMON_START_S=20 # under a second on an idle machine
 HEARTBEAT_S=40    # the guest beats 2 s after its start; on a busy machine, emulated, it may take ten times that
@@ -94,7 +94,7 @@ start_cluster() {
     export PVC_SOCKET=$dir/pvc.sock
 }
 
-# Kept beside the clone, for the next time. Old package lists name kernels the mirror no longer has: fetch new ones, once.
+# Old package lists name kernels the mirror no longer has: fetch new ones, once.
 build_guest() {
     local build=(python -m pvc.lab.guest --out "$GUEST" --cache "$GUEST/cache")
     "${build[@]}" || { apt-get update && "${build[@]}"; }
@@ -151,7 +151,7 @@ start_daemon() {
 tell_story() {
     begin_cluster
     tell "A VM with 128 MiB, one processor, and the tiny guest on it:"
-    show pvc vm define web01 --memory 128 --vcpus 1 --kernel "$ROOT/$GUEST/vmlinuz" --initrd "$ROOT/$GUEST/initrd.img"
+    show pvc vm define web01 --memory 128 --vcpus 1 --kernel "$GUEST/vmlinuz" --initrd "$GUEST/initrd.img"
     show pvc vm start web01 --wait
     wait_for_heartbeat
     tell "What the guest itself says on its serial console:"

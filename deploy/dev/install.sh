@@ -31,7 +31,7 @@ PACKAGES_ZOOKEEPER=(
 install_for() {
     mkdir -p "$LOGS"
     # Two terminals, one clone: the second waits. The lock is the subshell's, so that no daemon started later holds it.
-    (flock 9 && install_packages "$@" && install_environment) 9>"$LOGS/lock"
+    (flock 9 && install_packages "$@" && make_qemu_user "$@" && install_environment) 9>"$LOGS/lock"
     export PATH=$ROOT/$VENV/bin:$PATH
     export PYTHONNOUSERSITE=1 # --system-site-packages would let ~/.local in as well
     unset PYTHONHOME PYTHONPATH
@@ -59,6 +59,20 @@ install_packages() {
     fi
     step "Installing ${#missing[@]} Debian packages" apt_install "${missing[@]}" ||
         die "apt-get could not install: ${missing[*]}" "Is the Debian mirror reachable? Try: apt-get update"
+}
+
+# libvirtd refuses to start where it does not know this user, even when told to run VMs as root. Debian makes it in the
+# package that would also start libvirtd; made here as there, so that that package finds it as its own.
+make_qemu_user() {
+    if [[ " $* " != *" hypervisor "* ]] || getent passwd libvirt-qemu >/dev/null || ! can_be_root; then return 0; fi
+    step "Making the user libvirt-qemu" add_qemu_user || die "could not make the user libvirt-qemu"
+}
+
+add_qemu_user() {
+    as_root groupadd --system --force kvm &&
+        as_root groupadd --system --force --gid 64055 libvirt-qemu &&
+        as_root useradd --system --uid 64055 --gid kvm --groups libvirt-qemu --home-dir /var/lib/libvirt \
+            --no-create-home --shell /usr/sbin/nologin --comment "Libvirt Qemu" libvirt-qemu
 }
 
 missing_of() {
