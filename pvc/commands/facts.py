@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from pvc.commands.base import Context, Decision
+from pvc.commands.base import Context, Decide, Decision
 from pvc.commands.vm_power import start_of
 from pvc.commands.vm_ref import NOTHING
 from pvc.events import node as n
@@ -207,7 +207,7 @@ def _start_again(state: ClusterState, vm: Vm, reason: str) -> tuple[Event, ...]:
     return (start_of(vm, reason=reason),)
 
 
-REPORTS = {
+REPORTS: dict[type[Struct], tuple[str, Decide]] = {
     ReportNodeReady: ("node.report_ready", node_ready),
     ReportRunning: ("vm.report_running", running),
     ReportEnded: ("vm.report_ended", ended),

@@ -1,0 +1,170 @@
+"""The pure half of the VM handler: from what is wanted and what is, the one next step.
+
+One step at a time: after each the world is looked at again, so that a crash between any two steps, a command that comes
+in between, or a guest that ends meanwhile need no case of their own. The table of states is `vm_machine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import msgspec
+
+from pvc.commands.facts import Ending, ReportEnded, ReportReset, ReportRunning, ReportShutdownTimedOut
+from pvc.drivers.hypervisor import Domain, DomainState, OffReason
+from pvc.events.vm import VmSpec
+from pvc.projections.state import Vm
+from pvc.projections.vm_machine import AT_REST, VmState
+
+ASK_AGAIN_S = 5.0
+"""A guest that is still booting misses the first press of the power button, so it is pressed again."""
+
+
+class Define(msgspec.Struct, frozen=True, kw_only=True):
+    """Make the run's domain known to the hypervisor."""
+
+    name: str
+    spec: VmSpec
+    epoch: int
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """Start the defined domain."""
+
+    epoch: int
+
+
+class AskShutdown(msgspec.Struct, frozen=True, kw_only=True):
+    """Press the power button."""
+
+
+class Destroy(msgspec.Struct, frozen=True, kw_only=True):
+    """Force the domain off."""
+
+
+class Reset(msgspec.Struct, frozen=True, kw_only=True):
+    """Press the reset button, once for this mark."""
+
+    mark: str
+
+
+class Forget(msgspec.Struct, frozen=True, kw_only=True):
+    """Undefine a domain that is off and told of."""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """Tell the log what was found."""
+
+    report: ReportRunning | ReportEnded | ReportShutdownTimedOut | ReportReset
+
+
+class Wait(msgspec.Struct, frozen=True, kw_only=True):
+    """Look again after this long."""
+
+    delay_s: float
+
+
+Step: TypeAlias = Define | Start | AskShutdown | Destroy | Reset | Forget | Report | Wait
+
+
+class Patience(msgspec.Struct, frozen=True, kw_only=True):
+    """How long the node has been at it, in monotonic seconds since it first saw the request."""
+
+    waited_s: float = 0.0
+    since_asked_s: float | None = None
+    """Since the power button was last pressed for this request; None: not yet."""
+
+
+def plan_vm(vm: Vm | None, domain: Domain | None, node: str, patience: Patience) -> Step | None:
+    """The next step for one VM on `node`, or None when all is as it should be."""
+    if vm is None or vm.node != node or vm.state in AT_REST:
+        return _clear_away(domain)
+    match vm.state:
+        case VmState.STARTING:
+            return _start(vm, domain)
+        case VmState.RUNNING:
+            return _keep_running(vm, domain)
+        case VmState.RESETTING:
+            return _reset(vm, domain)
+        case VmState.SHUTTING_DOWN:
+            return _ended_or(vm, vm.epoch, domain, lambda: _ask(vm, vm.epoch, patience))
+        case VmState.RESTARTING:
+            return _end_previous_run(vm, domain, patience)
+        case VmState.STOPPING:
+            return _ended_or(vm, vm.epoch, domain, Destroy)
+    raise AssertionError(f"no plan for state {vm.state}")
+
+
+def _clear_away(domain: Domain | None) -> Step | None:
+    if domain is None:
+        return None
+    return Forget() if domain.state is DomainState.OFF else Destroy()
+
+
+def _start(vm: Vm, domain: Domain | None) -> Step:
+    define = Define(name=vm.name, spec=vm.running_spec or vm.spec, epoch=vm.epoch)
+    if domain is None:
+        return define
+    if domain.state is not DomainState.OFF:
+        if domain.epoch != vm.epoch:
+            return Destroy()
+        return Report(report=ReportRunning(vm=vm.id, node=vm.node, epoch=vm.epoch))
+    if domain.epoch != vm.epoch:
+        return define
+    if domain.reason is OffReason.NEVER_RAN:
+        return Start(epoch=vm.epoch)
+    return _report_ended(vm, vm.epoch, domain)
+
+
+def _keep_running(vm: Vm, domain: Domain | None) -> Step | None:
+    if domain is not None and domain.state is not DomainState.OFF and domain.epoch == vm.epoch:
+        return None
+    return _ended_or(vm, vm.epoch, domain, Destroy)
+
+
+def _reset(vm: Vm, domain: Domain | None) -> Step:
+    if domain is not None and domain.state is not DomainState.OFF and domain.epoch == vm.epoch:
+        if domain.reset_mark == vm.reset_mark:
+            return Report(report=ReportReset(vm=vm.id, node=vm.node, epoch=vm.epoch, mark=vm.reset_mark))
+        return Reset(mark=vm.reset_mark)
+    return _ended_or(vm, vm.epoch, domain, Destroy)
+
+
+def _end_previous_run(vm: Vm, domain: Domain | None, patience: Patience) -> Step:
+    previous = vm.epoch - 1
+    if vm.forced:
+        return _ended_or(vm, previous, domain, Destroy)
+    return _ended_or(vm, previous, domain, lambda: _ask(vm, previous, patience))
+
+
+def _ask(vm: Vm, epoch: int, patience: Patience) -> Step:
+    left_s = vm.shutdown_timeout_s - patience.waited_s
+    if left_s <= 0:
+        return Report(report=ReportShutdownTimedOut(vm=vm.id, node=vm.node, epoch=epoch))
+    if patience.since_asked_s is None or patience.since_asked_s >= ASK_AGAIN_S:
+        return AskShutdown()
+    return Wait(delay_s=min(left_s, ASK_AGAIN_S - patience.since_asked_s))
+
+
+def _ended_or(vm: Vm, epoch: int, domain: Domain | None, running: Callable[[], Step]) -> Step:
+    """Report that the run ended, or do what is to be done while its domain still runs."""
+    if domain is None or domain.state is DomainState.OFF:
+        return _report_ended(vm, epoch, domain)
+    # A domain of another run has no business here; it is no longer, or not yet, wanted.
+    return running() if domain.epoch == epoch else Destroy()
+
+
+def _report_ended(vm: Vm, epoch: int, domain: Domain | None) -> Step:
+    ending = Ending.LOST if domain is None or domain.epoch != epoch else _ENDINGS[domain.reason]
+    return Report(report=ReportEnded(vm=vm.id, node=vm.node, epoch=epoch, ending=ending))
+
+
+_ENDINGS = {
+    OffReason.GUEST: Ending.GUEST,
+    OffReason.DESTROYED: Ending.DESTROYED,
+    OffReason.CRASHED: Ending.CRASHED,
+    OffReason.NEVER_RAN: Ending.LOST,
+    OffReason.UNKNOWN: Ending.UNKNOWN,
+    None: Ending.UNKNOWN,
+}

@@ -1,0 +1,132 @@
+"""The effectful half of the VM handler: looks at one VM, carries out the next step of the plan, looks again.
+
+Events only wake it. Every step is idempotent, and what it did or found goes back into the log as a report, which is
+decided there against the state of that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from pvc.clock import Clock
+from pvc.commands.facts import ReportStartFailed
+from pvc.drivers.hypervisor import Domain, Hypervisor
+from pvc.errors import DriverError
+from pvc.handlers import vm_plan as plan
+from pvc.projections.state import ClusterState, Vm
+from pvc.projections.vm_machine import VmState
+
+MAX_STEPS = 32
+"""Steps in one go; the longest honest way (a restart) takes nine, so more means that two parties disagree."""
+
+MAX_MESSAGE = 500
+"""Characters of a hypervisor's reason that go into the log: libvirt quotes QEMU's whole output at times."""
+
+GiveReport = Callable[[Any, str], Awaitable[None]]
+"""Appends a report, with the id of the record that caused it."""
+
+
+class _Attempt(msgspec.Struct, kw_only=True):
+    """What a node remembers of a request it works on; lost at a restart, so a time-out then begins anew."""
+
+    key: tuple[str, int, str]
+    since_s: float
+    asked_s: float | None = None
+
+
+class VmReconciler:
+    """Brings the domains of one node in line with the state."""
+
+    def __init__(
+        self,
+        node: str,
+        state: Callable[[], ClusterState],
+        hypervisor: Hypervisor,
+        report: GiveReport,
+        clock: Clock,
+    ) -> None:
+        self._node = node
+        self._state = state
+        self._hypervisor = hypervisor
+        self._report = report
+        self._clock = clock
+        self._attempts: dict[str, _Attempt] = {}
+
+    async def reconcile(self, vm_id: str) -> float | None:
+        """Work on one VM until nothing is left to do now; returns after how many seconds to look again, if at all.
+
+        Raises Unavailable when the hypervisor or the log do not answer, DriverError when an effect keeps failing.
+        """
+        for _ in range(MAX_STEPS):
+            domain = await self._hypervisor.get_domain(vm_id)
+            vm = self._state().vms.get(vm_id)
+            step = plan.plan_vm(vm, domain, self._node, self._patience(vm_id, vm))
+            if step is None:
+                self._attempts.pop(vm_id, None)
+                return None
+            if isinstance(step, plan.Wait):
+                return step.delay_s
+            await self._do(vm_id, vm, step)
+        return 1.0
+
+    def unsettled(self, domains: list[Domain]) -> list[str]:
+        """The ids of this node's VMs, and of strays, that need a step; one pass over state and domains, no calls."""
+        found = {domain.vm: domain for domain in domains}
+        state = self._state()
+        ids = {vm.id for vm in state.vms.values() if vm.node == self._node} | found.keys()
+        return sorted(
+            vm_id
+            for vm_id in ids
+            if plan.plan_vm(state.vms.get(vm_id), found.get(vm_id), self._node, plan.Patience()) is not None
+        )
+
+    async def _do(self, vm_id: str, vm: Vm | None, step: plan.Step) -> None:
+        match step:
+            case plan.Define(name=name, spec=spec, epoch=epoch):
+                effect = self._hypervisor.define(vm_id, name, spec, epoch=epoch)
+                await self._attempt_start(vm_id, vm, epoch, effect)
+            case plan.Start(epoch=epoch):
+                await self._attempt_start(vm_id, vm, epoch, self._hypervisor.start(vm_id))
+            case plan.AskShutdown():
+                self._attempts[vm_id].asked_s = self._clock.monotonic()
+                await self._hypervisor.shutdown(vm_id)
+            case plan.Destroy():
+                await self._hypervisor.destroy(vm_id)
+            case plan.Reset(mark=mark):
+                await self._hypervisor.reset(vm_id, mark=mark)
+            case plan.Forget():
+                await self._hypervisor.forget(vm_id)
+            case plan.Report(report=report):
+                await self._report(report, _cause(vm))
+
+    async def _attempt_start(self, vm_id: str, vm: Vm | None, epoch: int, effect: Awaitable[None]) -> None:
+        try:
+            await effect
+        except DriverError as error:
+            vm = self._state().vms.get(vm_id)
+            await self._report(
+                ReportStartFailed(vm=vm_id, node=self._node, epoch=epoch, code=error.code, message=error.message[:500]),
+                vm.cause if vm else "",
+            )
+
+    def _patience(self, vm_id: str, vm: Vm | None) -> plan.Patience:
+        if vm is None:
+            self._attempts.pop(vm_id, None)
+            return plan.Patience()
+        key = (vm.state.value, vm.epoch, vm.cause)
+        now_s = self._clock.monotonic()
+        attempt = self._attempts.get(vm_id)
+        if attempt is None or attempt.key != key:
+            attempt = self._attempts[vm_id] = _Attempt(key=key, since_s=now_s)
+        asked_s = attempt.asked_s
+        return plan.Patience(
+            waited_s=now_s - attempt.since_s, since_asked_s=None if asked_s is None else now_s - asked_s
+        )
+
+
+def _cause(vm: Vm | None) -> str:
+    """The request that a report answers; what happens to a VM that simply runs has no cause in the log."""
+    return vm.cause if vm is not None and vm.state is not VmState.RUNNING else ""
