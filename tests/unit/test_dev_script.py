@@ -85,7 +85,8 @@ def test_without_root_or_sudo_the_missing_packages_are_named_and_it_goes_on(bin_
 
 
 @pytest.mark.parametrize(
-    ("lists", "message"), [("exit 100", "could not fetch the package lists"), ("exit 0", "could not install: shellcheck")]
+    ("lists", "message"),
+    [("exit 100", "could not fetch the package lists"), ("exit 0", "could not install: shellcheck")],
 )
 def test_an_unreachable_mirror_ends_in_a_clear_error(bin_dir: Path, lists: str, message: str) -> None:
     put(bin_dir, "dpkg-query", "exit 1")
