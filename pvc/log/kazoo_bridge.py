@@ -1,0 +1,376 @@
+"""The one module that knows kazoo: an asyncio client of ZooKeeper with a deadline on every operation.
+
+kazoo lives in threads of its own; every result and state change is handed to the event loop and dealt with there.
+What shaped it (kazoo 2.11): a transaction reports failures as values in its result and never raises; operations have
+no time-out; a connection that swallows replies is noticed only once nothing more is sent on it; a server that was set
+back to an older state refuses the old session for ever. So: results are checked one by one, an operation without an
+answer cuts the connection, and a client that stays disconnected for longer than its session lives is replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import msgspec
+from kazoo import exceptions as kx
+from kazoo.client import KazooClient
+from kazoo.protocol.states import KazooState, ZnodeStat
+from kazoo.security import ACL, Id, Permissions, make_digest_acl_credential
+
+from pvc.errors import Conflict, NotFound, OutcomeUnknown, Unavailable
+
+MAX_PACKET_BYTES = 1_000_000
+"""The server cuts the connection at 1,048,575 bytes, for ever if the same is sent again; leave room for framing."""
+
+SESSION_TIMEOUT_S = 10.0
+"""Asked of the server, which allows 2 to 20 of its ticks (2 s each by default)."""
+
+OPERATION_TIMEOUT_PART = 2 / 3
+"""Of the session's time-out: as long as kazoo itself waits for a sign of life before it reconnects."""
+
+STOP_TIMEOUT_S = 3.0
+"""A session is closed in good order only if that is quick; otherwise the server lets it expire."""
+
+_RECONNECT = {"max_tries": -1, "delay": 0.1, "backoff": 2, "max_jitter": 0.4, "max_delay": 1.0}
+_log = logging.getLogger(__name__)
+_kazoo_log = logging.getLogger("pvc.log.kazoo")
+_kazoo_log.setLevel(logging.ERROR)  # it reports every reconnection several times; the bridge reports it once
+
+READ, WRITE, CREATE, DELETE, ADMIN = (
+    Permissions.READ,
+    Permissions.WRITE,
+    Permissions.CREATE,
+    Permissions.DELETE,
+    Permissions.ADMIN,
+)
+
+
+class Credentials(msgspec.Struct, frozen=True, kw_only=True):
+    """A digest identity of ZooKeeper. The password goes over the wire in clear unless TLS is on."""
+
+    user: str
+    password: str
+
+
+class Tls(msgspec.Struct, frozen=True, kw_only=True):
+    """Paths of PEM files for a connection by TLS; the certificate also authenticates this client."""
+
+    ca: str
+    certificate: str
+    key: str
+
+
+class SetData(msgspec.Struct, frozen=True):
+    """Part of a multi: replace a znode's data if its version is the one given."""
+
+    path: str
+    data: bytes
+    version: int
+
+
+class Create(msgspec.Struct, frozen=True):
+    """Part of a multi: create a znode with these permissions for the cluster's identity and none for others."""
+
+    path: str
+    data: bytes
+    permissions: int
+    sequence: bool = False
+
+
+class NoSession(Unavailable):
+    """There was no connection, so nothing was sent."""
+
+
+class Lost(OutcomeUnknown):
+    """The connection or the session broke, or no answer came: the operation took place or did not."""
+
+
+class NoNode(NotFound):
+    """The znode does not exist."""
+
+
+class NodeExists(Conflict):
+    """The znode exists already."""
+
+
+class BadVersion(Conflict):
+    """The znode's version is not the expected one."""
+
+
+class NotAllowed(Unavailable):
+    """The ACL does not let this identity do that. Nothing was written."""
+
+
+class Bridge:
+    """A session with the ensemble `hosts` ("host:port,host:port"), renewed for as long as it is open."""
+
+    def __init__(
+        self,
+        hosts: str,
+        *,
+        credentials: Credentials | None = None,
+        tls: Tls | None = None,
+        session_timeout_s: float = SESSION_TIMEOUT_S,
+        on_connected: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.hosts = hosts
+        self._credentials = credentials
+        self._tls = tls
+        self._session_timeout_s = session_timeout_s
+        self._operation_timeout_s = session_timeout_s * OPERATION_TIMEOUT_PART
+        self._on_connected = on_connected
+        self._loop = asyncio.get_running_loop()
+        self._connected = asyncio.Event()
+        self._client: KazooClient | None = None
+        self._renewer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @classmethod
+    def start(cls, hosts: str, **options: Any) -> Self:
+        """Begin to connect; `wait_connected` says when that is done."""
+        bridge = cls(hosts, **options)
+        bridge._renew()
+        return bridge
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a live session as far as this client knows."""
+        return self._connected.is_set() and not self._closed
+
+    @property
+    def session(self) -> tuple[int, bytes] | None:
+        """Id and password of the session, None without a connection."""
+        return self._client.client_id if self._client is not None else None
+
+    async def wait_connected(self) -> None:
+        """Return once there is a live session, or this is closed; the caller sets the deadline."""
+        await self._connected.wait()
+
+    async def get(self, path: str, watch: Callable[[], None] | None = None) -> tuple[bytes, int]:
+        """Data and version; `watch` is called in the loop once, at the next change or lost connection."""
+        client = self._live_client()
+        data, stat = await self._result(client.get_async(path, watch=self._watcher(watch) if watch else None))
+        return data, stat.version
+
+    async def get_many(self, paths: Sequence[str]) -> list[bytes]:
+        """Data of all these znodes, read in one go without waiting for one before asking for the next."""
+        client = self._live_client()
+        futures = [self._future_of(client.get_async(path)) for path in paths]
+        return [data for data, _ in await self._answered(client, asyncio.gather(*futures))]
+
+    async def exists(self, path: str) -> bool:
+        """Whether the znode is there."""
+        return await self._result(self._live_client().exists_async(path)) is not None
+
+    async def sync(self, path: str) -> None:
+        """Let this server catch up with the leader, so that the next read is not behind what others were told."""
+        await self._result(self._live_client().sync_async(path))
+
+    async def multi(self, operations: Sequence[SetData | Create]) -> list[int | str]:
+        """Do all or nothing, in one round trip; returns each operation's new version or created path, in order."""
+        size = sum(len(operation.data) + len(operation.path) + 150 for operation in operations)
+        assert size <= MAX_PACKET_BYTES, f"a request of {size} bytes would look like a lost connection"
+        transaction = self._live_client().transaction()
+        for operation in operations:
+            if isinstance(operation, SetData):
+                transaction.set_data(operation.path, operation.data, version=operation.version)
+            else:
+                acl = self._acl(operation.permissions)
+                transaction.create(operation.path, operation.data, acl=acl, sequence=operation.sequence)
+        results = await self._result(transaction.commit_async())
+        for result in results:
+            # The culprit; what was rolled back with it says only that it was.
+            if isinstance(result, Exception) and not isinstance(result, kx.RolledBackError | kx.RuntimeInconsistency):
+                raise _translate(result) from result
+        assert len(results) == len(operations), f"{len(results)} results for {len(operations)} operations"
+        return [_plain(result) for result in results]
+
+    async def close(self) -> None:
+        """End the session, so that the server need not wait for its expiry."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._renewer is not None:
+            self._renewer.cancel()
+        client, self._client = self._client, None
+        self._connected.set()  # wakes those who wait; they find nothing to talk to
+        if client is not None:
+            done = asyncio.Event()
+            _stop_in_background(client, lambda: self._post(done.set))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_TIMEOUT_S):
+                    await done.wait()
+
+    def _live_client(self) -> KazooClient:
+        # kazoo would queue the request and send it whenever, perhaps in another session.
+        if self._client is None or not self._connected.is_set():
+            raise NoSession(f"no connection to ZooKeeper at {self.hosts}", code="log.unreachable", hint=_HINT)
+        return self._client
+
+    async def _result(self, pending: Any) -> Any:
+        """Await one kazoo result."""
+        assert self._client is not None, "asked only of a live client"
+        return await self._answered(self._client, self._future_of(pending))
+
+    def _future_of(self, pending: Any) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self._loop.create_future()
+        pending.rawlink(lambda result: self._post(_settle, future, result))
+        return future
+
+    async def _answered(self, client: KazooClient, future: asyncio.Future[Any]) -> Any:
+        """Await an answer. If none comes in time, the connection is cut, which settles all that wait on it."""
+        try:
+            async with asyncio.timeout(self._operation_timeout_s):
+                return await future
+        except TimeoutError as error:
+            _cut(client)
+            raise Lost(
+                f"ZooKeeper at {self.hosts} did not answer within {self._operation_timeout_s:g} s",
+                code="log.no_answer",
+                hint=_HINT,
+            ) from error
+
+    def _watcher(self, watch: Callable[[], None]) -> Callable[[object], None]:
+        # kazoo keeps watchers in a set: equal ones must be one, or a poll adds one each time. Bound methods are equal.
+        return _Watcher(self._post, watch)
+
+    def _acl(self, permissions: int) -> list[ACL]:
+        if self._credentials is None:
+            return [ACL(permissions, Id("world", "anyone"))]
+        digest = make_digest_acl_credential(self._credentials.user, self._credentials.password)
+        return [ACL(permissions, Id("digest", digest))]
+
+    def _renew(self) -> None:
+        """A new client with a new session: at the start, and when the old session must have expired unseen."""
+        old, self._client = self._client, self._new_client()
+        if old is not None:
+            _log.warning("zookeeper session renewed hosts=%s", self.hosts)
+            _stop_in_background(old, lambda: None)
+        client = self._client
+        client.add_listener(lambda state: self._post(self._state_changed, client, state == KazooState.CONNECTED))
+        client.start_async()
+        self._schedule_renewal()
+
+    def _new_client(self) -> KazooClient:
+        auth = [("digest", f"{c.user}:{c.password}")] if (c := self._credentials) else None
+        tls: dict[str, Any] = {}
+        if self._tls is not None:
+            tls = {"use_ssl": True, "ca": self._tls.ca, "certfile": self._tls.certificate, "keyfile": self._tls.key}
+        return KazooClient(
+            hosts=self.hosts,
+            timeout=self._session_timeout_s,
+            auth_data=auth,
+            connection_retry=dict(_RECONNECT),
+            logger=_kazoo_log,
+            **tls,
+        )
+
+    def _state_changed(self, client: KazooClient, connected: bool) -> None:
+        if client is not self._client or self._closed:
+            return  # the last words of a client that was replaced
+        if connected and not self._connected.is_set():
+            if self._renewer is not None:
+                self._renewer.cancel()
+            self._connected.set()
+            self._on_connected()
+        elif not connected and self._connected.is_set():
+            self._connected.clear()
+            self._schedule_renewal()
+
+    def _schedule_renewal(self) -> None:
+        # Twice the time-out, so that the server has surely expired what this throws away.
+        if not self._closed:
+            self._renewer = self._loop.call_later(2 * self._session_timeout_s, self._renew)
+
+    def _post(self, call: Callable[..., None], *args: object) -> None:
+        """From any thread into the loop; a loop that is closed has nobody left to tell."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(call, *args)
+
+
+_HINT = "see that the coordinators run and can be reached; `pvc node list` shows them"
+
+
+class _Watcher:
+    """A watch callback that equals any other for the same function."""
+
+    def __init__(self, post: Callable[..., None], watch: Callable[[], None]) -> None:
+        self._post = post
+        self._watch = watch
+
+    def __call__(self, event: object) -> None:
+        self._post(self._watch)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Watcher) and other._watch == self._watch
+
+    def __hash__(self) -> int:
+        return hash(self._watch)
+
+
+def _settle(future: asyncio.Future[Any], result: Any) -> None:
+    if future.done():
+        return  # the caller was cancelled or lost patience
+    error = result.exception
+    if error is None:
+        future.set_result(result.value)
+    else:
+        future.set_exception(_translate(error))
+
+
+def _translate(error: BaseException) -> Exception:
+    """kazoo's error in the words of `pvc.errors`; what is not foreseen here passes and is a fault."""
+    if isinstance(
+        error, kx.ConnectionLoss | kx.SessionExpiredError | kx.ConnectionClosedError | kx.OperationTimeoutError
+    ):
+        return Lost(f"the connection to ZooKeeper was lost: {type(error).__name__}", code="log.lost", hint=_HINT)
+    if isinstance(error, kx.NoNodeError):
+        return NoNode("there is no such znode", code="log.no_node")
+    if isinstance(error, kx.NodeExistsError):
+        return NodeExists("the znode exists", code="log.node_exists")
+    if isinstance(error, kx.BadVersionError):
+        return BadVersion("the znode has another version")
+    if isinstance(error, kx.NoAuthError | kx.AuthFailedError | kx.InvalidACLError):
+        return NotAllowed(
+            f"ZooKeeper refuses this identity: {type(error).__name__}",
+            code="log.not_allowed",
+            hint="see that the credentials are those the cluster was initialised with",
+        )
+    assert isinstance(error, Exception)
+    return error
+
+
+def _plain(result: object) -> int | str:
+    if isinstance(result, ZnodeStat):
+        return int(result.version)
+    assert isinstance(result, str), f"unforeseen result {result!r}"
+    return result
+
+
+def _cut(client: KazooClient) -> None:
+    """Break the socket under kazoo, which then fails everything in flight and reconnects; there is no public way."""
+    broken: socket.socket | None = client._connection._socket
+    if broken is not None:
+        with contextlib.suppress(OSError):  # it broke by itself meanwhile
+            broken.shutdown(socket.SHUT_RDWR)
+
+
+def _stop_in_background(client: KazooClient, done: Callable[[], None]) -> None:
+    """kazoo's stop may block for as long as a dead server does not answer, so it gets a thread nobody waits for."""
+
+    def stop() -> None:
+        try:
+            client.stop()
+            client.close()
+        except Exception:  # noqa: BLE001 - nothing depends on it: the server expires the session anyway
+            _log.debug("zookeeper session not closed in good order", exc_info=True)
+        finally:
+            done()
+
+    threading.Thread(target=stop, name="kazoo-stop", daemon=True).start()
