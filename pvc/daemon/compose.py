@@ -1,0 +1,176 @@
+"""The composition root: from a configuration to ports, World, Appender, node and gateway, and back down again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import uvicorn
+
+from pvc.clock import SystemClock, SystemRng
+from pvc.daemon.config import Config
+from pvc.daemon.sockets import close_unix_socket, open_tcp_socket, open_unix_socket
+from pvc.drivers.hypervisor import Hypervisor
+from pvc.errors import PvcError, Unavailable
+from pvc.gateway.app import create_app, local_app
+from pvc.gateway.services import GatewayServices
+from pvc.log.base import Log
+from pvc.log.history import HistoryIndex
+from pvc.node.node import Node, Services
+from pvc.runtime.appender import Appender
+from pvc.runtime.world import World
+
+logger = logging.getLogger(__name__)
+
+GRACE_S = 5
+"""How long open requests (streams, consoles) may take to end when the daemon stops."""
+
+
+async def run_daemon(config: Config, stop: asyncio.Event) -> None:
+    """Run node and gateway until `stop` is set. Raises PvcError when something needed cannot be opened."""
+    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _only_one(config.data_dir):
+        async with _opened(config) as (services, history):
+            gateway = GatewayServices(
+                world=services.world,
+                appender=services.appender,
+                log=services.log,
+                history=history,
+                hypervisor=services.hypervisor,
+                clock=services.clock,
+                rng=services.rng,
+                node=services.name,
+            )
+            await _serve(config, Node(services), gateway, stop)
+
+
+async def open_log(config: Config) -> Log:
+    """The configured log."""
+    match config.log.kind:
+        case "sqlite":
+            from pvc.log.sqlite import SqliteLog
+
+            return await SqliteLog.open(config.data_dir / "log.db")
+        case "zookeeper":
+            from pvc.log.zookeeper import ZookeeperLog
+
+            return await ZookeeperLog.open(config.log.hosts, config.log.cluster)
+        case "memory":
+            from pvc.log.memory import MemoryLog
+
+            return MemoryLog()
+
+
+async def open_hypervisor(config: Config) -> Hypervisor:
+    """The configured hypervisor."""
+    console_dir = config.data_dir / "console"
+    console_dir.mkdir(exist_ok=True)
+    if config.hypervisor.kind == "simulated":
+        from pvc.drivers.simulated import SimulatedHypervisor
+
+        return SimulatedHypervisor(console_dir=console_dir, state_file=config.data_dir / "simulated.json")
+    from pvc.drivers.accelerator import resolve_accelerator
+    from pvc.drivers.libvirt import LibvirtHypervisor
+
+    accelerator = await resolve_accelerator(config.hypervisor.accelerator, config.data_dir)
+    return LibvirtHypervisor(config.hypervisor.uri, accelerator=accelerator, console_dir=console_dir)
+
+
+@contextlib.asynccontextmanager
+async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex]]:
+    clock, rng = SystemClock(), SystemRng()
+    async with contextlib.AsyncExitStack() as stack:
+        log = await open_log(config)
+        stack.push_async_callback(log.close)
+        history = await HistoryIndex.open(config.data_dir / "history.db")
+        stack.push_async_callback(history.close)
+        hypervisor = await open_hypervisor(config)
+        stack.push_async_callback(hypervisor.close)
+        world = World()
+        services = Services(
+            name=config.node_name,
+            boot=_boot_id(),
+            world=world,
+            log=log,
+            appender=Appender(world, log, origin=config.node_name, clock=clock, rng=rng),
+            hypervisor=hypervisor,
+            clock=clock,
+            rng=rng,
+        )
+        yield services, history
+
+
+async def _serve(config: Config, node: Node, gateway: GatewayServices, stop: asyncio.Event) -> None:
+    app = create_app(gateway)
+    servers = [(_server(local_app(app)), open_unix_socket(Path(config.gateway.socket)))]
+    if config.gateway.listen:
+        servers.append((_server(app, config), open_tcp_socket(config.gateway.listen)))
+    tasks = [asyncio.create_task(server.serve(sockets=[listener])) for server, listener in servers]
+    tasks.append(asyncio.create_task(node.run()))
+    tasks.append(asyncio.create_task(gateway.history.run(gateway.log)))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stopping}:
+            task.result()  # a part of the daemon ended by itself: its error is the daemon's
+    finally:
+        for server, _ in servers:
+            server.should_exit = True
+        await asyncio.wait(tasks[: len(servers)], timeout=GRACE_S + 1)
+        for task in (*tasks, stopping):
+            task.cancel()
+        await asyncio.gather(*tasks, stopping, return_exceptions=True)
+        close_unix_socket(Path(config.gateway.socket))
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the process's signals to the daemon."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server(app: object, config: Config | None = None) -> _Server:
+    tls = {}
+    if config is not None and config.gateway.tls_cert:
+        tls = {"ssl_certfile": config.gateway.tls_cert, "ssl_keyfile": config.gateway.tls_key}
+    return _Server(
+        uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            lifespan="off",
+            proxy_headers=False,
+            server_header=False,
+            access_log=False,
+            log_config=None,
+            timeout_graceful_shutdown=GRACE_S,
+            **tls,  # type: ignore[arg-type]
+        )
+    )
+
+
+@contextlib.contextmanager
+def _only_one(data_dir: Path) -> Iterator[None]:
+    """Hold the data directory: two daemons on one would each believe to be the node."""
+    with (data_dir / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise Unavailable(
+                f"another daemon uses {data_dir}", code="node.data_dir_taken", hint="stop it, or set node.data_dir"
+            ) from error
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError as error:
+        raise PvcError(f"the kernel's boot id cannot be read: {error.strerror}", code="node.no_boot_id") from error

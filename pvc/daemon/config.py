@@ -1,0 +1,116 @@
+"""The daemon's configuration file (TOML): its fields, their defaults, and errors that name the line of remedy."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from pvc.errors import InvalidInput
+from pvc.events.types import NodeName
+
+
+class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[node]`: who this is."""
+
+    name: NodeName | None = None
+    """The short host name if not given."""
+    data_dir: str = "/var/lib/pvc"
+
+
+class HypervisorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[hypervisor]`: what runs the VMs."""
+
+    kind: Literal["libvirt", "simulated"] = "libvirt"
+    uri: str = "qemu:///system"
+    accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    """`auto` uses KVM only after a tiny guest has run under it."""
+
+
+class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[log]`: where records live."""
+
+    kind: Literal["sqlite", "zookeeper", "memory"] = "sqlite"
+    hosts: str = "127.0.0.1:2181"
+    """ZooKeeper's servers."""
+    cluster: str = "main"
+    """Name of the log in ZooKeeper: its place is /pvc/<cluster>."""
+
+
+class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[gateway]`: where the API is served."""
+
+    socket: str = "/run/pvc/pvc.sock"
+    """Root's way in, without a token."""
+    listen: Annotated[str, Meta(pattern=r"^$|^.+:\d{1,5}$")] = "127.0.0.1:7370"
+    """Address and port for everybody else, with a token; empty: none."""
+    tls_cert: str = ""
+    tls_key: str = ""
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file; every part has defaults."""
+
+    node: NodeConfig = NodeConfig()
+    hypervisor: HypervisorConfig = HypervisorConfig()
+    log: LogConfig = LogConfig()
+    gateway: GatewayConfig = GatewayConfig()
+
+    @property
+    def node_name(self) -> str:
+        """The configured name, or the short host name."""
+        return self.node.name or socket.gethostname().partition(".")[0].lower()
+
+    @property
+    def data_dir(self) -> Path:
+        """Where this node keeps its files."""
+        return Path(self.node.data_dir)
+
+
+def load_config(path: Path) -> Config:
+    """Read the file. Raises InvalidInput that names file, field and value."""
+    try:
+        document = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise _bad(path, f"cannot be read: {error.strerror}", "give the right path with --config") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise _bad(path, f"is not TOML: {error}", "mend that line") from error
+    try:
+        config = msgspec.convert(document, Config)
+    except msgspec.ValidationError as error:
+        raise _bad(path, f"is not valid: {error}", "docs/configuration.md lists the fields") from error
+    _refuse_open_door(path, config.gateway)
+    return config
+
+
+def split_listen(listen: str) -> tuple[str, int]:
+    """Host and port of a `host:port`; an IPv6 host stands in brackets."""
+    host, _, port = listen.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _refuse_open_door(path: Path, gateway: GatewayConfig) -> None:
+    if bool(gateway.tls_cert) != bool(gateway.tls_key):
+        raise _bad(path, "has only one of gateway.tls_cert and gateway.tls_key", "give both")
+    if not gateway.listen or gateway.tls_cert:
+        return
+    host, _ = split_listen(gateway.listen)
+    try:
+        local = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = host == "localhost"
+    if not local:
+        raise _bad(
+            path,
+            f"would serve the API on {gateway.listen} without TLS",
+            "set gateway.tls_cert and gateway.tls_key, or listen on 127.0.0.1",
+        )
+
+
+def _bad(path: Path, what: str, hint: str) -> InvalidInput:
+    return InvalidInput(f"the configuration {path} {what}", code="config.invalid", hint=hint)

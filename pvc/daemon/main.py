@@ -1,0 +1,68 @@
+"""The command `pvcd`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from pvc import __version__
+from pvc.errors import PvcError
+
+EXAMPLE = "\b\nExample:\n  pvcd --config /etc/pvc/pvc.toml"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXAMPLE)
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("/etc/pvc/pvc.toml"),
+    show_default=True,
+    help="Configuration file (TOML).",
+)
+@click.option("--check", is_flag=True, help="Check the configuration and exit.")
+@click.option("--debug", is_flag=True, help="Log more.")
+@click.version_option(__version__)
+def main(config_path: Path, check: bool, debug: bool) -> None:
+    """Run a PVC node: it keeps this machine's VMs as the cluster's log says, and serves the API."""
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("kazoo").setLevel(logging.ERROR)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    from pvc.daemon.config import load_config
+
+    try:
+        config = load_config(config_path)
+        if check:
+            click.echo(f"{config_path} is valid")
+            return
+        asyncio.run(_run(config))
+    except PvcError as error:
+        click.echo(f"pvcd: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"      {error.hint}", err=True)
+        raise SystemExit(1) from None
+
+
+async def _run(config: object) -> None:
+    from pvc.daemon.compose import run_daemon
+    from pvc.daemon.config import Config
+
+    assert isinstance(config, Config)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await run_daemon(config, stop)
+
+
+if __name__ == "__main__":
+    main()
