@@ -1,0 +1,230 @@
+"""The history index: a disposable SQLite file that follows the log and answers who did what to which, and when.
+
+It can be deleted at any time and is filled again from the log; so it is, when it is damaged, of another version, or of
+another log. It keeps the records' bytes beside the log's own: an answer is then one read of one file, whatever the
+log's backend and however old the record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Concatenate, ParamSpec, Self, TypeVar
+
+from pvc.errors import Unavailable
+from pvc.events.record import Entry, unseal
+from pvc.log.base import Log
+from pvc.log.history_file import ForeignFormat, Found, HistoryFile
+from pvc.log.history_search import HistoryQuery
+
+__all__ = ["Found", "HistoryIndex", "HistoryQuery"]
+
+logger = logging.getLogger(__name__)
+
+DEADLINE_S = 30.0
+"""How long any call waits for its turn and the disk."""
+
+PAUSE_S = 1.0
+"""Between tries while the disk is full or does not answer."""
+
+_BATCH = 500
+"""Records of one transaction: some 20 ms, so that who waits for the index at its end does not wait long."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class HistoryIndex:
+    """An index in the file `path`. Make it with `await HistoryIndex.open(path)`; `run` keeps it up to date."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        # Two connections, each in its own thread: a search never waits for a transaction, nor the other way round.
+        self._writing = _Lane("history-write")
+        self._reading = _Lane("history-read")
+        self._position = 0
+        self._moved = asyncio.Event()
+        self._damaged = asyncio.Event()
+
+    @classmethod
+    async def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Open the index, or begin a new one where there is none or it is damaged. Raises Unavailable."""
+        index = cls(Path(path))
+        try:
+            await index._attach()
+        except sqlite3.Error as error:
+            if not _means_damage(error):
+                raise index._unavailable(error) from error
+            await index._begin_anew(str(error))
+        return index
+
+    @property
+    def position(self) -> int:
+        """The last position indexed."""
+        return self._position
+
+    async def index(self, entries: Sequence[Entry]) -> None:
+        """Add records, in order, in one transaction. Raises Unavailable (`history.disk`): nothing was added then."""
+        if not entries:
+            return
+        await self._run(self._writing, HistoryFile.index, entries)
+        self._reached(max(self._position, entries[-1].position))
+
+    async def run(self, log: Log) -> None:
+        """Follow the log from the own position, for ever; begin anew when damage is found, by whomever.
+
+        Ends only by cancellation, or with what the log's `read` and `follow` raise.
+        """
+        await self._check_same_log(log)
+        while True:
+            following = asyncio.create_task(self._follow(log), name="history follow")
+            damaged = asyncio.create_task(self._damaged.wait(), name="history damage")
+            try:
+                await asyncio.wait((following, damaged), return_when=asyncio.FIRST_COMPLETED)
+                if not self._damaged.is_set():
+                    await following
+            finally:
+                following.cancel()
+                damaged.cancel()
+                await asyncio.gather(following, damaged, return_exceptions=True)
+            await self._begin_anew("found damaged")
+
+    async def reach(self, position: int, timeout_s: float) -> None:
+        """Return when everything up to `position` is indexed. Raises Unavailable after `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._position < position:
+                    await self._moved.wait()
+        except TimeoutError:
+            raise Unavailable(
+                f"the history index has reached {self._position}, not yet {position}",
+                code="history.behind",
+                hint="try again in a moment; after damage it is built anew from the log",
+            ) from None
+
+    async def subjects(self, subject: str) -> tuple[str, ...]:
+        """The exact subjects that `subject` stands for and of which there is any history; see `HistoryQuery`."""
+        return await self._run(self._reading, HistoryFile.subjects, subject)
+
+    async def query(self, query: HistoryQuery) -> list[Found]:
+        """The records that match. Raises Unavailable (`history.too_slow`, `history.disk`)."""
+        return await self._run(self._reading, HistoryFile.query, query)
+
+    async def close(self) -> None:
+        """Let running calls finish, close the file."""
+        await self._reading.close()
+        await self._writing.close()
+
+    async def _attach(self) -> None:
+        await self._writing.open(self._path)
+        await self._reading.open(self._path)
+        self._position = await self._writing.run(HistoryFile.position)
+
+    async def _run(
+        self, lane: _Lane, call: Callable[Concatenate[HistoryFile, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        try:
+            return await lane.run(call, *args, **kwargs)
+        except sqlite3.Error as error:
+            if _means_damage(error):
+                self._damaged.set()
+            raise self._unavailable(error) from error
+
+    async def _follow(self, log: Log) -> None:
+        async for batch in log.follow(self._position):
+            for first in range(0, len(batch), _BATCH):
+                entries = await asyncio.to_thread(_unseal_all, batch[first : first + _BATCH])
+                await self._index_until_done(entries)
+
+    async def _index_until_done(self, entries: Sequence[Entry]) -> None:
+        while True:
+            with contextlib.suppress(Unavailable):
+                await self.index(entries)
+                return
+            logger.warning("history: cannot write path=%s position=%d", self._path, entries[0].position)
+            await asyncio.sleep(PAUSE_S)
+
+    async def _check_same_log(self, log: Log) -> None:
+        """An index that is ahead of the log, or has another record at its end, is of another log."""
+        if self._position == 0:
+            return
+        stored = await log.read(self._position, 1)
+        if stored != [await self._run(self._reading, HistoryFile.data, self._position)]:
+            await self._begin_anew(f"the log has another record at position {self._position}")
+
+    async def _begin_anew(self, reason: str) -> None:
+        logger.warning("history: building the index anew path=%s reason=%s", self._path, reason)
+        await self._reading.detach()
+        await self._writing.detach()
+        for suffix in ("", "-wal", "-shm"):
+            await asyncio.to_thread(Path(f"{self._path}{suffix}").unlink, missing_ok=True)
+        self._damaged.clear()
+        try:
+            await self._attach()
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
+
+    def _reached(self, position: int) -> None:
+        self._position = position
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    def _unavailable(self, error: sqlite3.Error) -> Unavailable:
+        return Unavailable(
+            f"the history index {self._path} cannot be used: {error}",
+            code="history.disk",
+            hint="see that its disk has room and no errors; deleting the file is safe, it is filled again",
+        )
+
+
+class _Lane:
+    """One thread with one connection."""
+
+    def __init__(self, name: str) -> None:
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._file: HistoryFile | None = None
+
+    async def open(self, path: Path) -> None:
+        self._file = await self._in_worker(functools.partial(HistoryFile, path))
+
+    async def run(self, call: Callable[Concatenate[HistoryFile, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._file is None:
+            raise Unavailable("the history index is not open", code="history.closed", hint="try again in a moment")
+        return await self._in_worker(functools.partial(call, self._file, *args, **kwargs))
+
+    async def detach(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            await self._in_worker(file.close)
+
+    async def close(self) -> None:
+        await self.detach()
+        self._worker.shutdown(wait=False)
+
+    async def _in_worker(self, work: Callable[[], T]) -> T:
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+        except TimeoutError as error:
+            raise Unavailable(
+                f"the disk under the history index did not answer within {DEADLINE_S:g} s",
+                code="history.disk",
+                hint="check the disk and the kernel's log",
+            ) from error
+
+
+def _means_damage(error: sqlite3.Error) -> bool:
+    """Whether the file is to be thrown away: it is broken, no database, or of another version."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, ForeignFormat) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _unseal_all(batch: Sequence[bytes]) -> list[Entry]:
+    return [unseal(data) for data in batch]

@@ -1,0 +1,197 @@
+"""The blocking half of the history index: one connection to its SQLite file, used from one thread at a time."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pvc.errors import Unavailable
+from pvc.events.record import Entry, Record
+from pvc.events.registry import Event, Subject, UnknownEvent, decode_event, subject_of
+from pvc.events.vm import VmDefined, VmRenamed
+from pvc.log.history_search import SPAN, HistoryQuery, find_positions, find_subjects
+
+FORMAT = 0x50564901
+"""Stands in the file's header; a file of another format is thrown away and filled anew."""
+
+QUERY_DEADLINE_S = 10.0
+"""A search that has looked this long is looking for a needle in a haystack; the admin can narrow it."""
+
+_BUSY_S = 5.0
+_CACHE_KIB = 16_384
+_STEPS_BETWEEN_LOOKS_AT_THE_CLOCK = 100_000
+
+_SCHEMA = """
+CREATE TABLE record (
+    position INTEGER PRIMARY KEY,
+    id TEXT NOT NULL,
+    root INTEGER NOT NULL,
+    time_us INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    data BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX record_id ON record (id);
+CREATE INDEX record_root ON record (root) WHERE root <> position;
+CREATE INDEX record_actor ON record (actor);
+CREATE TABLE event (
+    subject TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    type TEXT NOT NULL,
+    PRIMARY KEY (subject, position, type)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX event_type ON event (type, position);
+CREATE TABLE name (name TEXT NOT NULL, vm TEXT NOT NULL, PRIMARY KEY (name, vm)) STRICT, WITHOUT ROWID;
+CREATE TABLE span (number INTEGER PRIMARY KEY, earliest_us INTEGER NOT NULL, latest_us INTEGER NOT NULL) STRICT;
+CREATE TABLE tally (kind TEXT NOT NULL, name TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (kind, name))
+STRICT, WITHOUT ROWID;
+"""
+_MERGE_SPAN = """
+INSERT INTO span VALUES (?, ?, ?) ON CONFLICT (number) DO UPDATE SET
+    earliest_us = min(earliest_us, excluded.earliest_us), latest_us = max(latest_us, excluded.latest_us)
+"""
+_MERGE_TALLY = "INSERT INTO tally VALUES (?, ?, ?) ON CONFLICT (kind, name) DO UPDATE SET n = n + excluded.n"
+_FETCH = "SELECT r.data, o.id FROM record r CROSS JOIN record o ON o.position = r.root WHERE r.position = ?"
+
+
+class ForeignFormat(sqlite3.DatabaseError):
+    """The file is a database, but not an index of this version."""
+
+
+class Found(NamedTuple):
+    """A record that was found."""
+
+    data: bytes
+    """The record as stored in the log."""
+    correlation: str
+    """The id of the record that the chain of causes began with; its own where it is the beginning."""
+
+
+class HistoryFile:
+    """An open index. Methods raise sqlite3.Error, which `pvc.log.history` knows what to do about."""
+
+    def __init__(self, path: Path) -> None:
+        # Created here and not by SQLite, which would leave it readable for everyone: records name people.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        try:
+            _prepare(self._db)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def position(self) -> int:
+        """The last position indexed."""
+        row = self._db.execute("SELECT max(position) FROM record").fetchone()
+        return int(row[0] or 0)
+
+    def data(self, position: int) -> bytes | None:
+        """The bytes of one record."""
+        row = self._db.execute("SELECT data FROM record WHERE position = ?", (position,)).fetchone()
+        return bytes(row[0]) if row else None
+
+    def index(self, entries: Sequence[Entry]) -> None:
+        """Add records in one transaction; those that are there already are passed over."""
+        with _transaction(self._db):
+            known = self.position()
+            _add(self._db, [entry for entry in entries if entry.position > known])
+
+    def subjects(self, subject: str) -> tuple[str, ...]:
+        """The exact subjects that `subject` stands for, and of which there is any history."""
+        return find_subjects(self._db, subject)
+
+    def query(self, query: HistoryQuery) -> list[Found]:
+        """The records that match. Raises Unavailable when the search takes too long."""
+        give_up = time.monotonic() + QUERY_DEADLINE_S
+        self._db.set_progress_handler(lambda: time.monotonic() > give_up, _STEPS_BETWEEN_LOOKS_AT_THE_CLOCK)
+        try:
+            with _transaction(self._db, "DEFERRED"):  # all parts of the search see the same moment
+                positions = find_positions(self._db, query)
+                return [Found(*self._db.execute(_FETCH, (position,)).fetchone()) for position in positions]
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_INTERRUPT:
+                raise
+            raise Unavailable(
+                f"the search took longer than {QUERY_DEADLINE_S:g} s",
+                code="history.too_slow",
+                hint="narrow it: a shorter time, a subject or a correlation",
+            ) from error
+        finally:
+            self._db.set_progress_handler(None, 0)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    (found,) = db.execute("PRAGMA user_version").fetchone()
+    if found not in (0, FORMAT):
+        raise ForeignFormat(f"its format is {found:#x}, not {FORMAT:#x}")
+    db.execute("PRAGMA journal_mode = WAL")
+    # A power cut may lose the last records of the index, never their order: it resumes where it then stands.
+    db.execute("PRAGMA synchronous = NORMAL")
+    db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    if found == 0:
+        db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT")
+
+
+def _add(db: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+    events: list[tuple[str, int, str]] = []
+    names: list[tuple[str, str]] = []
+    spans: dict[int, tuple[int, int]] = {}
+    tally: collections.Counter[tuple[str, str]] = collections.Counter()
+    for entry in entries:
+        record = entry.record
+        row = (record.position, record.id, _root(db, record), record.time_us, record.actor.principal, entry.data)
+        db.execute("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?)", row)
+        earliest, latest = spans.get(record.position // SPAN, (record.time_us, record.time_us))
+        spans[record.position // SPAN] = (min(earliest, record.time_us), max(latest, record.time_us))
+        tally["actor", record.actor.principal] += 1
+        for subject, type_, event in _about(record):
+            events.append((str(subject), record.position, type_))
+            tally["type", type_] += 1
+            if isinstance(event, VmDefined | VmRenamed):
+                names.append((event.name, event.vm))
+    db.executemany("INSERT OR IGNORE INTO event VALUES (?, ?, ?)", events)
+    db.executemany("INSERT OR IGNORE INTO name VALUES (?, ?)", names)
+    db.executemany(_MERGE_SPAN, [(number, *times) for number, times in spans.items()])
+    db.executemany(_MERGE_TALLY, [(*key, n) for key, n in tally.items()])
+
+
+def _root(db: sqlite3.Connection, record: Record) -> int:
+    """The position of the beginning of the chain of causes; a cause is always earlier in the log."""
+    if not record.cause:
+        return record.position
+    row = db.execute("SELECT root FROM record WHERE id = ?", (record.cause,)).fetchone()
+    return int(row[0]) if row else record.position
+
+
+def _about(record: Record) -> Iterator[tuple[Subject, str, Event | None]]:
+    """Subject, type and, where this version knows it, the event itself."""
+    for raw in record.events:
+        try:
+            event = decode_event(raw)
+        except UnknownEvent:
+            yield Subject(raw.type.partition(".")[0], ""), raw.type, None
+        else:
+            yield subject_of(event), raw.type, event
+
+
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
+    db.execute(f"BEGIN {kind}")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            with contextlib.suppress(sqlite3.Error):  # the first error is the one to report
+                db.execute("ROLLBACK")
+        raise

@@ -1,0 +1,189 @@
+"""What can be asked of the history index, and how it is looked up.
+
+Every index of the file ends in the position, so "the newest n of this" is read backwards from the end of one range and
+costs the same whatever the length of the log. A search is driven by the one condition that leaves the fewest records
+(a chain of causes, else a subject, else the rarer of actor and type); the others are checked on each record that it
+yields. Several keys (all VMs that ever had a name, several types) are read one by one, n of each, and merged.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sqlite3
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import msgspec
+
+SPAN = 1_024
+"""Positions whose earliest and latest time are kept together: clocks of nodes differ, so times are not in the order of
+the positions, but a million records have only a thousand spans to look through for a range of time."""
+
+_BEGINNING = -(1 << 62)
+_END = 1 << 62
+
+
+class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which records are wanted: those that match everything that is given."""
+
+    subject: str = ""
+    """`vm/<name or id>`, `node/<name>`, `cluster`, `access/<token id>`. A VM's name stands for every VM that ever had
+    it, with the whole history of each."""
+    actor: str = ""
+    types: tuple[str, ...] = ()
+    """Any of these event types; `vm.*` is every type that begins with `vm.`."""
+    since_us: int | None = None
+    until_us: int | None = None
+    """The range of time, both ends in it, in microseconds since the Unix epoch."""
+    correlation: str = ""
+    """The id of any record of a chain of causes: the whole chain."""
+    before: int | None = None
+    after: int | None = None
+    """The range of positions, both ends not in it."""
+    limit: int = 50
+    ascending: bool = False
+    """Oldest first instead of newest first."""
+
+
+def find_positions(db: sqlite3.Connection, query: HistoryQuery) -> list[int]:
+    """The positions of the records that match, in the order and up to the limit asked for."""
+    subjects = find_subjects(db, query.subject) if query.subject else ()
+    types = _occurring_types(db, query.types)
+    first, last = _bounds(db, query)
+    if first > last or (query.subject and not subjects) or (query.types and not types):
+        return []
+    driver = _driver(db, query, subjects, types)
+    where = _Where()
+    if query.actor and driver.by != "actor":
+        where.add("r.actor = ?", query.actor)
+    if query.since_us is not None or query.until_us is not None:
+        where.add("r.time_us BETWEEN ? AND ?", *_times(query))
+    if driver.by == "subject" and types:
+        where.add(f"e.type IN ({_marks(types)})", *types)
+    if driver.table == "r" and (subjects or types):
+        where.add_event(subjects, types)
+    return _read(db, query, driver, where, (first, last))
+
+
+def find_subjects(db: sqlite3.Connection, subject: str) -> tuple[str, ...]:
+    """The exact subjects that `subject` stands for, and of which there is any history."""
+    kind, _, ref = subject.partition("/")
+    exact = [subject]
+    if kind == "vm" and ref:
+        exact += [f"vm/{vm}" for (vm,) in db.execute("SELECT vm FROM name WHERE name = ?", (ref,))]
+    known = "SELECT 1 FROM event WHERE subject = ? LIMIT 1"
+    return tuple(one for one in dict.fromkeys(exact) if db.execute(known, (one,)).fetchone())
+
+
+class _Driver(NamedTuple):
+    """The condition that the search goes along: its index gives positions in order, for each of its keys."""
+
+    by: str
+    table: str
+    """`e` (event) or `r` (record)."""
+    keys: list[tuple[str, tuple[object, ...]]]
+
+
+def _driver(db: sqlite3.Connection, query: HistoryQuery, subjects: Sequence[str], types: Sequence[str]) -> _Driver:
+    if query.correlation:
+        root = db.execute("SELECT root FROM record WHERE id = ?", (query.correlation,)).fetchone()
+        beginning_and_rest = ["r.position = ?", "r.root = ? AND r.root <> r.position"]
+        return _Driver("chain", "r", [(condition, root) for condition in beginning_and_rest if root])
+    if subjects:
+        return _Driver("subject", "e", [("e.subject = ?", (subject,)) for subject in subjects])
+    if query.actor and (not types or _count(db, "actor", [query.actor]) <= _count(db, "type", types)):
+        return _Driver("actor", "r", [("r.actor = ?", (query.actor,))])
+    if types:
+        return _Driver("type", "e", [("e.type = ?", (name,)) for name in types])
+    return _Driver("position", "r", [("TRUE", ())])
+
+
+def _read(
+    db: sqlite3.Connection, query: HistoryQuery, driver: _Driver, where: _Where, bounds: tuple[int, int]
+) -> list[int]:
+    position = f"{driver.table}.position"
+    source = "record r"
+    if driver.table == "e":
+        # CROSS JOIN: SQLite must not turn the order of the two around.
+        source = "event e CROSS JOIN record r ON r.position = e.position" if "r." in where.sql else "event e"
+    found = []
+    for condition, key in driver.keys:
+        # Put together from this module's own words alone; every value is bound.
+        sql = (
+            f"SELECT DISTINCT {position} FROM {source} "  # noqa: S608
+            f"WHERE {condition} AND {position} BETWEEN ? AND ?{where.sql} "
+            f"ORDER BY {position} {'ASC' if query.ascending else 'DESC'} LIMIT ?"
+        )
+        rows = db.execute(sql, (*key, *bounds, *where.values, query.limit))
+        found.append([row[0] for row in rows])
+    merged = heapq.merge(*found, reverse=not query.ascending)
+    return list(islice(_without_repeats(merged), query.limit))
+
+
+def _bounds(db: sqlite3.Connection, query: HistoryQuery) -> tuple[int, int]:
+    """The first and last position that may match; with a range of time, those of the spans that touch it."""
+    first = (query.after or 0) + 1
+    last = query.before - 1 if query.before is not None else _END
+    if query.since_us is None and query.until_us is None:
+        return first, last
+    touched = "SELECT min(number), max(number) FROM span WHERE latest_us >= ? AND earliest_us <= ?"
+    low, high = db.execute(touched, _times(query)).fetchone()
+    if low is None:
+        return 1, 0
+    return max(first, low * SPAN), min(last, high * SPAN + SPAN - 1)
+
+
+def _times(query: HistoryQuery) -> tuple[int, int]:
+    since = _BEGINNING if query.since_us is None else query.since_us
+    return since, _END if query.until_us is None else query.until_us
+
+
+def _occurring_types(db: sqlite3.Connection, asked: Sequence[str]) -> tuple[str, ...]:
+    """The types that occur in the log and are meant by `asked`."""
+    if not asked:
+        return ()
+    occurring: list[str] = [name for (name,) in db.execute("SELECT name FROM tally WHERE kind = 'type'")]
+    return tuple(name for name in occurring if any(_means(one, name) for one in asked))
+
+
+def _means(asked: str, name: str) -> bool:
+    return name.startswith(asked[:-1]) if asked.endswith("*") else name == asked
+
+
+def _count(db: sqlite3.Connection, kind: str, names: Sequence[str]) -> int:
+    """How many records or events there are of these actors or types."""
+    rows = [db.execute("SELECT n FROM tally WHERE kind = ? AND name = ?", (kind, name)).fetchone() for name in names]
+    return sum(row[0] for row in rows if row)
+
+
+class _Where:
+    """Further conditions and their values, in step."""
+
+    def __init__(self) -> None:
+        self.sql = ""
+        self.values: tuple[object, ...] = ()
+
+    def add(self, condition: str, *values: object) -> None:
+        self.sql += f" AND {condition}"
+        self.values += values
+
+    def add_event(self, subjects: Sequence[str], types: Sequence[str]) -> None:
+        """The record has an event about one of the subjects and of one of the types, as far as either is given."""
+        inner = "x.position = r.position"
+        for column, values in (("subject", subjects), ("type", types)):
+            if values:
+                inner += f" AND x.{column} IN ({_marks(values)})"
+        self.add(f"EXISTS (SELECT 1 FROM event x WHERE {inner})", *subjects, *types)  # noqa: S608 - as above
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _without_repeats(ordered: Iterator[int]) -> Iterator[int]:
+    previous = None
+    for value in ordered:
+        if value != previous:
+            yield value
+        previous = value
