@@ -1,0 +1,334 @@
+"""The client: commands that are never done twice, queries that see what was written before, and waiting for outcomes.
+
+A command carries an idempotency key of its own from the first try, so after a lost connection it is simply sent again.
+The client remembers the highest log position it was told and asks every query to be at least as fresh.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, cast
+from urllib.parse import quote, urlencode
+
+from pvc import __version__
+from pvc.client.api_types import (
+    ClusterInfo,
+    EventPage,
+    HistoryPage,
+    NodeInfo,
+    RecordView,
+    Reply,
+    ToldEvent,
+    VmInfo,
+    VmRow,
+)
+from pvc.client.cards import load_cards
+from pvc.client.connections import Connection
+from pvc.client.errors import ApiError, ClientError, Unreachable, WaitTimedOut
+from pvc.client.transport import Answer, Lost, NoConnection, Transport
+
+REQUEST_TIMEOUT_S = 35.0
+"""Longer than a gateway takes to give up on its log (30 s), so that we hear its reason instead of guessing."""
+
+MAX_TRIES = 4
+RETRY_WITHIN_S = 60.0
+"""No new try after this long; a person is waiting."""
+RETRY_PAUSE_S = 0.25
+"""Doubled with each try and drawn at random below that, so that many clients do not come back at once."""
+
+LONG_POLL_S = 25
+"""How long the gateway may hold an empty poll; below the idle time-out of any proxy between (usually 60 s)."""
+
+FOLLOW_PATIENCE_S = 60.0
+"""A stream outlives this long a silence of the gateway, such as a restart of it."""
+
+PAGE = 1000
+"""Items per page of a list."""
+
+_AGAIN = frozenset({503, 504})
+"""Nothing was written, or it is not known; with the same key trying again is safe in either case."""
+
+_UNANSWERED = "client.no_reply"
+
+
+class Outcome(NamedTuple):
+    """What an accepted command has led to."""
+
+    success: bool
+    event: ToldEvent
+    record: RecordView
+    waited_s: float
+
+
+Progress = Callable[[RecordView], None]
+
+
+class Client:
+    """Speaks to one gateway. Not for use by several threads at once."""
+
+    def __init__(
+        self, connection: Connection, *, source: str = f"client/{__version__}", tries: int = MAX_TRIES
+    ) -> None:
+        self.connection = connection
+        self.position = 0
+        """The highest log position that any reply has told."""
+        self._source = source
+        self._tries = tries
+        self._transport = Transport(connection, source)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._transport.close()
+
+    def command(self, name: str, fields: Mapping[str, Any], *, dry_run: bool = False, key: str = "") -> Reply:
+        """Ask for a command by its name (`vm.start`). Raises ApiError, Unreachable.
+
+        `key` is the idempotency key; one is made if it is empty. A field that is None is not sent.
+        """
+        card = load_cards()[name]
+        given = {field: value for field, value in fields.items() if value is not None}
+        path = card["path"]
+        for field in [field for field in given if f"{{{field}}}" in path]:
+            path = path.replace(f"{{{field}}}", quote(str(given.pop(field)), safe=""))
+        query = {"dry_run": "true"} if dry_run else {}
+        body = json.dumps(given).encode() if given or card["method"] != "DELETE" else None
+        return cast("Reply", self._call(card["method"], path, query, body=body, key=key or os.urandom(16).hex()))
+
+    def cluster(self) -> ClusterInfo:
+        """The cluster at one look."""
+        return cast("ClusterInfo", self.get("/cluster"))
+
+    def nodes(self) -> list[NodeInfo]:
+        """All nodes."""
+        return cast("list[NodeInfo]", self._all("/nodes", {}, 0))
+
+    def node(self, name: str) -> NodeInfo:
+        """One node."""
+        return cast("NodeInfo", self.get(f"/nodes/{quote(name, safe='')}"))
+
+    def vms(self, *, state: str = "", tag: str = "", node: str = "", name: str = "", limit: int = 0) -> list[VmRow]:
+        """The VMs that have all of this, by name; `name` may hold `*` and `?`. `limit` 0 means all."""
+        filters = {"state": state, "tag": tag, "node": node, "name": name}
+        return cast("list[VmRow]", self._all("/vms", filters, limit))
+
+    def vm(self, ref: str) -> VmInfo:
+        """One VM, by name or id."""
+        return cast("VmInfo", self.get(f"/vms/{quote(ref, safe='')}"))
+
+    def whoami(self) -> dict[str, Any]:
+        """Who the gateway takes us for."""
+        return self.get("/whoami")
+
+    def history(self, *, limit: int = 50, **filters: str | int) -> HistoryPage:
+        """Records, newest first: `subject`, `actor`, `type`, `since`, `until`, `correlation`, `before`, `after`."""
+        return cast("HistoryPage", self.get("/history", {**filters, "limit": limit}))
+
+    def events(self, filters: Mapping[str, str], *, after: int, wait_s: float = 0, limit: int = 100) -> EventPage:
+        """Records after a position, oldest first; held up to `wait_s` until there is one.
+
+        Filters: `subject`, `types`, `correlation`.
+        """
+        query = {**filters, "after": after, "wait_s": round(wait_s, 1), "limit": limit}
+        return cast("EventPage", self._call("GET", "/events", query, timeout_s=wait_s + REQUEST_TIMEOUT_S))
+
+    def follow(self, filters: Mapping[str, str], *, after: int | None = None) -> Iterator[RecordView]:
+        """Records as they come, endlessly; from now on when `after` is None. Outlives a restart of the gateway.
+
+        Filters as in `events`.
+        """
+        if after is None:
+            self.whoami()
+            after = self.position
+        patient_until = time.monotonic() + FOLLOW_PATIENCE_S
+        while True:
+            try:
+                page = self.events(filters, after=after, wait_s=LONG_POLL_S)
+            except ClientError as error:
+                if not _passes(error) or time.monotonic() > patient_until:
+                    raise
+                _pause(2)
+                continue
+            patient_until = time.monotonic() + FOLLOW_PATIENCE_S
+            yield from page["records"]
+            after = max(after, page["next_after"])
+
+    def wait_for(self, reply: Reply, *, timeout_s: float, on_progress: Progress | None = None) -> Outcome | None:
+        """Wait for what a command leads to; None when there is nothing to wait for. Raises WaitTimedOut.
+
+        It follows all that happens to the command's subject, not its own consequences alone: when somebody else's
+        command brings about the end, that ends the waiting too.
+        """
+        began = time.monotonic()
+        if reply["record"] is None or not reply["outcomes"]:
+            return None
+        after = reply["position"]
+        filters = _watched(reply)
+        while (left_s := began + timeout_s - time.monotonic()) > 0:
+            try:
+                page = self.events(filters, after=after, wait_s=min(left_s, LONG_POLL_S))
+            except ClientError as error:
+                if not _passes(error):
+                    raise
+                _pause(1)
+                continue
+            for record in page["records"]:
+                if on_progress is not None:
+                    on_progress(record)
+                for event in record["events"]:
+                    if event["type"] in reply["outcomes"] and _same_run(reply, event):
+                        success = reply["outcomes"][event["type"]]
+                        return Outcome(success, event, record, time.monotonic() - began)
+            after = max(after, page["next_after"])
+        raise WaitTimedOut(
+            f"{reply['name']} was accepted, but its outcome did not come within {timeout_s:g} s",
+            hint="it goes on; `pvc history all` shows what comes of it",
+        )
+
+    def vm_log(self, ref: str, *, lines: int = 100, follow: bool = False) -> Iterator[bytes]:
+        """What a VM's guest wrote to its serial console, in pieces as they come."""
+        query = {"lines": lines, "follow": "true" if follow else "false"}
+        path = f"/vms/{quote(ref, safe='')}/log?{urlencode(query)}"
+        try:
+            answer, response = self._transport.stream(path, timeout_s=REQUEST_TIMEOUT_S)
+            if response is None:
+                self._decoded(answer)
+                return
+            while piece := response.read1(65536):
+                yield piece
+        except (NoConnection, Lost, OSError, EOFError) as error:
+            raise self._unreachable(error) from error
+        finally:
+            self._transport.close()
+
+    def console(self, ref: str) -> Any:
+        """A VM's serial console, as a connected `websockets.sync` connection of binary frames."""
+        from pvc.client.console import open_console
+
+        return open_console(self.connection, ref, self._source)
+
+    def get(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Any query below /api/v1, at least as fresh as everything told before. Raises ApiError, Unreachable."""
+        return self._call("GET", path, {**(query or {}), "min_position": self.position or ""})
+
+    def _all(self, path: str, filters: Mapping[str, str], limit: int) -> list[Any]:
+        items: list[Any] = []
+        after = ""
+        while True:
+            wanted = min(PAGE, limit - len(items)) if limit else PAGE
+            page = self.get(path, {**filters, "limit": wanted, "after": after})
+            items += page["items"]
+            after = page.get("next") or ""
+            if not after or (limit and len(items) >= limit):
+                return items
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any],
+        *,
+        body: bytes | None = None,
+        key: str = "",
+        timeout_s: float = REQUEST_TIMEOUT_S,
+    ) -> dict[str, Any]:
+        arguments = urlencode({name: value for name, value in query.items() if value not in ("", None)})
+        target = f"{path}?{arguments}" if arguments else path
+        give_up = time.monotonic() + RETRY_WITHIN_S
+        sent = False
+        for turn in range(self._tries):
+            last = turn == self._tries - 1 or time.monotonic() > give_up
+            stale = self._transport.reused
+            try:
+                answer = self._transport.request(method, target, body=body, key=key, timeout_s=timeout_s)
+            except NoConnection as error:
+                if last or not sent:  # where nobody ever listened, somebody rarely begins to within a second
+                    raise self._unreachable(error, sent=sent and bool(key)) from error
+            except Lost as error:
+                sent = True
+                if last:
+                    raise self._unreachable(error, sent=bool(key)) from error
+                if stale:
+                    continue  # it was idle too long, and the gateway hung up
+            else:
+                if last or answer.status not in _AGAIN:
+                    return self._decoded(answer)
+                sent = True
+            _pause(turn)
+        raise AssertionError("the last try returns or raises")
+
+    def _decoded(self, answer: Answer) -> dict[str, Any]:
+        self.position = max(self.position, answer.position)
+        try:
+            document = json.loads(answer.body)
+        except ValueError:
+            document = None
+        if not isinstance(document, dict) or (answer.status >= 400 and "detail" not in document):
+            raise ApiError(
+                answer.status,
+                f"no PVC gateway answers at {self.connection.url} (HTTP {answer.status}, {answer.content_type})",
+                hint="check the URL and port of the connection: `pvc connection list` shows them",
+            )
+        self.position = max(self.position, int(document.get("position") or 0))
+        if answer.status >= 400:
+            raise ApiError(
+                answer.status,
+                document["detail"],
+                code=document.get("code", ""),
+                hint=document.get("hint", ""),
+                field=document.get("field", ""),
+            )
+        return document
+
+    def _unreachable(self, error: Exception, *, sent: bool = False) -> Unreachable:
+        where = self.connection.url
+        if isinstance(error.__cause__, PermissionError):
+            return Unreachable(
+                f"you may not use the socket {where}",
+                code="client.socket_forbidden",
+                hint="become root (sudo), or use a connection with a token: pvc connection add NAME URL",
+            )
+        if sent:
+            return Unreachable(
+                f"the gateway at {where} took the command but has not answered ({error})",
+                code=_UNANSWERED,
+                hint="it may have been carried out: `pvc history all` shows it once the gateway answers again",
+            )
+        hint = (
+            "on this node, pvcd must run: systemctl status pvcd"
+            if self.connection.is_unix
+            else "check its address, the network, and that pvcd runs there"
+        )
+        return Unreachable(f"the gateway at {where} cannot be reached ({error})", hint=hint)
+
+
+def _watched(reply: Reply) -> dict[str, str]:
+    subjects = {event["subject"] for event in reply["events"]}
+    if len(subjects) == 1:
+        return {"subject": subjects.pop()}
+    return {"correlation": str(reply["record"])}
+
+
+def _same_run(reply: Reply, event: ToldEvent) -> bool:
+    """Whether an outcome is about the run of the VM that the command asked for, where both say which."""
+    asked = [told["data"]["epoch"] for told in reply["events"] if "epoch" in told["data"]]
+    return not asked or event["data"].get("epoch", asked[0]) >= asked[0]
+
+
+def _passes(error: ClientError) -> bool:
+    """Whether it is of the kind that goes away by itself."""
+    return isinstance(error, Unreachable) or (isinstance(error, ApiError) and error.status in _AGAIN)
+
+
+def _pause(turn: int) -> None:
+    import random
+
+    time.sleep(random.uniform(0.2, 1.0) * RETRY_PAUSE_S * 2**turn)  # noqa: S311 - jitter, not a secret

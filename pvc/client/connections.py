@@ -1,0 +1,235 @@
+"""Which gateway to talk to: the connections an admin has stored, and the choice of one.
+
+They stand in one JSON file, readable by its owner alone since it holds tokens. The gateway of this very machine is a
+connection called `local` that nobody has to store: it is there when its socket is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from pvc.client.errors import ConfigError
+
+LOCAL = "local"
+DEFAULT_SOCKET = "/run/pvc/pvc.sock"
+DEFAULT_PORT = 7370
+UNIX_SCHEME = "unix://"
+
+_NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,62}$")
+_TOKEN = re.compile(r"^pvc_[0-9A-Za-z]+_[0-9A-Za-z_-]+$")
+
+
+class Connection(NamedTuple):
+    """A way to a gateway. `url` is `http(s)://host:port` or `unix:///path`."""
+
+    name: str
+    url: str
+    token: str = ""
+    ca_file: str = ""
+    """A PEM file with the authority that signed an https gateway's certificate; empty means the system's."""
+
+    @property
+    def is_unix(self) -> bool:
+        """Whether it leads to a socket on this machine."""
+        return self.url.startswith(UNIX_SCHEME)
+
+    @property
+    def token_id(self) -> str:
+        """The part of the token that is not secret."""
+        return self.token.split("_")[1] if self.token else ""
+
+
+class Stored(NamedTuple):
+    """What the file holds: connections by name, and the name of the one in use."""
+
+    connections: dict[str, Connection]
+    in_use: str = ""
+
+
+def choose_connection(name: str = "", env: Mapping[str, str] | None = None) -> Connection:
+    """The connection of this name, or the one that environment, file and machine make the obvious one.
+
+    What is said for this one call goes before what is stored: `name`, PVC_URL, PVC_CONNECTION, PVC_SOCKET; then the
+    stored connection in use, the local socket, the only stored one. PVC_TOKEN replaces a token. Raises ConfigError.
+    """
+    env = os.environ if env is None else env
+    chosen = _choose(name, env)
+    token = env.get("PVC_TOKEN", "")
+    return chosen._replace(token=check_token(token)) if token else chosen
+
+
+def load_connections(env: Mapping[str, str] | None = None) -> Stored:
+    """What is stored; nothing, when there is no file. Raises ConfigError."""
+    path = connections_file(env)
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            data = file.read()
+    except FileNotFoundError:
+        return Stored({})
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", hint=f"look at: ls -l {path}") from error
+    if mode & 0o077:
+        raise ConfigError(
+            f"{path} holds tokens, and others than its owner may read or change it",
+            code="client.config_exposed",
+            hint=f"chmod 600 {path}; if somebody may have read it, have new tokens made",
+        )
+    return _decode(data, path)
+
+
+def save_connections(stored: Stored, env: Mapping[str, str] | None = None) -> None:
+    """Replace the file at once, readable by its owner alone. Raises ConfigError."""
+    path = connections_file(env)
+    entries = [
+        {key: value for key, value in connection._asdict().items() if value}
+        for connection in stored.connections.values()
+    ]
+    text = json.dumps({"version": 1, "in_use": stored.in_use, "connections": entries}, indent=2) + "\n"
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh.unlink(missing_ok=True)
+        with open(fresh, "x", opener=_private, encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror}", hint="PVC_CONFIG_DIR names another place"
+        ) from error
+
+
+def connections_file(env: Mapping[str, str] | None = None) -> Path:
+    """Where connections are stored: in PVC_CONFIG_DIR, or the user's configuration directory."""
+    env = os.environ if env is None else env
+    if env.get("PVC_CONFIG_DIR"):
+        return Path(env["PVC_CONFIG_DIR"]) / "connections.json"
+    base = Path(env["XDG_CONFIG_HOME"]) if env.get("XDG_CONFIG_HOME") else Path.home() / ".config"
+    return base / "pvc" / "connections.json"
+
+
+def local_connection(env: Mapping[str, str] | None = None) -> Connection:
+    """The gateway of this machine, whether it is there or not."""
+    env = os.environ if env is None else env
+    path = Path(env.get("PVC_SOCKET") or DEFAULT_SOCKET).absolute()
+    return Connection(LOCAL, f"{UNIX_SCHEME}{path}")
+
+
+def local_is_there(env: Mapping[str, str] | None = None) -> bool:
+    """Whether this machine's gateway has a socket that we may use."""
+    return os.access(local_connection(env).url.removeprefix(UNIX_SCHEME), os.R_OK | os.W_OK)
+
+
+def check_name(name: str) -> str:
+    """The name of a connection to store. Raises ConfigError."""
+    if name == LOCAL:
+        raise ConfigError("the connection 'local' is found by itself", hint="choose another name")
+    if not _NAME.match(name):
+        raise ConfigError(
+            f"{name!r} is no name for a connection",
+            hint="use a-z, 0-9 and . _ - inside, at most 63 characters",
+        )
+    return name
+
+
+def check_url(url: str) -> str:
+    """The URL of a gateway in full: a bare host gets the scheme and the port. Raises ConfigError."""
+    from urllib.parse import urlsplit
+
+    if url.startswith(UNIX_SCHEME):
+        path = url.removeprefix(UNIX_SCHEME)
+        if not path.startswith("/"):
+            raise _bad_url(url, "a Unix socket has an absolute path: unix:///run/pvc/pvc.sock")
+        return url
+    with_scheme = url if "://" in url else f"http://{url}"
+    try:
+        parts = urlsplit(with_scheme)
+        port = parts.port
+    except ValueError as error:
+        raise _bad_url(url, f"{error}".lower()) from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
+        raise _bad_url(url, f"write http://HOST:{DEFAULT_PORT}, https://HOST:{DEFAULT_PORT} or unix:///PATH")
+    if re.search(r"[\x00-\x20\x7f]", url):
+        raise _bad_url(url, "leave out the white space")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}:{port or DEFAULT_PORT}{parts.path.rstrip('/')}"
+
+
+def check_token(token: str) -> str:
+    """A token without the white space around it. Raises ConfigError, without showing it."""
+    token = token.strip()
+    if not _TOKEN.match(token):
+        raise ConfigError(
+            "this is not a token of PVC",
+            code="client.token_malformed",
+            hint="a token reads pvc_<id>_<secret>; copy all of it",
+        )
+    return token
+
+
+def _choose(name: str, env: Mapping[str, str]) -> Connection:
+    if name:
+        return _named(name, env)
+    if env.get("PVC_URL"):
+        return Connection("PVC_URL", check_url(env["PVC_URL"]))
+    if env.get("PVC_CONNECTION"):
+        return _named(env["PVC_CONNECTION"], env)
+    if env.get("PVC_SOCKET"):
+        return local_connection(env)
+    stored = load_connections(env)
+    if stored.in_use:
+        return _named(stored.in_use, env, stored)
+    if local_is_there(env):
+        return local_connection(env)
+    if len(stored.connections) == 1:
+        return next(iter(stored.connections.values()))
+    if stored.connections:
+        raise ConfigError(
+            f"it is not said which connection to use: {', '.join(stored.connections)}",
+            code="client.connection_ambiguous",
+            hint="choose one with `-c NAME`, or for good with `pvc connection use NAME`",
+        )
+    raise ConfigError(
+        "there is no cluster to talk to",
+        code="client.no_connection",
+        hint=f"on a node, be root and see that pvcd runs (it makes {DEFAULT_SOCKET}); "
+        f"elsewhere: pvc connection add NAME http://HOST:{DEFAULT_PORT}",
+    )
+
+
+def _named(name: str, env: Mapping[str, str], stored: Stored | None = None) -> Connection:
+    if name == LOCAL:
+        return local_connection(env)
+    stored = stored or load_connections(env)
+    if name not in stored.connections:
+        import difflib
+
+        near = difflib.get_close_matches(name, [*stored.connections, LOCAL], n=1)
+        hint = f"did you mean {near[0]}?" if near else "`pvc connection list` shows those there are"
+        raise ConfigError(f"there is no connection {name!r}", code="client.connection_not_found", hint=hint)
+    return stored.connections[name]
+
+
+def _decode(data: bytes, path: Path) -> Stored:
+    try:
+        document = json.loads(data)
+        connections = {entry["name"]: Connection(**entry) for entry in document["connections"]}
+        return Stored(connections, str(document.get("in_use", "")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} is damaged: {error}", hint="move it away and add the connections again") from error
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _bad_url(url: str, hint: str) -> ConfigError:
+    return ConfigError(f"{url!r} is not the URL of a gateway", code="client.url_invalid", hint=hint)
