@@ -7,6 +7,7 @@ that waits merely makes it earlier. That is all a level-triggered reconciler nee
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import logging
 from collections.abc import Awaitable, Callable
@@ -63,10 +64,10 @@ class KeyedQueue:
             while True:
                 self._changed.clear()
                 pause_s = self._dispatch(group)
-                try:
-                    await asyncio.wait_for(self._changed.wait(), pause_s)
-                except TimeoutError:
-                    continue
+                # Not wait_for: on Python 3.11 it can swallow a cancellation that comes together with the result.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self._changed.wait()
 
     def _dispatch(self, group: asyncio.TaskGroup) -> float | None:
         """Begin whatever is due; returns how long nothing else will be."""

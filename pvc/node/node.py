@@ -7,6 +7,7 @@ cancellation or by a crash at any point, never touches a domain; starting it aga
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
@@ -101,10 +102,9 @@ class Node:
         while True:
             await self._look_at_everything()
             self._pass_wanted.clear()
-            try:
-                await asyncio.wait_for(self._pass_wanted.wait(), PASS_S)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PASS_S):
+                    await self._pass_wanted.wait()
 
     async def _until_initialised(self) -> None:
         while self._world.state.cluster is None:

@@ -75,7 +75,8 @@ class World:
         self._waiter_count += 1
         heapq.heappush(self._waiters, (position, self._waiter_count, future))
         try:
-            await asyncio.wait_for(future, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await future
         except TimeoutError:
             raise Unavailable(
                 f"this node has folded the log up to {self.state.position}, not yet to {position}",
