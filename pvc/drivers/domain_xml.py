@@ -69,8 +69,8 @@ def build_domain_xml(vm: str, mark: Mark, spec: VmSpec, *, accelerator: str, con
 
 
 def mark_xml(mark: Mark) -> str:
-    """The mark's element, as libvirt's `setMetadata` takes it."""
-    return tostring(_mark_element(mark), encoding="unicode")
+    """The mark's element as libvirt's `setMetadata` takes it: without its namespace, which libvirt puts on."""
+    return tostring(_mark_element(mark, "vm"), encoding="unicode")
 
 
 def read_mark(text: str) -> Mark:
@@ -202,8 +202,8 @@ def _put_mark(domain: Element, mark: Mark) -> None:
     metadata.append(_mark_element(mark))
 
 
-def _mark_element(mark: Mark) -> Element:
-    element = Element(_TAG, name=mark.name, epoch=str(mark.epoch))
+def _mark_element(mark: Mark, tag: str = _TAG) -> Element:
+    element = Element(tag, name=mark.name, epoch=str(mark.epoch))
     if mark.started:
         element.set("started", "yes")
     if mark.settled:

@@ -40,8 +40,17 @@ done
 busybox hostname "$name"
 echo 1 > /proc/sys/kernel/sysrq
 exec </dev/ttyS0 >/dev/ttyS0 2>&1
-[ "$deaf" ] || busybox acpid
+if [ ! "$deaf" ]; then
+    busybox acpid -f -l /dev/null &
+    echo $! > /run/acpid
+    # A button pressed before acpid listens is a button never pressed, so no heartbeat before.
+    for try in 0 1 2 3 4 5 6 7 8 9; do
+        case $(busybox ls -l /proc/$!/fd) in */input/*) break ;; esac
+        busybox sleep 0.05
+    done
+fi
 /bin/heartbeat &
+echo $! > /run/heartbeat
 [ "$poweroff" ] && { busybox sleep "$poweroff"; /bin/poweroff; } &
 [ "$crash" ] && { busybox sleep "$crash"; /bin/crash; } &
 while :; do
@@ -72,8 +81,8 @@ _COMMANDS = {
     "bin/crash": "#!/bin/busybox sh\necho c > /proc/sysrq-trigger\n",
     "bin/quiet": "#!/bin/busybox sh\n: > /run/quiet\n",
     "bin/loud": "#!/bin/busybox sh\nbusybox rm -f /run/quiet\n",
-    "bin/deaf": "#!/bin/busybox sh\nbusybox killall acpid\n",
-    "bin/hang": "#!/bin/busybox sh\nbusybox killall acpid\nbusybox killall heartbeat\nbusybox sleep 999999999\n",
+    "bin/deaf": "#!/bin/busybox sh\nread -r pid < /run/acpid && kill $pid\n",
+    "bin/hang": "#!/bin/busybox sh\n/bin/deaf\nread -r pid < /run/heartbeat && kill $pid\nbusybox sleep 999999999\n",
 }
 
 

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -32,8 +33,8 @@ _BINDS = {
 _TOOLS = {
     "unshare": "util-linux",
     "nsenter": "util-linux",
-    "libvirtd": "libvirt-daemon-system",
-    "virtlogd": "libvirt-daemon-system",
+    "libvirtd": "libvirt-daemon",
+    "virtlogd": "libvirt-daemon",
     "qemu-system-x86_64": "qemu-system-x86",
 }
 _LIBVIRTD_CONF = """\
@@ -153,6 +154,8 @@ class LibvirtHost:
         for name, target in _BINDS.items():
             (self.directory / name).mkdir(parents=True, exist_ok=True)
             Path(target).mkdir(parents=True, exist_ok=True)
+        # libvirt locks a console's terminal in /var/lock, which is a link to here.
+        (self.directory / "run/lock").mkdir(exist_ok=True)
         etc = self.directory / "etc"
         if not (etc / "libvirtd.conf").exists():
             # The id stays the host's for good: libvirt refuses to migrate to a host with the same one.
@@ -166,9 +169,11 @@ class LibvirtHost:
         command += [f"{script}exec -a pvc-lab-host sleep infinity", str(self.directory)]
         with (self.directory / "holder.log").open("wb") as log:
             # Fixed words and our own directory's path; it outlives us on purpose.
-            subprocess.Popen(  # noqa: S603
+            holder = subprocess.Popen(  # noqa: S603
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
             )
+        # Reaps it when it ends while we still run, so that it leaves no zombie.
+        threading.Thread(target=holder.wait, daemon=True).start()
         self._wait(lambda: bool(self._named("pvc-lab-host")), "the namespace was not made, see holder.log")
 
     def _run_inside(self, *command: str) -> None:
