@@ -80,7 +80,7 @@ async def runs_a_guest(accelerator: str, *, qemu: str = QEMU, timeout: float = P
     with tempfile.NamedTemporaryFile(prefix="pvc-boot-sector-") as disk:
         disk.write(BOOT_SECTOR)
         disk.flush()
-        command = [qemu, "-accel", accelerator, "-cpu", _CPU[accelerator], "-machine", "q35", "-m", "16"]
+        command = [qemu, "-accel", accelerator, "-cpu", _CPU[accelerator], "-machine", "pc", "-m", "16"]
         command += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
         command += ["-drive", f"file={disk.name},format=raw,if=ide,snapshot=on"]
         command += ["-device", f"isa-debug-exit,iobase={_EXIT_PORT:#x},iosize=1"]
