@@ -14,5 +14,8 @@ TEXT
 
 run() {
     install_for python zookeeper
+    "$VENV/bin/python" -c 'import eventsourcing' 2>/dev/null ||
+        step "Installing what is only measured against" "$VENV/bin/python" -m pip install --quiet --editable '.[bench]' ||
+        note "the rows that need it will say so"
     exec python -m tests.bench "$@"
 }
