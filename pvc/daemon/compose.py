@@ -78,7 +78,12 @@ async def open_hypervisor(config: Config) -> Hypervisor:
     from pvc.drivers.libvirt import LibvirtHypervisor
 
     accelerator = await resolve_accelerator(config.hypervisor.accelerator, config.data_dir)
-    return LibvirtHypervisor(config.hypervisor.uri, accelerator=accelerator, console_dir=console_dir)
+    return LibvirtHypervisor(
+        config.hypervisor.uri,
+        accelerator=accelerator,
+        console_dir=console_dir,
+        qemu_log_dir=Path(config.hypervisor.qemu_log_dir) if config.hypervisor.qemu_log_dir else None,
+    )
 
 
 @contextlib.asynccontextmanager

@@ -30,6 +30,8 @@ class HypervisorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     uri: str = "qemu:///system"
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
     """`auto` uses KVM only after a tiny guest has run under it."""
+    qemu_log_dir: str = ""
+    """Where libvirtd keeps QEMU's logs; empty: the usual place. They tell how a VM ended while nobody watched."""
 
 
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

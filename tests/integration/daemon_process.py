@@ -1,0 +1,91 @@
+"""A real `pvcd` in a process of its own, for tests: started, killed and started again on the same data directory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pvc.client.client import Client
+from pvc.client.connections import Connection
+from pvc.client.errors import ClientError
+
+START_S = 20.0
+DYING = Path(__file__).with_name("dying_daemon.py")
+
+
+class DaemonProcess:
+    """`pvcd` with a configuration made from parts: `DaemonProcess(dir, hypervisor={"kind": "simulated"})`."""
+
+    def __init__(self, directory: Path, **parts: dict[str, Any]) -> None:
+        self.directory = directory
+        self.socket = directory / "pvc.sock"
+        self.log_file = directory / "pvcd.out"
+        self.config = directory / "pvc.toml"
+        self._process: subprocess.Popen[bytes] | None = None
+        settings: dict[str, dict[str, Any]] = {
+            "node": {"name": "hv1", "data_dir": str(directory / "data")},
+            "hypervisor": {"kind": "simulated"},
+            "log": {"kind": "sqlite"},
+            "gateway": {"socket": str(self.socket), "listen": ""},
+        }
+        for part, values in parts.items():
+            settings[part] = {**settings[part], **values}
+        directory.mkdir(parents=True, exist_ok=True)
+        lines = []
+        for part, values in settings.items():
+            lines.append(f"[{part}]")
+            lines += [f'{key} = "{value}"' for key, value in values.items()]
+        self.config.write_text("\n".join(lines) + "\n")
+
+    def start(self, *, kill_after: int = 0) -> None:
+        """Start it and wait until it serves. With `kill_after` it kills itself (-9) right after so many effects."""
+        program = [str(DYING)] if kill_after else ["-m", "pvc.daemon.main"]
+        environment = {**os.environ, "PVC_TEST_KILL_AFTER": str(kill_after)}
+        with self.log_file.open("ab") as out:
+            self._process = subprocess.Popen(
+                [sys.executable, *program, "--config", str(self.config)], stdout=out, stderr=out, env=environment
+            )
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            if self.socket.exists() and self._answers():
+                return
+            if self._process.poll() is not None:
+                if kill_after and self._process.returncode == -signal.SIGKILL:
+                    return  # it got as far as its last effect before it served
+                break
+            time.sleep(0.05)
+        raise AssertionError(f"pvcd does not serve:\n{self.log_file.read_text()[-2000:]}")
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """SIGTERM, and wait for its end."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait(timeout=20)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended."""
+        return self._process is not None and self._process.poll() is not None
+
+    def client(self) -> Client:
+        """A client on its socket."""
+        return Client(Connection(name="test", url=f"unix://{self.socket}", token=""))
+
+    def _answers(self) -> bool:
+        with self.client() as client:
+            try:
+                client.get("/whoami")
+            except ClientError as error:
+                return getattr(error, "status", 0) >= 400
+        return True

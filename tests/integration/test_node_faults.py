@@ -1,0 +1,134 @@
+"""A real pvcd on simulated VMs: what happens when its disk is full, its log is away, or somebody stands in its way."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pvc.client.client import Client
+from pvc.client.errors import ApiError
+from tests.integration.daemon_process import DaemonProcess
+from tests.integration.zookeeper_server import own_zookeeper  # noqa: F401 - fixture
+
+
+def until(client: Client, name: str, state: str) -> None:
+    deadline = time.monotonic() + 30
+    while client.vm(name)["state"] != state:
+        assert time.monotonic() < deadline, f"{name} is {client.vm(name)['state']}, not {state}"
+        time.sleep(0.05)
+
+
+def until_ready(client: Client) -> None:
+    deadline = time.monotonic() + 30
+    while not any(node["ready"] for node in client.nodes()):
+        assert time.monotonic() < deadline, "the node does not become ready"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.libvirt
+def test_a_full_disk_refuses_commands_and_loses_nothing(tmp_path: Path, small_disk: Path) -> None:
+    daemon = DaemonProcess(tmp_path, node={"data_dir": str(small_disk)})
+    daemon.start()
+    client = Client(daemon.client().connection, tries=1)
+    client.command("cluster.init", {"name": "test"})
+    until_ready(client)
+    client.command("vm.define", {"name": "before", "memory_mib": 64})
+    ballast = small_disk / "ballast"
+    _fill(ballast)
+    with pytest.raises(ApiError) as full:
+        for number in range(200):
+            client.command("vm.define", {"name": f"vm{number}", "memory_mib": 64, "description": "x" * 400})
+    assert full.value.code == "log.disk_full"
+    assert full.value.status == 503
+    assert full.value.hint
+    assert {vm["name"] for vm in client.vms()} >= {"before"}, "reads go on"
+    known = {vm["name"] for vm in client.vms()}
+    ballast.unlink()
+    client.command("vm.define", {"name": "after", "memory_mib": 64})
+    daemon.kill()
+    daemon.start()
+    assert {vm["name"] for vm in client.vms()} == known | {"after"}
+    daemon.stop()
+
+
+def test_a_vm_lives_on_a_zookeeper_log_and_survives_its_absence(tmp_path: Path, own_zookeeper: Any) -> None:  # noqa: F811
+    daemon = DaemonProcess(tmp_path, log={"kind": "zookeeper", "hosts": own_zookeeper.hosts, "cluster": "lifetest"})
+    daemon.start()
+    client = daemon.client()
+    client.command("cluster.init", {"name": "test"})
+    until_ready(client)
+    client.command("vm.define", {"name": "web01", "memory_mib": 64})
+    client.command("vm.start", {"vm": "web01"})
+    until(client, "web01", "running")
+    own_zookeeper.kill()
+    assert client.vm("web01")["state"] == "running", "reads go on without the log"
+    own_zookeeper.start()
+    client.command("vm.stop", {"vm": "web01"})
+    until(client, "web01", "stopped")
+    daemon.kill()
+    daemon.start()
+    assert client.vm("web01")["state"] == "stopped"
+    types = [event["type"] for record in client.history(subject="vm/web01")["records"] for event in record["events"]]
+    assert types == ["vm.stopped", "vm.stop_requested", "vm.started", "vm.start_requested", "vm.defined"]
+    daemon.stop()
+
+
+def test_a_second_daemon_on_the_same_data_is_refused(tmp_path: Path) -> None:
+    daemon = DaemonProcess(tmp_path)
+    daemon.start()
+    second = subprocess.run(
+        [*_PVCD, "--config", str(daemon.config)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert second.returncode == 1
+    assert "another daemon uses" in second.stderr
+    assert "Traceback" not in second.stderr
+    daemon.stop()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('[gateway]\nlisten = "0.0.0.0:7370"\n', "without TLS"),
+        ('[gateway]\nlisten = "7370"\n', "gateway.listen"),
+        ('[hypervisor]\nkind = "xen"\n', "xen"),
+        ("[node]\nnmae = 'hv1'\n", "nmae"),
+        ("[node\n", "not TOML"),
+    ],
+)
+def test_a_bad_configuration_is_told_in_one_line(tmp_path: Path, line: str, message: str) -> None:
+    config = tmp_path / "pvc.toml"
+    config.write_text(line)
+    checked = subprocess.run(
+        [*_PVCD, "--check", "--config", str(config)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert checked.returncode == 1
+    assert message in checked.stderr
+    assert "Traceback" not in checked.stderr
+
+
+def _fill(path: Path) -> None:
+    with path.open("wb") as file:
+        try:
+            while True:
+                file.write(b"\0" * 4096)
+                file.flush()
+        except OSError:
+            pass
+
+
+_PVCD = [sys.executable, "-m", "pvc.daemon.main"]
