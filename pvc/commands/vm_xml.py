@@ -5,14 +5,16 @@ Format: https://libvirt.org/formatdomain.html. Parsed with defusedxml, since the
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, ParseError
 
+import msgspec
 from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
 
 from pvc.commands.base import invalid
 from pvc.errors import InvalidInput
+from pvc.events.types import MemoryMib, Vcpus
 from pvc.events.vm import VmSpec
 
 _TO_BYTES = {
@@ -34,6 +36,9 @@ _TO_BYTES = {
 MAX_XML_BYTES = 64 * 1024
 """A domain XML of ordinary size has 3 to 10 KiB; a quarter of a record leaves room for the rest."""
 
+MAX_XML_DEPTH = 64
+"""libvirt's own format nests to about ten; what writes XML recurses, and must never run out of stack."""
+
 
 class ParsedXml(NamedTuple):
     """What a domain XML says: the VM's name ("" if it has none) and spec."""
@@ -44,8 +49,8 @@ class ParsedXml(NamedTuple):
 
 def parse_domain_xml(xml: str) -> ParsedXml:
     """The name and spec in a libvirt domain XML. Raises InvalidInput that says where it is wrong."""
-    if len(xml.encode()) > MAX_XML_BYTES:
-        raise _bad(f"the XML has more than {MAX_XML_BYTES} bytes", code="vm.xml_too_large")
+    if len(xml.encode(errors="replace")) > MAX_XML_BYTES:
+        raise _bad(f"the XML has more than {MAX_XML_BYTES} bytes", "leave out what libvirt fills in itself", _TOO_LARGE)
     try:
         root: Element = ElementTree.fromstring(xml)
     except ParseError as error:
@@ -54,7 +59,9 @@ def parse_domain_xml(xml: str) -> ParsedXml:
     except (DefusedXmlException, ValueError) as error:
         raise _bad(f"the XML is not accepted: {type(error).__name__}", "leave out the DTD and its entities") from error
     if root.tag != "domain":
-        raise _bad(f"the XML's root element is <{root.tag}>, not <domain>", "`virsh dumpxml --inactive` shows one")
+        raise _bad(f"the XML's root element is <{root.tag[:40]}>, not <domain>", "`virsh dumpxml --inactive` shows one")
+    if _deeper_than(root, MAX_XML_DEPTH):
+        raise _bad(f"the XML is nested more than {MAX_XML_DEPTH} deep", "`virsh dumpxml --inactive` shows a sound one")
     name = (root.findtext("name") or "").strip()
     spec = VmSpec(memory_mib=_memory_mib(root), vcpus=_vcpus(root), xml=xml)
     return ParsedXml(name, spec)
@@ -67,16 +74,25 @@ def _memory_mib(root: Element) -> int:
     unit = element.get("unit", "KiB")
     factor = _TO_BYTES.get(unit.lower())
     if factor is None:
-        raise _bad(f"the unit {unit!r} of <memory> is not known", "use KiB, MiB or GiB")
+        raise _bad(f"the unit {unit[:40]!r} of <memory> is not known", "use KiB, MiB or GiB")
     mib = _number(element, "memory") * factor // 1024**2
-    if mib < 1:
-        raise _bad("<memory> is less than 1 MiB", "give it a unit: <memory unit='MiB'>1024</memory>")
-    return mib
+    # What passes here goes into an event, so it must be all that the event's type demands.
+    return _fitting(mib, MemoryMib, f"<memory> is {mib} MiB", "give it a unit: <memory unit='MiB'>1024</memory>")
 
 
 def _vcpus(root: Element) -> int:
     element = root.find("vcpu")
-    return 1 if element is None else _number(element, "vcpu")
+    if element is None:
+        return 1
+    count = _number(element, "vcpu")
+    return _fitting(count, Vcpus, f"<vcpu> is {count}", "write for example <vcpu>2</vcpu>")
+
+
+def _fitting(number: int, wanted: Any, said: str, hint: str) -> int:
+    try:
+        return int(msgspec.convert(number, wanted))
+    except msgspec.ValidationError as error:
+        raise _bad(f"{said}, out of range: {error}", hint) from error
 
 
 def _number(element: Element, what: str) -> int:
@@ -84,6 +100,16 @@ def _number(element: Element, what: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise _bad(f"<{what}> is {text[:40]!r}, not a whole number", f"write for example <{what}>2</{what}>")
     return int(text)
+
+
+def _deeper_than(root: Element, limit: int) -> bool:
+    level = [root]
+    for _ in range(limit):
+        level = [child for element in level for child in element]
+    return bool(level)
+
+
+_TOO_LARGE = "vm.xml_too_large"
 
 
 def _bad(

@@ -1,0 +1,214 @@
+"""A cluster in the mind: commands and reports are decided, sealed into chained records and folded; nothing else.
+
+No asyncio, no log, no hypervisor. Time goes on by a second with every record, ids are counted.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from pvc.commands.base import Context, Decision
+from pvc.commands.facts import (
+    REPORTS,
+    Ending,
+    ReportEnded,
+    ReportNodeReady,
+    ReportReset,
+    ReportRunning,
+    ReportShutdownTimedOut,
+    ReportStartFailed,
+)
+from pvc.commands.registry import BY_NAME, COMMANDS
+from pvc.events.record import Actor, CommandRef, Entry, Record, seal
+from pvc.events.registry import Event, encode_event
+from pvc.projections.fold import fold
+from pvc.projections.state import ClusterState, Vm
+
+ADMIN = Actor(principal="root", method="socket", source="test")
+NODE_MEMORY_MIB = 8192
+NODE_VCPUS = 8
+SECOND_US = 1_000_000
+START_US = 1_700_000_000 * SECOND_US
+
+_SPEC_OF = {spec.struct: spec for spec in COMMANDS}
+
+
+class TinyCluster:
+    """State and records of a cluster; `do` and `report` return the events that were recorded."""
+
+    def __init__(self) -> None:
+        self.state = ClusterState()
+        self.entries: list[Entry] = []
+        self.reports: list[Any] = []
+        """Every report that was given, in order."""
+        self.time_us = START_US
+        self._ids = itertools.count(1)
+
+    def do(self, name: str, /, **fields: Any) -> tuple[Event, ...]:
+        """Give the command with this name, its fields converted as the gateway would."""
+        return self.decide_and_record(command(name, **fields)).events
+
+    def report(self, report: Any) -> tuple[Event, ...]:
+        """Report as a node would."""
+        self.reports.append(report)
+        return self.decide_and_record(report).events
+
+    def try_out(self, given: Any) -> Decision:
+        """Decide and record nothing."""
+        _, decide = name_and_decide(given)
+        return decide(self.state, given, self._context(f"try-{len(self.entries)}"))
+
+    def decide_and_record(self, given: Any, *, command_id: str = "") -> Decision:
+        """Decide a command or report struct and record what follows. Raises Rejected."""
+        name, decide = name_and_decide(given)
+        context = self._context(command_id or f"command-{next(self._ids)}")
+        decision = decide(self.state, given, context)
+        if decision.events:
+            self.record(*decision.events, name=name, command_id=context.command_id)
+        return decision
+
+    def record(self, *events: Event, name: str = "test", command_id: str = "") -> Entry:
+        """Append one record with these events, whatever they are, and fold it."""
+        self.time_us += SECOND_US
+        head = self.state.head
+        entry = seal(
+            Record(
+                position=head.position + 1,
+                prev=head.hash,
+                id=f"R{head.position + 1:025d}",
+                time_us=self.time_us,
+                actor=ADMIN,
+                origin="hv1",
+                command=CommandRef(id=command_id or f"event-{next(self._ids)}", name=name),
+                events=tuple(encode_event(event) for event in events),
+            )
+        )
+        fold(self.state, entry)
+        self.entries.append(entry)
+        return entry
+
+    def vm(self, name: str = "web01") -> Vm:
+        """The VM with this name."""
+        return self.state.vms[self.state.vm_names[name]]
+
+    # What a node reports of a VM's present run.
+
+    def says_running(self, name: str = "web01") -> tuple[Event, ...]:
+        """The node sees the domain run."""
+        vm = self.vm(name)
+        return self.report(ReportRunning(vm=vm.id, node=vm.node, epoch=vm.epoch))
+
+    def says_ended(self, ending: Ending = Ending.GUEST, name: str = "web01", epoch: int = 0) -> tuple[Event, ...]:
+        """The node found the domain off."""
+        vm = self.vm(name)
+        return self.report(ReportEnded(vm=vm.id, node=vm.node, epoch=epoch or run_that_ends(vm), ending=ending))
+
+    def says_start_failed(self, name: str = "web01") -> tuple[Event, ...]:
+        """The node could not start the domain."""
+        vm = self.vm(name)
+        return self.report(
+            ReportStartFailed(vm=vm.id, node=vm.node, epoch=vm.epoch, code="driver.failed", message="no such file")
+        )
+
+    def says_timed_out(self, name: str = "web01") -> tuple[Event, ...]:
+        """The guest has not powered off in time."""
+        return self.report(timed_out(self.vm(name)))
+
+    def says_reset(self, name: str = "web01") -> tuple[Event, ...]:
+        """The reset button was pressed."""
+        vm = self.vm(name)
+        return self.report(ReportReset(vm=vm.id, node=vm.node, epoch=vm.epoch, mark=vm.reset_mark))
+
+    def says_ready(self, node: str = "hv1", **changes: Any) -> tuple[Event, ...]:
+        """The node's daemon has started."""
+        return self.report(node_ready(node, **changes))
+
+    def _context(self, command_id: str) -> Context:
+        return Context(command_id=command_id, time_us=self.time_us + SECOND_US, actor=ADMIN)
+
+
+def command(name: str, /, **fields: Any) -> Any:
+    """A command struct made the way the gateway makes it. Raises msgspec.ValidationError."""
+    return msgspec.convert(fields, BY_NAME[name].struct)
+
+
+def example_of(name: str) -> Mapping[str, Any]:
+    """The fields of a command's example."""
+    return BY_NAME[name].example
+
+
+def name_and_decide(given: Any) -> tuple[str, Any]:
+    """The name and the decide function of a command or a report."""
+    if type(given) in REPORTS:
+        return REPORTS[type(given)]
+    spec = _SPEC_OF[type(given)]
+    return spec.name, spec.decide
+
+
+def run_that_ends(vm: Vm) -> int:
+    """The number of the run that a node would report as ended."""
+    return vm.epoch - 1 if vm.state.value == "restarting" else vm.epoch
+
+
+def timed_out(vm: Vm) -> ReportShutdownTimedOut:
+    """The report that the time of the present request is over."""
+    return ReportShutdownTimedOut(vm=vm.id, node=vm.node, epoch=run_that_ends(vm))
+
+
+def node_ready(node: str = "hv1", **changes: Any) -> ReportNodeReady:
+    """A node of ordinary size."""
+    fields: dict[str, Any] = {
+        "node": node,
+        "memory_mib": NODE_MEMORY_MIB,
+        "vcpus": NODE_VCPUS,
+        "accelerator": "simulated",
+        "hypervisor": "simulated 1",
+        "version": "0.1.0",
+        "boot": "boot-1",
+    }
+    return ReportNodeReady(**fields | changes)
+
+
+def a_cluster(*nodes: str) -> TinyCluster:
+    """An initialised cluster with ready nodes (`hv1` if none is named)."""
+    cluster = TinyCluster()
+    cluster.do("cluster.init", name="main")
+    for node in nodes or ("hv1",):
+        cluster.says_ready(node)
+    return cluster
+
+
+def a_cluster_with_vm(state: str = "stopped", **fields: Any) -> TinyCluster:
+    """A cluster with the VM `web01`, brought into `state` by the shortest honest way."""
+    cluster = a_cluster()
+    cluster.do("vm.define", **{"name": "web01", "memory_mib": 1024} | fields)
+    bring(cluster, "web01", state)
+    return cluster
+
+
+def bring(cluster: TinyCluster, name: str, state: str) -> None:
+    """Bring a stopped VM into `state`."""
+    if state == "disabled":
+        cluster.do("vm.disable", vm=name)
+    elif state != "stopped":
+        cluster.do("vm.start", vm=name)
+        if state == "failed":
+            cluster.says_start_failed(name)
+        elif state != "starting":
+            cluster.says_running(name)
+    leading = {"shutting-down": "shutdown", "stopping": "stop", "restarting": "restart", "resetting": "reset"}
+    if state in leading:
+        cluster.do(f"vm.{leading[state]}", vm=name)
+    assert cluster.vm(name).state.value == state, f"the way to {state} is no longer right"
+
+
+def replayed(entries: list[Entry], onto: ClusterState | None = None) -> ClusterState:
+    """The fold of these entries, from zero or onto a state."""
+    state = onto or ClusterState()
+    for entry in entries:
+        fold(state, entry)
+    return state
