@@ -11,7 +11,8 @@ from pvc.commands.base import CommandSpec, Context, Decision
 from pvc.errors import Rejected
 from pvc.events.access import TokenCreated
 from pvc.events.cluster import ClusterInitialised
-from pvc.events.types import ClusterName, Role
+from pvc.events.node import NodeReady
+from pvc.events.types import END, ClusterName, Role
 from pvc.projections.state import ClusterState
 
 _IDS = uuid.UUID("6f7a4a0e-3f0b-4d0f-9d52-0f0b7c1f6a01")
@@ -25,8 +26,8 @@ class InitCluster(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """
 
     name: ClusterName
-    token_id: Annotated[str, Meta(pattern="^([0-9a-z]{8,32})?$", description="Set by the gateway.")] = ""
-    token_sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$", description="Set by the gateway.")] = ""
+    token_id: Annotated[str, Meta(pattern="^([0-9a-z]{8,32})?" + END, description="Set by the gateway.")] = ""
+    token_sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?" + END, description="Set by the gateway.")] = ""
 
 
 def init_cluster(state: ClusterState, command: InitCluster, context: Context) -> Decision:
@@ -60,5 +61,6 @@ SPECS = (
         args=("name",),
         internal=("token_id", "token_sha256"),
         example={"name": "main"},
+        outcomes={NodeReady.TYPE: True},
     ),
 )

@@ -17,6 +17,7 @@ from pvc.commands.vm_xml import parse_domain_xml
 from pvc.errors import Rejected
 from pvc.events import vm as e
 from pvc.events.types import (
+    END,
     AbsolutePath,
     Description,
     EndPolicy,
@@ -35,7 +36,10 @@ from pvc.projections.vm_machine import VmState
 
 Disks = Annotated[tuple[e.Disk, ...], Meta(max_length=64, description="Disks, in order.")]
 Nics = Annotated[tuple[e.Nic, ...], Meta(max_length=32, description="Network interfaces, in order.")]
-Cmdline = Annotated[str, Meta(max_length=2048, description="Kernel command line, with `kernel`.")]
+Cmdline = Annotated[
+    str,
+    Meta(pattern=r"^[^\x00-\x1f\x7f]*" + END, max_length=2048, description="Kernel command line, with `kernel`."),
+]
 Kernel = Annotated[AbsolutePath, Meta(description="Boot this kernel file directly instead of from a disk.")]
 Initrd = Annotated[AbsolutePath, Meta(description="Initial RAM disk file, with `kernel`.")]
 DomainXml = Annotated[str, Meta(description="A libvirt domain XML to take the definition from.")]

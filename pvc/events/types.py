@@ -7,7 +7,10 @@ from typing import Annotated
 
 from msgspec import Meta
 
-VM_NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+END = r"$(?!\n)"
+"""The end of a pattern: in Python a bare `$` also matches before a newline, and then `web01\\n` would be a name."""
+
+VM_NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?" + END
 
 VmName = Annotated[
     str,
@@ -39,7 +42,7 @@ ClusterName = Annotated[
 Tag = Annotated[
     str,
     Meta(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,62}$",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,62}" + END,
         max_length=63,
         description="A tag: letters, digits and . _ : - (at most 63 characters, starting with a letter or digit).",
         examples=["production"],
@@ -47,17 +50,49 @@ Tag = Annotated[
 ]
 MemoryMib = Annotated[int, Meta(ge=16, le=16_777_216, description="Memory in MiB.", examples=[2048])]
 Vcpus = Annotated[int, Meta(ge=1, le=1024, description="Number of virtual CPUs.", examples=[2])]
-Description = Annotated[str, Meta(max_length=500, description="Free text for people.", examples=["shop front end"])]
+Description = Annotated[
+    str,
+    Meta(
+        # Tabs and line breaks are text; other control characters would command the reader's terminal.
+        pattern=r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$",
+        max_length=500,
+        description="Free text for people.",
+        examples=["shop front end"],
+    ),
+]
 AbsolutePath = Annotated[
     str,
     Meta(
-        pattern=r"^/[^\x00-\x1f\x7f]*$",
+        pattern=r"^/[^\x00-\x1f\x7f]*" + END,
         max_length=1024,
         description="Absolute path of a file on the node.",
         examples=["/var/lib/pvc/images/web01.qcow2"],
     ),
 ]
 TimeoutS = Annotated[int, Meta(ge=1, le=86_400, description="Time-out in seconds.", examples=[120])]
+
+
+class DiskFormat(StrEnum):
+    """How a disk's file is laid out."""
+
+    RAW = "raw"
+    QCOW2 = "qcow2"
+
+
+class DiskBus(StrEnum):
+    """What a disk is attached to."""
+
+    VIRTIO = "virtio"
+    SCSI = "scsi"
+    SATA = "sata"
+
+
+class NicModel(StrEnum):
+    """What network card a guest sees."""
+
+    VIRTIO = "virtio"
+    E1000E = "e1000e"
+    RTL8139 = "rtl8139"
 
 
 class Selector(StrEnum):

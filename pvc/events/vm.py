@@ -7,11 +7,15 @@ from typing import Annotated, ClassVar
 from msgspec import Meta, Struct
 
 from pvc.events.types import (
+    END,
     AbsolutePath,
     Description,
+    DiskBus,
+    DiskFormat,
     EndPolicy,
     MemoryMib,
     MigrationMethod,
+    NicModel,
     NodeName,
     Selector,
     ShutdownTimeoutAction,
@@ -26,9 +30,9 @@ class Disk(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     """A disk of a VM."""
 
     path: AbsolutePath
-    format: Annotated[str, Meta(pattern="^(raw|qcow2)$", description="`raw` or `qcow2`.")] = "raw"
-    bus: Annotated[str, Meta(pattern="^(virtio|scsi|sata)$", description="`virtio`, `scsi` or `sata`.")] = "virtio"
-    read_only: bool = False
+    format: Annotated[DiskFormat, Meta(description="How the file is laid out.")] = DiskFormat.RAW
+    bus: Annotated[DiskBus, Meta(description="What the disk is attached to.")] = DiskBus.VIRTIO
+    read_only: Annotated[bool, Meta(description="The guest may not write to it.")] = False
 
 
 class Nic(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -36,18 +40,16 @@ class Nic(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_
 
     bridge: Annotated[
         str,
-        Meta(pattern=r"^[A-Za-z0-9_.-]{1,15}$", description="Linux bridge on the node.", examples=["br0"]),
+        Meta(pattern=r"^[A-Za-z0-9_.-]{1,15}" + END, description="Linux bridge on the node.", examples=["br0"]),
     ]
     mac: Annotated[
         str,
         Meta(
-            pattern="^([0-9a-f]{2}(:[0-9a-f]{2}){5})?$",
+            pattern="^([0-9a-f]{2}(:[0-9a-f]{2}){5})?" + END,
             description="MAC address; made from the VM's id if empty.",
         ),
     ] = ""
-    model: Annotated[str, Meta(pattern="^(virtio|e1000e|rtl8139)$", description="`virtio`, `e1000e` or `rtl8139`.")] = (
-        "virtio"
-    )
+    model: Annotated[NicModel, Meta(description="What network card the guest sees.")] = NicModel.VIRTIO
 
 
 class VmSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
