@@ -15,7 +15,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 from kazoo import exceptions as kx
@@ -127,16 +127,15 @@ class Bridge:
         self._on_connected = on_connected
         self._loop = asyncio.get_running_loop()
         self._connected = asyncio.Event()
+        self._connection = 0
+        """Counts connections, so that what is overdue in one does not cut the next."""
         self._client: KazooClient | None = None
         self._renewer: asyncio.TimerHandle | None = None
         self._closed = False
 
-    @classmethod
-    def start(cls, hosts: str, **options: Any) -> Self:
+    def start(self) -> None:
         """Begin to connect; `wait_connected` says when that is done."""
-        bridge = cls(hosts, **options)
-        bridge._renew()
-        return bridge
+        self._renew()
 
     @property
     def connected(self) -> bool:
@@ -161,8 +160,7 @@ class Bridge:
     async def get_many(self, paths: Sequence[str]) -> list[bytes]:
         """Data of all these znodes, read in one go without waiting for one before asking for the next."""
         client = self._live_client()
-        futures = [self._future_of(client.get_async(path)) for path in paths]
-        return [data for data, _ in await self._answered(client, asyncio.gather(*futures))]
+        return [data for data, _ in await asyncio.gather(*(self._result(client.get_async(path)) for path in paths))]
 
     async def exists(self, path: str) -> bool:
         """Whether the znode is there."""
@@ -213,28 +211,26 @@ class Bridge:
             raise NoSession(f"no connection to ZooKeeper at {self.hosts}", code="log.unreachable", hint=_HINT)
         return self._client
 
-    async def _result(self, pending: Any) -> Any:
-        """Await one kazoo result."""
-        assert self._client is not None, "asked only of a live client"
-        return await self._answered(self._client, self._future_of(pending))
+    def _result(self, pending: Any) -> asyncio.Future[Any]:
+        """The result of a kazoo operation that was just begun, or Lost when none comes in time.
 
-    def _future_of(self, pending: Any) -> asyncio.Future[Any]:
+        The timer runs on when the caller has gone: a connection that never answers must be noticed by somebody.
+        """
         future: asyncio.Future[Any] = self._loop.create_future()
-        pending.rawlink(lambda result: self._post(_settle, future, result))
+        timer = self._loop.call_later(self._operation_timeout_s, self._overdue, future, self._client, self._connection)
+        pending.rawlink(lambda result: self._post(_settle, future, timer, result))
         return future
 
-    async def _answered(self, client: KazooClient, future: asyncio.Future[Any]) -> Any:
-        """Await an answer. If none comes in time, the connection is cut, which settles all that wait on it."""
-        try:
-            async with asyncio.timeout(self._operation_timeout_s):
-                return await future
-        except TimeoutError as error:
+    def _overdue(self, future: asyncio.Future[Any], client: KazooClient, connection: int) -> None:
+        if client is self._client and connection == self._connection and self.connected:
+            _log.warning(
+                "zookeeper connection cut, no answer in %.1f s hosts=%s", self._operation_timeout_s, self.hosts
+            )
+            self._connection += 1  # once is enough for all that are overdue
             _cut(client)
-            raise Lost(
-                f"ZooKeeper at {self.hosts} did not answer within {self._operation_timeout_s:g} s",
-                code="log.no_answer",
-                hint=_HINT,
-            ) from error
+        if not future.done():
+            text = f"ZooKeeper at {self.hosts} did not answer within {self._operation_timeout_s:g} s"
+            future.set_exception(Lost(text, code="log.no_answer", hint=_HINT))
 
     def _watcher(self, watch: Callable[[], None]) -> Callable[[object], None]:
         # kazoo keeps watchers in a set: equal ones must be one, or a poll adds one each time. Bound methods are equal.
@@ -278,6 +274,7 @@ class Bridge:
             if self._renewer is not None:
                 self._renewer.cancel()
             self._connected.set()
+            self._connection += 1
             self._on_connected()
         elif not connected and self._connected.is_set():
             self._connected.clear()
@@ -314,7 +311,8 @@ class _Watcher:
         return hash(self._watch)
 
 
-def _settle(future: asyncio.Future[Any], result: Any) -> None:
+def _settle(future: asyncio.Future[Any], timer: asyncio.TimerHandle, result: Any) -> None:
+    timer.cancel()
     if future.done():
         return  # the caller was cancelled or lost patience
     error = result.exception

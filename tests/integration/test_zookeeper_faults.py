@@ -135,6 +135,26 @@ async def test_a_silent_connection_is_given_up_even_while_others_keep_asking(
         assert await read_all(log) == [first.data]
 
 
+async def test_a_silent_connection_is_given_up_though_all_who_ask_lose_patience_sooner(
+    zookeeper: ZookeeperServer, cluster: str
+) -> None:
+    async with TcpProxy.to(zookeeper.port) as proxy, opened(proxy.hosts, cluster) as log:
+        deaf = set(proxy._open)
+
+        def deafen_the_old_connection(chunk: bytes) -> None:
+            proxy.swallow_replies = bool(deaf & proxy._open)
+
+        proxy.on_request = deafen_the_old_connection
+        proxy.swallow_replies = True
+        head = None
+        async with asyncio.timeout(3 * SESSION_S):
+            while head is None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        head = await log.head()
+        assert head == EMPTY
+
+
 async def test_another_record_in_its_place_is_a_conflict_after_a_lost_request(
     zookeeper: ZookeeperServer, cluster: str
 ) -> None:
@@ -260,13 +280,13 @@ async def test_after_its_session_expired_the_log_goes_on_and_its_follower_misses
     async with opened(zookeeper.hosts, cluster) as log, opened(zookeeper.hosts, cluster) as other:
         following = asyncio.create_task(take(log.follow(0), 6))
         await write(log, 2)
-        session = log._bridge.session
+        session = log._view.bridge.session
         assert session is not None
         await asyncio.to_thread(_end_session, zookeeper.hosts, session)
         await write(other, 2)
         await write(log, 2)
         assert await following == await read_all(other)
-        assert log._bridge.session != session
+        assert log._view.bridge.session != session
 
 
 async def test_a_partition_longer_than_the_session_heals(zookeeper: ZookeeperServer, cluster: str) -> None:
@@ -277,14 +297,14 @@ async def test_a_partition_longer_than_the_session_heals(zookeeper: ZookeeperSer
     ):
         following = asyncio.create_task(take(log.follow(0), 4))
         await write(log, 1)
-        session = log._bridge.session
+        session = log._view.bridge.session
         proxy.swallow_requests = proxy.swallow_replies = True
         await asyncio.sleep(2 * SESSION_S)
         await write(other, 2)
         proxy.heal()
         await write(log, 1)
         assert await following == await read_all(other)
-        assert log._bridge.session != session
+        assert log._view.bridge.session != session
 
 
 # -- A log that must not be touched ----------------------------------------------------------------------------------
@@ -340,7 +360,7 @@ async def test_a_stranger_can_neither_read_nor_write_a_log_with_credentials(
 async def test_a_server_set_back_to_an_older_state_is_found_out_and_not_written_to(
     own_zookeeper: ZookeeperServer, cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pvc.log.zookeeper.REWIND_GRACE_S", 0.5)
+    monkeypatch.setattr("pvc.log.zookeeper_view.REWIND_GRACE_S", 0.5)
     async with opened(own_zookeeper.hosts, cluster) as log:
         await write(log, 3)
         own_zookeeper.stop()
