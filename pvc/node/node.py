@@ -96,8 +96,8 @@ class Node:
             logger.error("fold: stopped position=%d code=%s error=%s", self._world.position, fault.code, fault)
 
     async def _announce_and_look(self) -> None:
-        await self._until_initialised()
-        while not await self._announced():  # noqa: ASYNC110 - nothing tells when the hypervisor will answer
+        cause = await self._until_initialised()
+        while not await self._announced(cause):  # noqa: ASYNC110 - nothing tells when the hypervisor will answer
             await asyncio.sleep(RETRY_S)
         while True:
             await self._look_at_everything()
@@ -106,14 +106,16 @@ class Node:
                 async with asyncio.timeout(PASS_S):
                     await self._pass_wanted.wait()
 
-    async def _until_initialised(self) -> None:
+    async def _until_initialised(self) -> str:
+        """Wait for a cluster to belong to; returns the id of the record that made it, if that was just now."""
+        cause = ""
         while self._world.state.cluster is None:
-            try:
+            with contextlib.suppress(Unavailable):
                 await self._world.reach(self._world.position + 1, PASS_S)
-            except Unavailable:
-                continue
+                cause = self._world.state.head.record_id
+        return cause
 
-    async def _announced(self) -> bool:
+    async def _announced(self, cause: str) -> bool:
         try:
             info = await self._hypervisor.info()
             ready = ReportNodeReady(
@@ -125,7 +127,7 @@ class Node:
                 version=__version__,
                 boot=self._services.boot,
             )
-            await self._give_report(ready, "")
+            await self._give_report(ready, cause)
         except PvcError as error:
             logger.warning("node: cannot announce itself yet error=%s", error)
             return False
