@@ -28,7 +28,7 @@ from pvc.client.api_types import (
 from pvc.client.cards import load_cards
 from pvc.client.connections import Connection
 from pvc.client.errors import ApiError, ClientError, Unreachable, WaitTimedOut
-from pvc.client.transport import Answer, Lost, NoConnection, Transport
+from pvc.client.transport import CONNECT_TIMEOUT_S, Answer, Lost, NoConnection, Transport
 
 REQUEST_TIMEOUT_S = 35.0
 """Longer than a gateway takes to give up on its log (30 s), so that we hear its reason instead of guessing."""
@@ -70,14 +70,20 @@ class Client:
     """Speaks to one gateway. Not for use by several threads at once."""
 
     def __init__(
-        self, connection: Connection, *, source: str = f"client/{__version__}", tries: int = MAX_TRIES
+        self,
+        connection: Connection,
+        *,
+        source: str = f"client/{__version__}",
+        tries: int = MAX_TRIES,
+        timeout_s: float = REQUEST_TIMEOUT_S,
     ) -> None:
         self.connection = connection
         self.position = 0
         """The highest log position that any reply has told."""
         self._source = source
         self._tries = tries
-        self._transport = Transport(connection, source)
+        self._timeout_s = timeout_s
+        self._transport = Transport(connection, source, connect_timeout_s=min(timeout_s, CONNECT_TIMEOUT_S))
 
     def __enter__(self) -> Client:
         return self
@@ -138,7 +144,7 @@ class Client:
         Filters: `subject`, `types`, `correlation`.
         """
         query = {**filters, "after": after, "wait_s": round(wait_s, 1), "limit": limit}
-        return cast("EventPage", self._call("GET", "/events", query, timeout_s=wait_s + REQUEST_TIMEOUT_S))
+        return cast("EventPage", self._call("GET", "/events", query, timeout_s=wait_s + self._timeout_s))
 
     def follow(self, filters: Mapping[str, str], *, after: int | None = None) -> Iterator[RecordView]:
         """Records as they come, endlessly; from now on when `after` is None. Outlives a restart of the gateway.
@@ -198,7 +204,7 @@ class Client:
         query = {"lines": lines, "follow": "true" if follow else "false"}
         path = f"/vms/{quote(ref, safe='')}/log?{urlencode(query)}"
         try:
-            answer, response = self._transport.stream(path, timeout_s=REQUEST_TIMEOUT_S)
+            answer, response = self._transport.stream(path, timeout_s=self._timeout_s)
             if response is None:
                 self._decoded(answer)
                 return
@@ -238,7 +244,7 @@ class Client:
         *,
         body: bytes | None = None,
         key: str = "",
-        timeout_s: float = REQUEST_TIMEOUT_S,
+        timeout_s: float | None = None,
     ) -> dict[str, Any]:
         arguments = urlencode({name: value for name, value in query.items() if value not in ("", None)})
         target = f"{path}?{arguments}" if arguments else path
@@ -248,7 +254,9 @@ class Client:
             last = turn == self._tries - 1 or time.monotonic() > give_up
             stale = self._transport.reused
             try:
-                answer = self._transport.request(method, target, body=body, key=key, timeout_s=timeout_s)
+                answer = self._transport.request(
+                    method, target, body=body, key=key, timeout_s=timeout_s or self._timeout_s
+                )
             except NoConnection as error:
                 if last or not sent:  # where nobody ever listened, somebody rarely begins to within a second
                     raise self._unreachable(error, sent=sent and bool(key)) from error

@@ -42,8 +42,9 @@ class Lost(Exception):
 class Transport:
     """Makes the connection when it is first needed and keeps it for the next request. Not for several threads."""
 
-    def __init__(self, connection: Connection, source: str) -> None:
+    def __init__(self, connection: Connection, source: str, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
         self._connection = connection
+        self._connect_timeout_s = connect_timeout_s
         self._http: http.client.HTTPConnection | None = None
         self._headers = {"Accept": "application/json", "PVC-Source": source}
         if connection.token:
@@ -103,7 +104,7 @@ class Transport:
         return base + API_PREFIX
 
     def _connect(self) -> http.client.HTTPConnection:
-        made = _http_connection(self._connection)
+        made = _http_connection(self._connection, self._connect_timeout_s)
         try:
             made.connect()
         except (OSError, http.client.HTTPException) as error:
@@ -113,13 +114,13 @@ class Transport:
 
 
 class _UnixHTTPConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=CONNECT_TIMEOUT_S)
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(CONNECT_TIMEOUT_S)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
 
 
@@ -134,15 +135,15 @@ def tls_context(connection: Connection) -> ssl.SSLContext:
         ) from error
 
 
-def _http_connection(connection: Connection) -> http.client.HTTPConnection:
+def _http_connection(connection: Connection, timeout_s: float) -> http.client.HTTPConnection:
     if connection.is_unix:
-        return _UnixHTTPConnection(connection.url.removeprefix(UNIX_SCHEME))
+        return _UnixHTTPConnection(connection.url.removeprefix(UNIX_SCHEME), timeout_s)
     parts = urlsplit(connection.url)
     host = parts.hostname or ""
     if parts.scheme == "https":
         context = tls_context(connection)
-        return http.client.HTTPSConnection(host, parts.port, timeout=CONNECT_TIMEOUT_S, context=context)
-    return http.client.HTTPConnection(host, parts.port, timeout=CONNECT_TIMEOUT_S)
+        return http.client.HTTPSConnection(host, parts.port, timeout=timeout_s, context=context)
+    return http.client.HTTPConnection(host, parts.port, timeout=timeout_s)
 
 
 def _answer(response: http.client.HTTPResponse, data: bytes) -> Answer:

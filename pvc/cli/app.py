@@ -1,0 +1,121 @@
+"""The tree of commands: those derived from the command cards, and those written by hand where a person deserves better.
+
+Nothing of a command is imported or built before it is called for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from pvc import __version__
+from pvc.cli import exits
+from pvc.cli.base import PvcGroup
+from pvc.cli.session import pass_session
+from pvc.client.cards import Card, load_cards
+
+Path = tuple[str, ...]
+
+GROUPS: dict[Path, str] = {
+    ("cluster",): "The cluster as a whole.",
+    ("node",): "The machines that run VMs.",
+    ("vm",): "Virtual machines.",
+    ("vm", "tag"): "Tags of VMs.",
+    ("history",): "Who did what, when, from where and why, and what came of it.",
+    ("event",): "Everything that happens, one event a line.",
+    ("connection",): "Which cluster this command talks to.",
+    ("completion",): "Completion of commands and names by the shell's Tab key.",
+}
+
+VIEWS: dict[Path, str] = {
+    ("cluster", "status"): "cluster:status",
+    ("cluster", "init"): "cluster:init",
+    ("node", "list"): "node:list_nodes",
+    ("node", "info"): "node:info",
+    ("vm", "list"): "vm:list_vms",
+    ("vm", "info"): "vm:info",
+    ("vm", "log"): "vm_serial:log",
+    ("vm", "console"): "vm_serial:console",
+    ("vm", "tag", "list"): "vm:list_tags",
+    ("history", "vm"): "history:of_vm",
+    ("history", "node"): "history:of_node",
+    ("history", "cluster"): "history:of_cluster",
+    ("history", "all"): "history:of_all",
+    ("event", "list"): "event:list_events",
+    ("event", "follow"): "event:follow",
+    ("connection", "list"): "connection:list_connections",
+    ("connection", "add"): "connection:add",
+    ("connection", "use"): "connection:use",
+    ("connection", "remove"): "connection:remove",
+    ("completion", "bash"): "completion:bash",
+    ("completion", "zsh"): "completion:zsh",
+    ("completion", "fish"): "completion:fish",
+}
+"""Commands written by hand: their words, and the module of `pvc.cli` and the name in it."""
+
+
+class Tree(PvcGroup):
+    """A group whose commands are found by their path."""
+
+    def __init__(self, path: Path, **attributes: Any) -> None:
+        super().__init__(name=path[-1] if path else "pvc", **attributes)
+        self._path = path
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The next words below this group: views first, then what changes something, in the manual's order."""
+        depth = len(self._path)
+        known = [*VIEWS, *(tuple(card["cli"]) for card in load_cards().values())] if depth else list(GROUPS)
+        return list(dict.fromkeys(path[depth] for path in known if path[:depth] == self._path and len(path) > depth))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command or group of this name; None where there is none."""
+        path = (*self._path, cmd_name)
+        if path in GROUPS:
+            return Tree(path, help=GROUPS[path])
+        if path in VIEWS:
+            module, name = VIEWS[path].split(":")
+            command: click.Command = getattr(importlib.import_module(f"pvc.cli.{module}"), name)
+            return command
+        card = _card_at(path)
+        if card is None:
+            return None
+        from pvc.cli.derive import command_from_card  # only where one is called for
+
+        return command_from_card(card)
+
+
+def _card_at(path: Path) -> Card | None:
+    return next((card for card in load_cards().values() if tuple(card["cli"]) == path), None)
+
+
+@click.pass_context
+def _begin(ctx: click.Context, connection: str | None) -> None:
+    session = pass_session(ctx)
+    session.connection = connection or session.connection
+
+
+def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        click.echo(f"pvc {__version__}")
+        ctx.exit()
+
+
+cli = Tree(
+    (),
+    callback=_begin,
+    help="PVC, the Parallel Virtual Cluster.",
+    epilog=f"Exit codes: {exits.TEXT}",
+    params=[
+        click.Option(["-c", "--connection"], metavar="NAME", help="The connection to use (`pvc connection list`)."),
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_show_version,
+            help="Show the version and exit.",
+        ),
+    ],
+)

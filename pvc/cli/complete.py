@@ -1,0 +1,86 @@
+"""Names for the shell's Tab key, asked from the gateway: quickly, or not at all. A failure offers nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pvc.cli.session import SOURCE, Session
+
+if TYPE_CHECKING:
+    from pvc.client.client import Client
+
+TIMEOUT_S = 0.7
+"""A person waits at the Tab key; a gateway on the same continent answers well within this."""
+
+MAX_NAMES = 200
+"""More than anyone reads."""
+
+Complete = Callable[[click.Context, click.Parameter, str], list[Any]]
+
+
+def for_field(name: str) -> Complete | None:
+    """The completion of a command's field; None where the shell's own will do."""
+    return {"vm": vm_names, "node": node_names, "node_limits": node_names, "tag": tag_names, "tags": tag_names}.get(
+        name
+    )
+
+
+def vm_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Names of VMs."""
+    return _asked(ctx, lambda client: [row["name"] for row in client.vms(name=f"{incomplete}*", limit=MAX_NAMES)])
+
+
+def node_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Names of nodes."""
+    return _asked(ctx, lambda client: _beginning(incomplete, [node["name"] for node in client.nodes()]))
+
+
+def tag_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Tags: of the VM where one is to be removed, of all VMs elsewhere."""
+
+    def ask(client: Client) -> list[str]:
+        if ctx.info_name == "remove" and ctx.params.get("vm"):
+            tags = {tag["tag"] for tag in client.vm(ctx.params["vm"])["tags"]}
+        else:
+            tags = {tag for row in client.vms() for tag in row["tags"]}
+        return _beginning(incomplete, sorted(tags))
+
+    return _asked(ctx, ask)
+
+
+def connection_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Names of connections."""
+    from pvc.client.connections import LOCAL, load_connections
+    from pvc.client.errors import ClientError
+
+    try:
+        return _items(_beginning(incomplete, [*load_connections().connections, LOCAL]))
+    except ClientError:
+        return []
+
+
+def _asked(ctx: click.Context, ask: Callable[[Client], list[str]]) -> list[Any]:
+    from pvc.client import connections
+    from pvc.client.client import Client
+    from pvc.client.errors import ClientError
+
+    session = ctx.find_object(Session)
+    try:
+        connection = connections.choose_connection(session.connection if session else "")
+        with Client(connection, source=SOURCE, tries=1, timeout_s=TIMEOUT_S) as client:
+            return _items(ask(client))
+    except ClientError:
+        return []  # the Tab key is no place for an error
+
+
+def _beginning(incomplete: str, names: list[str]) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _items(names: list[str]) -> list[Any]:
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(name) for name in names]

@@ -1,0 +1,38 @@
+"""`pvc completion bash|zsh|fish`: prints the script that teaches a shell to complete `pvc`."""
+
+from __future__ import annotations
+
+from click.shell_completion import get_completion_class
+
+from pvc.cli.base import PvcCommand
+from pvc.cli.session import Session
+
+_HOW = {
+    "bash": 'pvc completion bash > /etc/bash_completion.d/pvc\neval "$(pvc completion bash)"',
+    "zsh": 'eval "$(pvc completion zsh)"',
+    "fish": "pvc completion fish > ~/.config/fish/completions/pvc.fish",
+}
+
+
+def _command(shell: str) -> PvcCommand:
+    def run(session: Session) -> None:
+        from pvc.cli.app import cli
+
+        found = get_completion_class(shell)
+        assert found is not None, "Click knows these three"
+        complete = found(cli, {}, "pvc", "_PVC_COMPLETE")
+        session.show(complete.source_template % complete.source_vars() + "\n")
+
+    return PvcCommand(
+        shell,
+        run,
+        data=False,
+        help=f"Print the completion script for {shell}: commands, options, and the names of VMs, nodes and tags.",
+        short_help=f"Print the completion script for {shell}.",
+        example=_HOW[shell],
+    )
+
+
+bash = _command("bash")
+zsh = _command("zsh")
+fish = _command("fish")

@@ -1,0 +1,66 @@
+"""The progress of something one waits for, on stderr: one moving line on a terminal, plain lines elsewhere.
+
+A thread draws the line, since the waiting itself blocks; it only ever writes between `__enter__` and `__exit__`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Self, TextIO
+
+from pvc.cli.session import look_of
+from pvc.cli.text import clean, fit, paint
+from pvc.cli.times import took
+
+FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+FRAME_S = 0.1
+SHOW_AFTER_S = 0.2
+"""What is over sooner needs no progress."""
+
+
+class ProgressLine:
+    """Shows the latest step and the time since the beginning. Use as a context manager."""
+
+    def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
+        self._stream = stream
+        self._quiet = quiet
+        self._moving = stream.isatty() and not quiet
+        self._look = look_of(stream)
+        self._step = ""
+        self._began = time.monotonic()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._draw, daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._moving:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        if self._moving:
+            self._thread.join()
+
+    def step(self, text: str) -> None:
+        """What is going on now."""
+        self._step = clean(text)
+        if not self._moving and not self._quiet:
+            self._stream.write(f"{self._step}\n")
+            self._stream.flush()
+
+    def _draw(self) -> None:
+        drawn = False
+        pause = SHOW_AFTER_S
+        turn = 0
+        while not self._done.wait(pause):
+            pause = FRAME_S
+            since = took(round((time.monotonic() - self._began) * 1e6))
+            text = fit(f"{FRAMES[turn % len(FRAMES)]} {self._step}  {since}", max(self._look.width - 1, 20))
+            self._stream.write(f"\r\x1b[K{paint(text, 'cyan', self._look)}")
+            self._stream.flush()
+            drawn = True
+            turn += 1
+        if drawn:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()

@@ -1,0 +1,145 @@
+"""Runs a derived command: ask first, send it, say what it did, and wait for what it leads to."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from pvc.cli import exits
+from pvc.cli.base import usage_error
+from pvc.cli.progress import ProgressLine
+from pvc.cli.session import Session, write_error
+from pvc.cli.text import clean, paint
+from pvc.cli.times import took
+from pvc.client.api_types import RecordView, Reply, ToldEvent
+from pvc.client.cards import Card
+
+_CONTROLS = ("dry_run", "yes", "wait", "wait_timeout")
+
+
+def run_card(session: Session, card: Card, values: dict[str, Any]) -> int:
+    """Run a command with the values from its options and arguments; returns the exit code."""
+    controls = {name: values.pop(name, None) for name in _CONTROLS}
+    fields = _given(values)
+    dry_run = bool(controls["dry_run"])
+    if dry_run and controls["wait"]:
+        raise usage_error("--dry-run and --wait exclude each other", "a dry run changes nothing, so nothing follows")
+    if card["confirm"] and not controls["yes"] and not dry_run:
+        confirm(card["confirm"].format_map(fields))
+    reply = session.client.command(card["name"], fields, dry_run=dry_run)
+    if not controls["wait"]:
+        _show_reply(session, reply, label_of(fields))
+        return exits.OK
+    return _wait(session, reply, label_of(fields), _wait_s(card, fields, controls["wait_timeout"]))
+
+
+def confirm(question: str) -> None:
+    """Ask before damage is done. Raises a usage error where there is nobody to ask, Abort on a no."""
+    if not sys.stdin.isatty():
+        raise usage_error(f"{clean(question)}: there is no terminal to ask at", "give --yes to go ahead")
+    if not click.confirm(f"{clean(question)}.\nGo ahead?", default=False, err=True):
+        raise click.exceptions.Exit(exits.REJECTED)
+
+
+def label_of(fields: dict[str, Any]) -> str:
+    """What a command is about, as the person named it."""
+    return str(fields.get("vm") or fields.get("node") or fields.get("name") or "")
+
+
+def sentence(label: str, summary: str) -> str:
+    """What an event says, with its subject's name unless it is in it."""
+    summary = clean(summary)
+    words = summary.replace(":", " ").replace(",", " ").split()
+    if not label or label in words:
+        return summary if summary.startswith(label) and label else summary[:1].upper() + summary[1:]
+    return f"{label}: {summary}"
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields that were given: options that were not are None, or an empty list."""
+    fields = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    for name in [name for name in fields if name.startswith("no_")]:
+        emptied, listed = fields.pop(name), name.removeprefix("no_")
+        if emptied and fields[listed]:
+            raise usage_error(f"--no-{listed} excludes giving some", "leave one of them out")
+        if not fields[listed]:
+            fields[listed] = [] if emptied else None
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _wait_s(card: Card, fields: dict[str, Any], asked: int | None) -> float:
+    from pvc.cli.derive import WAIT_S
+
+    if asked is not None:
+        return asked
+    defaults = {field["name"]: field.get("default") for field in card["fields"]}
+    return WAIT_S + int(fields.get("timeout_s") or defaults.get("timeout_s") or 0)
+
+
+def _show_reply(session: Session, reply: Reply, label: str) -> None:
+    if session.wants_data:
+        session.show_data(reply)
+    elif reply["dry_run"]:
+        session.say(f"Nothing would change{_about(label)}.") if not reply["events"] else None
+        for event in reply["events"]:
+            session.say(f"Would be: {sentence(label, event['summary'])}")
+    elif not reply["changed"]:
+        session.say(f"Nothing to change{_about(label)}: it is so already.")
+    else:
+        for event in reply["events"]:
+            session.say(sentence(label, event["summary"]))
+    _show_notes(session, reply)
+
+
+def _about(label: str) -> str:
+    return f" about {label}" if label else ""
+
+
+def _show_notes(session: Session, reply: Reply) -> None:
+    if session.wants_data:
+        return
+    if reply["repeated"]:
+        session.note("Note: this command had been carried out before; it was not done twice.")
+    for note in reply["notes"]:
+        session.note(f"Note: {note}")
+    if session.verbose:
+        session.note(f"Position {reply['position']}, record {reply['record'] or 'none'}")
+
+
+def _wait(session: Session, reply: Reply, label: str, timeout_s: float) -> int:
+    with ProgressLine(sys.stderr, quiet=session.wants_data) as progress:
+        for event in reply["events"]:
+            progress.step(sentence(label, event["summary"]))
+
+        def on_progress(record: RecordView) -> None:
+            for event in record["events"]:
+                if event["type"] not in reply["outcomes"]:
+                    progress.step(sentence(label, event["summary"]))
+
+        outcome = session.client.wait_for(reply, timeout_s=timeout_s, on_progress=on_progress)
+    if outcome is None:
+        _show_reply(session, reply, label)
+        return exits.OK
+    if session.wants_data:
+        session.show_data({**reply, "outcome": {"success": outcome.success, "record": outcome.record}})
+    else:
+        _show_notes(session, reply)
+    if outcome.success:
+        if not session.wants_data:
+            _show_outcome(session, sentence(label, outcome.event["summary"]), outcome.waited_s)
+        return exits.OK
+    _show_failure(session, label, outcome.event)
+    return exits.OUTCOME_FAILED
+
+
+def _show_outcome(session: Session, text: str, waited_s: float) -> None:
+    look = session.look
+    session.show(f"{clean(text)} {paint(f'(+{took(round(waited_s * 1e6))})', 'dim', look)}\n")
+
+
+def _show_failure(session: Session, label: str, event: ToldEvent) -> None:
+    code = str(event["data"].get("code") or event["type"])
+    hint = f"`pvc history vm {label}` shows how it came about" if label else ""
+    write_error(session, sentence(label, event["summary"]), hint=hint, code=code)

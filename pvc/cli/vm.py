@@ -1,0 +1,196 @@
+"""`pvc vm list`, `pvc vm info` and `pvc vm tag list`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from pvc.cli import complete
+from pvc.cli.base import PvcCommand
+from pvc.cli.session import Session, now_us
+from pvc.cli.table import Cell, Column, render_facts, render_table
+from pvc.cli.text import Look
+from pvc.cli.times import ago, mib
+from pvc.client.api_types import VmInfo, VmRow
+
+COLUMNS = (
+    Column("VM"),
+    Column("STATE"),
+    Column("NODE"),
+    Column("MEMORY", right=True),
+    Column("VCPUS", right=True),
+    Column("AUTOSTART"),
+    Column("TAGS"),
+    Column("DESCRIPTION"),
+)
+
+STATE_STYLES = {
+    "running": "green",
+    "failed": "red",
+    "stopped": "",
+    "disabled": "dim",
+}
+"""Any other state is on its way to one of these."""
+
+STATES = (
+    "stopped",
+    "starting",
+    "running",
+    "shutting-down",
+    "stopping",
+    "restarting",
+    "resetting",
+    "failed",
+    "disabled",
+)
+"""For completion only; the gateway knows best."""
+
+
+def show_vms(session: Session, state: str | None, tag: str | None, node: str | None, name: str | None) -> None:
+    """VMs, one a line."""
+    rows = session.client.vms(state=state or "", tag=tag or "", node=node or "", name=name or "")
+    if session.wants_data:
+        session.show_data(rows)
+        return
+    session.show(render_vms(rows, session.look))
+    if not rows:
+        session.note(
+            "No VM is like that."
+            if state or tag or node or name
+            else "There are no VMs yet. Define one: pvc vm define -h"
+        )
+    elif any(row["restart_required"] for row in rows):
+        session.note("* changed since it was started; `pvc vm restart NAME` applies the change")
+
+
+def render_vms(rows: Sequence[VmRow], look: Look) -> str:
+    """The table of VMs; columns that would be empty are left out."""
+    cells: list[list[str | Cell]] = [
+        [
+            row["name"],
+            state_cell(row["state"], changed=row["restart_required"]),
+            row["node"],
+            mib(row["memory_mib"]),
+            str(row["vcpus"]),
+            "on" if row["autostart"] else "off",
+            ",".join(row["tags"]),
+            row["description"],
+        ]
+        for row in rows
+    ]
+    shown = [i for i, column in enumerate(COLUMNS) if column.title != "DESCRIPTION" or any(row[i] for row in cells)]
+    return render_table([COLUMNS[i] for i in shown], [[row[i] for i in shown] for row in cells], look)
+
+
+def state_cell(state: str, *, changed: bool = False) -> Cell:
+    """A VM's state in its colour, with a star where the running VM differs from its definition."""
+    return Cell(f"{state}*" if changed else state, STATE_STYLES.get(state, "yellow"))
+
+
+def show_vm(session: Session, vm: str) -> None:
+    """One VM in full."""
+    found = session.client.vm(vm)
+    if session.wants_data:
+        session.show_data(found)
+        return
+    session.show(render_facts(vm_facts(found, now_us()), session.look))
+
+
+def vm_facts(vm: VmInfo, at_us: int) -> list[tuple[str, str | Cell]]:
+    """All that a person wants to know of a VM."""
+    spec = vm["spec"]
+    pending = ", ".join(vm["restart_required"])
+    return [
+        ("VM", vm["name"]),
+        ("Id", vm["id"]),
+        ("Description", vm["description"]),
+        ("State", state_cell(vm["state"])),
+        ("Error", Cell(vm["error"], "red")),
+        ("Changed", ago(vm["changed_us"], at_us)),
+        ("To apply", Cell(f"{pending}: pvc vm restart {vm['name']}" if pending else "", "yellow")),
+        ("Node", vm["node"] + (f" (home {vm['home']})" if vm["home"] not in ("", vm["node"]) else "")),
+        ("Memory", mib(spec["memory_mib"])),
+        ("vCPUs", str(spec["vcpus"])),
+        *[("Disk" if i == 0 else "", _parts(disk)) for i, disk in enumerate(spec.get("disks", []))],
+        *[("NIC" if i == 0 else "", _parts(nic)) for i, nic in enumerate(spec.get("nics", []))],
+        ("Kernel", spec.get("kernel") or ""),
+        ("Initrd", spec.get("initrd") or ""),
+        ("Command line", spec.get("cmdline", "")),
+        ("Devices", "from a libvirt XML (-o json shows it)" if spec.get("xml") else ""),
+        ("Tags", ", ".join(tag["tag"] + (" (protected)" if tag["protected"] else "") for tag in vm["tags"])),
+        ("Autostart", "on" if vm["autostart"] else "off"),
+        ("When it ends", f"powers itself off: {vm['on_poweroff']}; crashes: {vm['on_crash']}"),
+        ("Placement", f"selector {vm['selector']}, nodes {', '.join(vm['node_limits']) or 'any'}"),
+        ("Migration", vm["migration_method"]),
+        ("Runs so far", str(vm["epoch"])),
+        ("Defined", ago(vm["defined_us"], at_us)),
+    ]
+
+
+def show_tags(session: Session, vm: str | None) -> None:
+    """The tags of a VM, or all tags with the VMs that have them."""
+    if vm is not None:
+        tags = session.client.vm(vm)["tags"]
+        if session.wants_data:
+            session.show_data(tags)
+            return
+        rows = [[tag["tag"], "yes" if tag["protected"] else "no"] for tag in tags]
+        session.show(render_table([Column("TAG"), Column("PROTECTED")], rows, session.look))
+        return
+    having: dict[str, list[str]] = {}
+    for row in session.client.vms():
+        for name in row["tags"]:
+            having.setdefault(name, []).append(row["name"])
+    if session.wants_data:
+        session.show_data([{"tag": tag, "vms": vms} for tag, vms in sorted(having.items())])
+        return
+    session.show(
+        render_table(
+            [Column("TAG"), Column("COUNT", right=True), Column("VMS")],
+            [[tag, str(len(vms)), ", ".join(vms)] for tag, vms in sorted(having.items())],
+            session.look,
+        )
+    )
+
+
+def vm_argument(*, required: bool = True) -> click.Argument:
+    """The argument that names a VM."""
+    return click.Argument(["vm"], required=required, shell_complete=complete.vm_names)
+
+
+ABOUT_VM = {"vm": "Name or id of the VM."}
+
+
+def _parts(device: dict[str, Any]) -> str:
+    first, *rest = device.items()
+    told = [f"{key.replace('_', '-')} {value}" for key, value in rest if value not in ("", False)]
+    return ", ".join([str(first[1]), *told])
+
+
+list_vms = PvcCommand(
+    "list",
+    show_vms,
+    params=[
+        click.Option(["--state"], metavar="STATE", help=f"Only those in this state: {', '.join(STATES)}."),
+        click.Option(["--tag"], metavar="TAG", shell_complete=complete.tag_names, help="Only those with this tag."),
+        click.Option(["--node"], metavar="NODE", shell_complete=complete.node_names, help="Only those on this node."),
+        click.Option(["--name"], metavar="PATTERN", help="Only those with such a name: * and ? stand for anything."),
+    ],
+    help="List the VMs.",
+    example="pvc vm list --state running --name 'web*'",
+)
+
+info = PvcCommand(
+    "info", show_vm, params=[vm_argument()], about=ABOUT_VM, help="Show a VM in full.", example="pvc vm info web01"
+)
+
+list_tags = PvcCommand(
+    "list",
+    show_tags,
+    params=[vm_argument(required=False)],
+    about={"vm": "Name or id of the VM; without one, all tags there are."},
+    help="List the tags of a VM, or all tags with the VMs that have them.",
+    example="pvc vm tag list web01",
+)
