@@ -89,8 +89,7 @@ class LibvirtLink:
         for task in (self._keeper, self._attempt):
             if task is not None:
                 task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, PvcError):
-                    await task
+                await asyncio.gather(task, return_exceptions=True)
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(Unavailable):

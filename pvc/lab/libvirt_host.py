@@ -60,10 +60,14 @@ _MAX_SOCKET_PATH = 107
 
 
 class LibvirtHost:
-    """One host: `start()`, use `uri`, `stop()`. Another instance on the same directory controls the same host."""
+    """One host: `start()`, use `uri`, `stop()`. Another instance on the same directory controls the same host.
 
-    def __init__(self, directory: Path) -> None:
+    `cache` is where libvirt keeps what it learnt of QEMU, which it asks for seconds; several hosts may share one.
+    """
+
+    def __init__(self, directory: Path, *, cache: Path | None = None) -> None:
         self.directory = directory.resolve()
+        self._cache = (cache or self.directory / "cache").resolve()
         self._socket = self.directory / "run/libvirt/libvirt-sock"
 
     @property
@@ -151,8 +155,8 @@ class LibvirtHost:
             )
 
     def _write_config(self) -> None:
-        for name, target in _BINDS.items():
-            (self.directory / name).mkdir(parents=True, exist_ok=True)
+        for source, target in self._binds().items():
+            source.mkdir(parents=True, exist_ok=True)
             Path(target).mkdir(parents=True, exist_ok=True)
         # libvirt locks a console's terminal in /var/lock, which is a link to here.
         (self.directory / "run/lock").mkdir(exist_ok=True)
@@ -162,11 +166,18 @@ class LibvirtHost:
             (etc / "libvirtd.conf").write_text(_LIBVIRTD_CONF.format(uuid=uuid.uuid4()))
         (etc / "qemu.conf").write_text(_QEMU_CONF)
 
+    def _binds(self) -> dict[Path, str]:
+        """Directory of the host -> where libvirt looks for it."""
+        sources = {name: self.directory / name for name in _BINDS} | {"cache": self._cache}
+        return {sources[name]: target for name, target in _BINDS.items()}
+
     def _start_holder(self) -> None:
         """A process that does nothing but keep the namespace, so that every daemon in it can die and return."""
-        script = "".join(f'mount --bind "$0/{name}" {target} && ' for name, target in _BINDS.items())
+        # `run` hides what /run holds, so it goes last: a directory of the others may lie beneath it.
+        script = "".join('mount --bind "$1" "$2" && shift 2 && ' for _ in _BINDS)
+        pairs = [str(path) for pair in self._binds().items() for path in pair]
         command = ["unshare", "--mount", "--propagation", "private", "bash", "-c"]
-        command += [f"{script}exec -a pvc-lab-host sleep infinity", str(self.directory)]
+        command += [f"{script}exec -a pvc-lab-host sleep infinity", "bash", *pairs]
         with (self.directory / "holder.log").open("wb") as log:
             # Fixed words and our own directory's path; it outlives us on purpose.
             holder = subprocess.Popen(  # noqa: S603
@@ -227,9 +238,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line: `up` leaves the host running in the background, `down` ends it, `status` lists its processes."""
     parser = argparse.ArgumentParser(prog="python -m pvc.lab.libvirt_host", description="A private libvirt host.")
     parser.add_argument("--dir", type=Path, required=True, help="where the host keeps all it has")
+    parser.add_argument("--cache", type=Path, help="where to keep what libvirt learns of QEMU (default: in DIR)")
     parser.add_argument("action", choices=("up", "down", "status"))
     options = parser.parse_args(arguments)
-    host = LibvirtHost(options.dir)
+    host = LibvirtHost(options.dir, cache=options.cache)
     try:
         if options.action == "up":
             host.start()
