@@ -113,6 +113,10 @@ class HistoryIndex:
         """The exact subjects that `subject` stands for and of which there is any history; see `HistoryQuery`."""
         return await self._run(self._reading, HistoryFile.subjects, subject)
 
+    async def find_command(self, command_id: str) -> bytes | None:
+        """The bytes of the record that a command led to, however long ago; None when there is none."""
+        return await self._run(self._reading, HistoryFile.command, command_id)
+
     async def query(self, query: HistoryQuery) -> list[Found]:
         """The records that match. Raises Unavailable (`history.too_slow`, `history.disk`)."""
         return await self._run(self._reading, HistoryFile.query, query)

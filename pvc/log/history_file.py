@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pvc.errors import Unavailable
+from pvc.events.cluster import CommandRejected
 from pvc.events.record import Entry, Record
 from pvc.events.registry import Event, Subject, UnknownEvent, decode_event, subject_of
 from pvc.events.vm import VmDefined, VmRenamed
 from pvc.log.history_search import SPAN, HistoryQuery, find_positions, find_subjects
 
-FORMAT = 0x50564901
+FORMAT = 0x50564902
 """Stands in the file's header; a file of another format is thrown away and filled anew."""
 
 QUERY_DEADLINE_S = 10.0
@@ -34,11 +35,13 @@ CREATE TABLE record (
     root INTEGER NOT NULL,
     time_us INTEGER NOT NULL,
     actor TEXT NOT NULL,
+    command TEXT NOT NULL,
     data BLOB NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX record_id ON record (id);
 CREATE INDEX record_root ON record (root) WHERE root <> position;
 CREATE INDEX record_actor ON record (actor);
+CREATE INDEX record_command ON record (command) WHERE command <> '';
 CREATE TABLE event (
     subject TEXT NOT NULL,
     position INTEGER NOT NULL,
@@ -96,6 +99,12 @@ class HistoryFile:
         row = self._db.execute("SELECT data FROM record WHERE position = ?", (position,)).fetchone()
         return bytes(row[0]) if row else None
 
+    def command(self, command_id: str) -> bytes | None:
+        """The bytes of the record that a command led to."""
+        sql = "SELECT data FROM record WHERE command = ? AND command <> '' ORDER BY position LIMIT 1"
+        row = self._db.execute(sql, (command_id,)).fetchone()
+        return bytes(row[0]) if row else None
+
     def index(self, entries: Sequence[Entry]) -> None:
         """Add records in one transaction; those that are there already are passed over."""
         with _transaction(self._db):
@@ -149,11 +158,12 @@ def _add(db: sqlite3.Connection, entries: Sequence[Entry]) -> None:
     tally: collections.Counter[tuple[str, str]] = collections.Counter()
     for entry in entries:
         record = entry.record
-        row = (record.position, record.id, _root(db, record), record.time_us, record.actor.principal, entry.data)
-        db.execute("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?)", row)
+        actor = record.actor.principal
+        row = (record.position, record.id, _root(db, record), record.time_us, actor, _command(record), entry.data)
+        db.execute("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         earliest, latest = spans.get(record.position // SPAN, (record.time_us, record.time_us))
         spans[record.position // SPAN] = (min(earliest, record.time_us), max(latest, record.time_us))
-        tally["actor", record.actor.principal] += 1
+        tally["actor", actor] += 1
         for subject, type_, event in _about(record):
             events.append((str(subject), record.position, type_))
             tally["type", type_] += 1
@@ -171,6 +181,12 @@ def _root(db: sqlite3.Connection, record: Record) -> int:
         return record.position
     row = db.execute("SELECT root FROM record WHERE id = ?", (record.cause,)).fetchone()
     return int(row[0]) if row else record.position
+
+
+def _command(record: Record) -> str:
+    """The id of the command that was committed; a refusal commits nothing, so its id may come again."""
+    refused = any(raw.type == CommandRejected.TYPE for raw in record.events)
+    return "" if refused else record.command.id
 
 
 def _about(record: Record) -> Iterator[tuple[Subject, str, Event | None]]:

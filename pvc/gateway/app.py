@@ -1,0 +1,171 @@
+"""The gateway's app: the list of endpoints as routes, and the border that every request passes.
+
+It starts and stops nothing: what runs in the background is the daemon's. The daemon serves it twice, over TCP as it is
+and over the Unix socket through `local_app`.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from pvc.commands.base import require_cluster
+from pvc.errors import InvalidInput, PvcError
+from pvc.gateway.auth import LOCAL, Doorkeeper, require_role
+from pvc.gateway.cards import BASE_PATH
+from pvc.gateway.commands import command_endpoints
+from pvc.gateway.console import CONSOLE, CONSOLE_PATH, CONSOLE_ROLE, serve_console
+from pvc.gateway.endpoint import Call, Endpoint
+from pvc.gateway.health import health_response
+from pvc.gateway.history import HISTORY
+from pvc.gateway.openapi import openapi_endpoint
+from pvc.gateway.problems import NoSuchRoute, WrongMethod, internal_error, problem_response
+from pvc.gateway.queries import QUERIES
+from pvc.gateway.services import GatewayServices
+
+logger = logging.getLogger(__name__)
+
+REACH_DEADLINE_S = 10.0
+"""How long a request waits for the fold to reach its `min_position`."""
+
+
+def create_app(services: GatewayServices) -> ASGIApp:
+    """The app for callers from outside, who need a token."""
+    doorkeeper = Doorkeeper(services.clock)
+    by_path: defaultdict[str, dict[str, Endpoint]] = defaultdict(dict)
+    for endpoint in all_endpoints():
+        by_path[endpoint.path][endpoint.method] = endpoint
+    routes: list[BaseRoute] = [
+        Route(BASE_PATH + path, _Methods(services, doorkeeper, endpoints)) for path, endpoints in by_path.items()
+    ]
+    routes += [Route(f"{base}/health", _Health(services)) for base in ("", BASE_PATH)]
+    routes.append(WebSocketRoute(BASE_PATH + CONSOLE_PATH, functools.partial(_console, services, doorkeeper)))
+    return _Border(services, Router(routes, redirect_slashes=False, default=_no_such_route))
+
+
+def local_app(app: ASGIApp) -> ASGIApp:
+    """The same app for the Unix socket, whose callers are root."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, LOCAL: True}, receive, send)
+
+    return serve
+
+
+def all_endpoints() -> Sequence[Endpoint]:
+    """Every endpoint there is, in the order of the manual."""
+    described = [*QUERIES, *HISTORY, *CONSOLE, *command_endpoints()]
+    return [*described, openapi_endpoint(described)]
+
+
+class _Methods:
+    """What is at one path."""
+
+    def __init__(self, services: GatewayServices, doorkeeper: Doorkeeper, endpoints: dict[str, Endpoint]) -> None:
+        self._services = services
+        self._doorkeeper = doorkeeper
+        self._endpoints = endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        method = "GET" if request.method == "HEAD" else request.method
+        endpoint = self._endpoints.get(method)
+        if endpoint is None:
+            raise WrongMethod(request.method, request.url.path, sorted(self._endpoints))
+        principal = self._doorkeeper.admit(request, self._services.world.state)
+        require_role(principal, endpoint.role)
+        await _reach(self._services, request)
+        if not endpoint.before_init:
+            require_cluster(self._services.world.state)
+        response = await endpoint.handle(self._services, Call(request=request, principal=principal))
+        await response(scope, receive, send)
+
+
+class _Health:
+    """The one thing that is told without a token."""
+
+    def __init__(self, services: GatewayServices) -> None:
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        if request.method not in ("GET", "HEAD"):
+            raise WrongMethod(request.method, request.url.path, ["GET"])
+        await health_response(self._services)(scope, receive, send)
+
+
+class _Border:
+    """The outermost layer: every reply has the position, every error is a problem."""
+
+    def __init__(self, services: GatewayServices, app: ASGIApp) -> None:
+        self._services = services
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def send_with_position(message: Message) -> None:
+            nonlocal started
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
+                started = True
+                headers = message.setdefault("headers", [])
+                if not any(name == b"pvc-position" for name, _ in headers):
+                    headers.append((b"pvc-position", str(self._services.world.position).encode()))
+            started = started or message["type"] in ("websocket.accept", "websocket.close")
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_position)
+            return
+        except PvcError as error:
+            problem = error
+        except Exception as error:
+            # The border is the one place where a defect may not end the connection without an answer.
+            logger.exception("gateway: internal error method=%s path=%r", scope.get("method"), scope.get("path"))
+            problem = internal_error(error)
+        if started:
+            logger.warning("gateway: reply cut short path=%r code=%s", scope.get("path"), problem.code)
+            return
+        await _refuse(scope, receive, send_with_position, problem_response(problem, self._services.world.position))
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, response: Response) -> None:
+    if scope["type"] == "websocket":
+        await WebSocket(scope, receive, send).send_denial_response(response)
+    else:
+        await response(scope, receive, send)
+
+
+async def _console(services: GatewayServices, doorkeeper: Doorkeeper, websocket: WebSocket) -> None:
+    principal = doorkeeper.admit(websocket, services.world.state)
+    require_role(principal, CONSOLE_ROLE)
+    require_cluster(services.world.state)
+    await serve_console(services, websocket)
+
+
+async def _no_such_route(scope: Scope, receive: Receive, send: Send) -> None:
+    path = scope.get("path", "")
+    hint = f"the API is below {BASE_PATH}; {BASE_PATH}/openapi.json lists what there is"
+    raise NoSuchRoute(f"there is nothing at {path[:200]}", hint=hint)
+
+
+async def _reach(services: GatewayServices, request: Request) -> None:
+    """Wait until the fold has what the client has seen."""
+    text = request.query_params.get("min_position", "")
+    if not text:
+        return
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise InvalidInput(
+            f"`min_position` cannot be {text[:40]!r}",
+            hint="it is a position of the log: a whole number",
+            field="min_position",
+        )
+    await services.world.reach(int(text), REACH_DEADLINE_S)

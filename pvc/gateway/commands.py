@@ -1,0 +1,239 @@
+"""Commands over HTTP: one endpoint for each in the registry, all served by the same few steps."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pvc.clock import new_ulid
+from pvc.commands.base import CommandSpec, Decision
+from pvc.commands.cluster import InitCluster
+from pvc.commands.registry import COMMANDS
+from pvc.errors import InvalidInput, OutcomeUnknown, Rejected
+from pvc.events.record import Record
+from pvc.events.registry import encode_event
+from pvc.gateway.access_log import told_in_access_log
+from pvc.gateway.auth import NewToken, make_token
+from pvc.gateway.bodies import read_fields
+from pvc.gateway.cards import docstring
+from pvc.gateway.endpoint import Call, Endpoint, json_response
+from pvc.gateway.fields import Fields
+from pvc.gateway.records import decode_record
+from pvc.gateway.services import GatewayServices
+from pvc.projections.state import RECENT_COMMANDS
+from pvc.projections.story import ToldEvent, tell
+from pvc.runtime.appender import Outcome
+from pvc.runtime.appender import Request as Submission
+
+COMMAND_DEADLINE_S = 60.0
+"""Longer than the appender tries (some 20 s) and the disk may take (30 s); past it the outcome is not known."""
+
+_KEY = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a command."""
+
+    position: Annotated[int, Meta(description="The position that has the outcome in it; give it as `min_position`.")]
+    record: Annotated[str | None, Meta(description="Id of its record; null when nothing changed, or for a dry run.")]
+    command: Annotated[str, Meta(description="The command's id: the Idempotency-Key, or one that was made.")]
+    name: Annotated[str, Meta(description="The command.", examples=["vm.start"])]
+    changed: Annotated[bool, Meta(description="False: it was so already, and nothing was written.")]
+    dry_run: bool
+    repeated: Annotated[bool, Meta(description="It had been done before, under the same key; this is that outcome.")]
+    events: list[ToldEvent]
+    notes: list[str]
+    outcomes: Annotated[
+        dict[str, bool],
+        Meta(
+            description="Types of the events that end the operation, and whether that is success; none: it has ended."
+        ),
+    ]
+
+
+class InitReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of `cluster.init`."""
+
+    token: Annotated[str, Meta(description="The first admin token. Shown here and never again.")] = ""
+
+
+def command_endpoints() -> list[Endpoint]:
+    """An endpoint for every command of the registry."""
+    return [_endpoint(spec) for spec in COMMANDS]
+
+
+def _endpoint(spec: CommandSpec) -> Endpoint:
+    summary, help_text = docstring(spec.struct)
+    return Endpoint(
+        name=spec.name,
+        method=spec.method,
+        path=spec.path,
+        role=spec.role,
+        handle=functools.partial(_handle, spec, Fields(spec.struct, hidden=spec.internal)),
+        summary=summary,
+        help=help_text,
+        command=spec,
+        reply=InitReply if spec.struct is InitCluster else Reply,
+        before_init=spec.struct is InitCluster,
+    )
+
+
+async def _handle(spec: CommandSpec, fields: Fields, services: GatewayServices, call: Call) -> Response:
+    with told_in_access_log(spec.name, services.clock, call.principal.actor) as line:
+        key = _idempotency_key(call.request)
+        dry_run = _dry_run(call.request)
+        values = await read_fields(call.request, fields)
+        line.about = str(values.get("vm", values.get("name", "")))
+        command = fields.decode(spec.struct, values)
+        token = make_token(services.rng) if isinstance(command, InitCluster) else None
+        if token is not None:
+            command = msgspec.structs.replace(command, token_id=token.id, token_sha256=token.sha256)
+        submission = _submission(spec, services, call, command, key or new_ulid(services.clock, services.rng))
+        repeated = await _done_long_ago(services, submission) if key else None
+        if repeated is not None:
+            reply = _reply(spec, submission, repeated.position, repeated, Decision(events=()), repeated=True)
+        elif dry_run:
+            reply = _dry_reply(spec, services, submission)
+        else:
+            reply = await _real_reply(spec, services, submission, token)
+        line.position = reply.position
+        return json_response(reply, reply.position)
+
+
+def _idempotency_key(request: Request) -> str:
+    """The client's key for this command, or nothing."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return ""
+    if not _KEY.fullmatch(key):
+        raise InvalidInput(
+            "the Idempotency-Key must have 1 to 128 visible ASCII characters",
+            code="idempotency.key_invalid",
+            hint="a ULID or UUID does well",
+            field="Idempotency-Key",
+        )
+    return key
+
+
+def _dry_run(request: Request) -> bool:
+    text = request.query_params.get("dry_run", "false").lower()
+    if text not in ("true", "1", "false", "0", ""):
+        raise InvalidInput(
+            f"`dry_run` cannot be {text[:40]!r}", hint="it is true or false", code="input.invalid", field="dry_run"
+        )
+    return text in ("true", "1")
+
+
+def _submission(
+    spec: CommandSpec, services: GatewayServices, call: Call, command: msgspec.Struct, key: str
+) -> Submission:
+    state = services.world.state
+    vm = getattr(command, "vm", "")
+    vm_id = state.vm_names.get(vm, vm)
+    return Submission(
+        name=spec.name,
+        command=command,
+        decide=spec.decide,
+        actor=call.principal.actor,
+        command_id=key,
+        audit_vm=vm_id if vm_id in state.vms else "",
+        audit_refusal=True,
+    )
+
+
+def _dry_reply(spec: CommandSpec, services: GatewayServices, submission: Submission) -> Reply:
+    decision = services.appender.try_out(submission)
+    return Reply(
+        position=services.world.position,
+        record=None,
+        command=submission.command_id,
+        name=spec.name,
+        changed=bool(decision.events),
+        dry_run=True,
+        repeated=False,
+        events=[tell(encode_event(event)) for event in decision.events],
+        notes=list(decision.notes),
+        outcomes=dict(spec.outcomes),
+    )
+
+
+async def _real_reply(
+    spec: CommandSpec, services: GatewayServices, submission: Submission, token: NewToken | None
+) -> Reply:
+    outcome = await _submit(services, submission)
+    record = outcome.entry.record if outcome.entry else None
+    reply = _reply(spec, submission, outcome.position, record, outcome.decision, repeated=outcome.repeated)
+    if token is None:
+        return reply
+    # The secret of a repeated init was shown the first time; this one belongs to no token.
+    return InitReply(**msgspec.structs.asdict(reply), token="" if outcome.repeated else token.shown)
+
+
+def _reply(
+    spec: CommandSpec,
+    submission: Submission,
+    position: int,
+    record: Record | None,
+    decision: Decision,
+    *,
+    repeated: bool,
+) -> Reply:
+    events = record.events if record else ()
+    return Reply(
+        position=position,
+        record=record.id if record else None,
+        command=submission.command_id,
+        name=spec.name,
+        changed=bool(events),
+        dry_run=False,
+        repeated=repeated,
+        events=[tell(raw) for raw in events],
+        notes=list(decision.notes),
+        outcomes=dict(spec.outcomes),
+    )
+
+
+async def _submit(services: GatewayServices, submission: Submission) -> Outcome:
+    """Submit in a task of its own: a client that goes away must not leave the outcome to chance."""
+    task = asyncio.create_task(services.appender.submit(submission))
+    task.add_done_callback(_looked_at)
+    try:
+        async with asyncio.timeout(COMMAND_DEADLINE_S):
+            return await asyncio.shield(task)
+    except TimeoutError as error:
+        raise OutcomeUnknown(
+            f"the log has not confirmed the command within {COMMAND_DEADLINE_S:g} s",
+            hint="ask again with the same idempotency key: it will not be done twice",
+        ) from error
+
+
+def _looked_at(task: asyncio.Task[Outcome]) -> None:
+    if not task.cancelled():
+        task.exception()
+
+
+async def _done_long_ago(services: GatewayServices, submission: Submission) -> Record | None:
+    """The record of a command so old that the state has forgotten its key; the history index has not."""
+    forgotten = services.world.position - RECENT_COMMANDS
+    if forgotten <= 0 or submission.command_id in services.world.state.recent:
+        return None
+    await services.history.reach(forgotten, COMMAND_DEADLINE_S)
+    data = await services.history.find_command(submission.command_id)
+    if data is None:
+        return None
+    record = decode_record(data)
+    if record.command.name != submission.name:
+        raise Rejected(
+            f"the idempotency key {submission.command_id!r} was used for {record.command.name} "
+            f"at position {record.position}",
+            code="idempotency.key_reused",
+            hint="use a new key for each new command",
+        )
+    return record

@@ -1,0 +1,179 @@
+"""The serial console of a VM: what the guest wrote (a file, read or followed), and the live line (a WebSocket)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from starlette.responses import Response, StreamingResponse
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from pvc.commands.base import find_vm
+from pvc.drivers.hypervisor import Console, Hypervisor
+from pvc.errors import PvcError, Rejected, Unavailable
+from pvc.events.types import Role
+from pvc.gateway.endpoint import Call, Endpoint, arguments_of
+from pvc.gateway.services import GatewayServices
+from pvc.projections.state import Vm
+
+logger = logging.getLogger("pvc.gateway.access")
+
+CONSOLE_PATH = "/vms/{vm}/console"
+CONSOLE_ROLE = Role.OPERATOR
+"""Typing into a guest is operating it."""
+
+FOLLOW_PAUSE_S = 0.2
+"""Between looks at the file; a person does not notice."""
+
+MAX_LOG_BYTES = 4 * 1024 * 1024
+"""What is read of the end of a console's file at most, however many lines are asked for."""
+
+MAX_FRAME_BYTES = 64 * 1024
+"""What a client may type at once: a pasted file."""
+
+OPEN_DEADLINE_S = 10.0
+
+_CHUNK = 64 * 1024
+
+
+class LogArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much of the console's log is read."""
+
+    lines: Annotated[int, Meta(ge=0, le=100_000, description="The last lines of what there is.")] = 100
+    follow: Annotated[bool, Meta(description="Go on with what the guest writes from now on.")] = False
+
+
+async def _log(services: GatewayServices, call: Call) -> Response:
+    arguments = arguments_of(call.request, LogArguments)
+    vm = find_vm(services.world.state, call.request.path_params["vm"])
+    path = _hypervisor_of(services, vm).console_log(vm.id)
+    text, end = await asyncio.to_thread(_last_lines, path, arguments.lines)
+    headers = {"PVC-Position": str(services.world.position), "X-Content-Type-Options": "nosniff"}
+    if not arguments.follow:
+        return Response(text, headers=headers, media_type="text/plain")
+    stream = _follow(call, path, text, end)
+    return StreamingResponse(stream, headers=headers, media_type="text/plain")
+
+
+async def serve_console(services: GatewayServices, websocket: WebSocket) -> None:
+    """Join a WebSocket with a VM's console until either ends. Raises PvcError before the socket was accepted."""
+    vm = find_vm(services.world.state, websocket.path_params["vm"])
+    hypervisor = _hypervisor_of(services, vm)
+    try:
+        async with asyncio.timeout(OPEN_DEADLINE_S):
+            console = await hypervisor.open_console(vm.id)
+    except TimeoutError as error:
+        raise Unavailable("the hypervisor does not answer", code="hypervisor.unavailable") from error
+    try:
+        await websocket.accept()
+        await _join(websocket, console)
+    finally:
+        await console.close()
+
+
+async def _join(websocket: WebSocket, console: Console) -> None:
+    ways = {asyncio.create_task(_show(websocket, console)), asyncio.create_task(_type(websocket, console))}
+    try:
+        done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        for way in done:
+            way.result()
+    except (PvcError, WebSocketDisconnect) as error:
+        logger.info("console ended reason=%s", error.code if isinstance(error, PvcError) else "client")
+    finally:
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
+    if WebSocketState.DISCONNECTED not in (websocket.client_state, websocket.application_state):
+        await websocket.close(1000, "the console is gone")
+
+
+async def _show(websocket: WebSocket, console: Console) -> None:
+    while data := await console.read():
+        await websocket.send_bytes(data)
+
+
+async def _type(websocket: WebSocket, console: Console) -> None:
+    while True:
+        message = await websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        data = message.get("bytes") or (message.get("text") or "").encode()
+        if len(data) > MAX_FRAME_BYTES:
+            await websocket.close(1009, f"at most {MAX_FRAME_BYTES} bytes at once")
+            return
+        await console.write(data)
+
+
+def _hypervisor_of(services: GatewayServices, vm: Vm) -> Hypervisor:
+    if vm.node != services.node or services.hypervisor is None:
+        raise Rejected(
+            f"the console of {vm.name} is on node {vm.node}, this is {services.node}",
+            code="vm.console_elsewhere",
+            hint=f"ask node {vm.node}",
+        )
+    return services.hypervisor
+
+
+async def _follow(call: Call, path: Path, text: bytes, end: int) -> AsyncIterator[bytes]:
+    yield text
+    while not await call.request.is_disconnected():
+        chunk, end = await asyncio.to_thread(_read_on, path, end)
+        if chunk:
+            yield chunk
+        else:
+            await asyncio.sleep(FOLLOW_PAUSE_S)
+
+
+def _last_lines(path: Path, lines: int) -> tuple[bytes, int]:
+    """The last lines of a file, and the place where it ends; nothing where there is no file yet."""
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            start = end
+            newlines = 0
+            text = b""
+            while start > 0 and newlines <= lines and end - start < MAX_LOG_BYTES:
+                step = min(_CHUNK, start)
+                start = file.seek(start - step)
+                part = file.read(step)
+                newlines += part.count(b"\n")
+                text = part + text
+    except FileNotFoundError:
+        return b"", 0
+    except OSError as error:
+        raise Unavailable(f"the console's log cannot be read: {error.strerror}", code="vm.log_unreadable") from error
+    # The newline at the very end closes the last line and begins none.
+    kept = text.removesuffix(b"\n").split(b"\n")[-lines:] if lines else []
+    tail = b"\n".join(kept) + (b"\n" if kept and text.endswith(b"\n") else b"")
+    return tail, end
+
+
+def _read_on(path: Path, end: int) -> tuple[bytes, int]:
+    """What was written since; from the start again if the file was begun anew."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(end if size >= end else 0)
+            chunk = file.read(_CHUNK)
+            return chunk, file.tell()
+    except OSError:
+        return b"", 0
+
+
+CONSOLE = (
+    Endpoint(
+        name="vm.log",
+        method="GET",
+        path="/vms/{vm}/log",
+        handle=_log,
+        summary="What the guest wrote to its serial console.",
+        help="Plain text. With `follow` the reply goes on until the client hangs up.",
+        arguments=LogArguments,
+    ),
+)

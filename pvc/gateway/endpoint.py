@@ -1,0 +1,74 @@
+"""What an endpoint of the API is: a value in a list, from which the routes and their documentation are made."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pvc.commands.base import CommandSpec
+from pvc.events.types import Role
+from pvc.gateway.auth import Principal
+from pvc.gateway.bodies import CONTROLS, texts_of
+from pvc.gateway.fields import Fields
+from pvc.gateway.services import GatewayServices
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One request on its way through an endpoint, from somebody who may make it."""
+
+    request: Request
+    principal: Principal
+
+
+Handle = Callable[[GatewayServices, Call], Awaitable[Response]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """One method of one path."""
+
+    name: str
+    """`vm.start`, `vm.list`: the operation's id."""
+    method: str
+    path: str
+    """Below /api/v1."""
+    role: Role = Role.VIEWER
+    handle: Handle
+    summary: str
+    help: str = ""
+    arguments: type[msgspec.Struct] | None = None
+    """The query arguments of a query."""
+    command: CommandSpec | None = None
+    reply: Any = None
+    """The type of the JSON reply; None for another kind of reply."""
+    before_init: bool = False
+    """Whether it makes sense before there is a cluster."""
+
+
+def arguments_of(request: Request, struct: type[T]) -> T:
+    """The query's arguments. Raises InvalidInput."""
+    fields = _fields_of(struct)
+    texts = {name: values for name, values in texts_of(request.query_params).items() if name not in CONTROLS}
+    return fields.decode(struct, fields.from_texts(texts))
+
+
+def json_response(value: Any, position: int) -> Response:
+    """A reply in JSON that was made at this position."""
+    return Response(msgspec.json.encode(value), 200, {"PVC-Position": str(position)}, media_type="application/json")
+
+
+_FIELDS: dict[type[msgspec.Struct], Fields] = {}
+
+
+def _fields_of(struct: type[msgspec.Struct]) -> Fields:
+    if struct not in _FIELDS:
+        _FIELDS[struct] = Fields(struct)
+    return _FIELDS[struct]

@@ -1,0 +1,214 @@
+"""The history (newest first, in pages) and the events (oldest first, by long poll): two readings of one index."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from starlette.responses import Response
+
+from pvc.errors import InvalidInput, NotFound, Unavailable
+from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
+from pvc.gateway.records import RecordView, decode_record, record_view
+from pvc.gateway.services import GatewayServices
+from pvc.gateway.times import parse_time_us
+from pvc.log.history import Found, HistoryQuery
+from pvc.projections.state import ClusterState
+
+INDEX_DEADLINE_S = 10.0
+"""How long a query waits for the index to reach what the request may have seen; it is some milliseconds behind."""
+
+MAX_RECORDS = 1_000
+"""Records of a page at most: some 500 kB."""
+
+MAX_WAIT_S = 60
+"""How long a poll may wait: under the time after which proxies give up on a silent connection."""
+
+MIN_PAUSE_S = 0.05
+"""Between looks of one poll while others' records pour in: each poll costs at most twenty searches a second."""
+
+_SUBJECT = re.compile(r"(vm|node|access)/[^/\x00-\x20\x7f]{1,80}|cluster")
+
+Subject = Annotated[
+    str,
+    Meta(
+        max_length=100,
+        description="`vm/<name or id>`, `node/<name>`, `access/<token id>` or `cluster`. "
+        "A VM's name covers every VM that ever had it.",
+        examples=["vm/web01"],
+    ),
+]
+Types = Annotated[
+    tuple[str, ...],
+    Meta(max_length=50, description="Event types, `vm.*` for all that begin with `vm.`.", examples=[["vm.started"]]),
+]
+Correlation = Annotated[str, Meta(max_length=64, description="Id of any record of a chain of causes: the whole chain.")]
+Limit = Annotated[int, Meta(ge=1, le=MAX_RECORDS, description="Records at most.")]
+Time = Annotated[str, Meta(max_length=40, description="ISO 8601, or how long ago: 30m, 2h, 1d.", examples=["2h"])]
+Position = Annotated[int, Meta(ge=0, le=1 << 62, description="A position of the log, itself not included.")]
+
+
+class HistoryArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which records are shown: those that match everything given."""
+
+    subject: Subject = ""
+    actor: Annotated[str, Meta(max_length=100, description="The principal.", examples=["admin"])] = ""
+    type: Types = ()
+    since: Time = ""
+    until: Time = ""
+    correlation: Correlation = ""
+    before: Position | None = None
+    after: Position | None = None
+    limit: Limit = 50
+
+
+class EventArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which records are waited for."""
+
+    after: Position = 0
+    types: Types = ()
+    subject: Subject = ""
+    correlation: Correlation = ""
+    wait_s: Annotated[int, Meta(ge=0, le=MAX_WAIT_S, description="Seconds to wait for the first one.")] = 25
+    limit: Limit = 100
+
+
+class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Records, newest first."""
+
+    position: int
+    records: list[RecordView]
+    next_before: Annotated[int | None, Meta(description="Give it as `before` for the next page; null: that was all.")]
+
+
+class EventPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Records, oldest first."""
+
+    position: int
+    records: list[RecordView]
+    next_after: Annotated[int, Meta(description="Everything up to here was considered: give it as `after`.")]
+
+
+async def _history(services: GatewayServices, call: Call) -> Response:
+    arguments = arguments_of(call.request, HistoryArguments)
+    _check_subject(arguments.subject)
+    now_us = services.clock.wall_us()
+    query = HistoryQuery(
+        subject=arguments.subject,
+        actor=arguments.actor,
+        types=arguments.type,
+        since_us=parse_time_us("since", arguments.since, now_us) if arguments.since else None,
+        until_us=parse_time_us("until", arguments.until, now_us) if arguments.until else None,
+        correlation=arguments.correlation,
+        before=arguments.before,
+        after=arguments.after,
+        limit=arguments.limit + 1,
+    )
+    position = services.world.position
+    await services.history.reach(position, INDEX_DEADLINE_S)
+    found = await services.history.query(query)
+    if not found and arguments.subject and not await services.history.subjects(arguments.subject):
+        _require_known(services.world.state, arguments.subject)
+    records = [record_view(one) for one in found[: arguments.limit]]
+    following = records[-1].position if len(found) > arguments.limit else None
+    return json_response(HistoryPage(position=position, records=records, next_before=following), position)
+
+
+async def _events(services: GatewayServices, call: Call) -> Response:
+    arguments = arguments_of(call.request, EventArguments)
+    _check_subject(arguments.subject)
+    await services.history.reach(services.world.position, INDEX_DEADLINE_S)
+    found, considered = await _wait_for(services, arguments)
+    page = EventPage(
+        position=max(considered, services.world.position),
+        records=[record_view(one) for one in found],
+        next_after=considered,
+    )
+    return json_response(page, page.position)
+
+
+async def _wait_for(services: GatewayServices, arguments: EventArguments) -> tuple[list[Found], int]:
+    """The first records that match, as soon as there are any, and the position up to which everything was seen."""
+    clock, index = services.clock, services.history
+    give_up = clock.monotonic() + arguments.wait_s
+    after, in_vain = arguments.after, False
+    while True:
+        seen = max(index.position, after)
+        if seen > after:
+            found = await index.query(_next_events(arguments, after, seen))
+            if found:
+                full = len(found) == arguments.limit
+                return found, decode_record(found[-1].data).position if full else seen
+        left_s = give_up - clock.monotonic()
+        if left_s <= 0:
+            return [], seen
+        if in_vain:
+            await asyncio.sleep(min(MIN_PAUSE_S, left_s))
+        after, in_vain = seen, True
+        with contextlib.suppress(Unavailable):
+            await index.reach(after + 1, max(give_up - clock.monotonic(), 0))
+
+
+def _next_events(arguments: EventArguments, after: int, seen: int) -> HistoryQuery:
+    return HistoryQuery(
+        subject=arguments.subject,
+        types=arguments.types,
+        correlation=arguments.correlation,
+        after=after,
+        before=seen + 1,
+        limit=arguments.limit,
+        ascending=True,
+    )
+
+
+def _check_subject(subject: str) -> None:
+    if subject and not _SUBJECT.fullmatch(subject):
+        raise InvalidInput(
+            f"`subject` cannot be {subject[:80]!r}",
+            hint="write vm/<name>, node/<name>, access/<token id> or cluster",
+            field="subject",
+        )
+
+
+def _require_known(state: ClusterState, subject: str) -> None:
+    """Say that there never was such a thing, rather than that nothing happened to it."""
+    kind, _, name = subject.partition("/")
+    names: dict[str, Iterable[str]] = {"vm": state.vm_names, "node": state.nodes, "access": state.tokens}
+    known = list(names.get(kind, ()))
+    if kind == "cluster" or name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    hint = f"did you mean {' or '.join(near)}?" if near else "see `pvc vm list` and `pvc node list`"
+    shown = {"vm": "a VM", "node": "a node", "access": "a token"}[kind]
+    raise NotFound(f"there never was {shown} {name!r}", code=f"{kind}.not_found", hint=hint, field="subject")
+
+
+HISTORY = (
+    Endpoint(
+        name="history.list",
+        method="GET",
+        path="/history",
+        handle=_history,
+        summary="Who did what, newest first.",
+        help="Also the refused commands. A VM's history stays when the VM is renamed or removed.",
+        arguments=HistoryArguments,
+        reply=HistoryPage,
+    ),
+    Endpoint(
+        name="event.poll",
+        method="GET",
+        path="/events",
+        handle=_events,
+        summary="What happens, oldest first, as it happens.",
+        help="Replies as soon as something matches, or with nothing when the wait is over. Asking again with "
+        "`after` set to `next_after` leaves no gap and repeats nothing.",
+        arguments=EventArguments,
+        reply=EventPage,
+    ),
+)

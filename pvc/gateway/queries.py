@@ -1,0 +1,244 @@
+"""Queries of the present state: the cluster, its nodes, its VMs, and who is asking. Answered from the fold alone."""
+
+from __future__ import annotations
+
+import fnmatch
+import heapq
+import re
+from collections.abc import Callable, Iterable
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from starlette.responses import Response
+
+from pvc.commands.base import find_node, find_vm
+from pvc.commands.registry import COMMANDS
+from pvc.events.types import Role
+from pvc.gateway.cards import CommandCard, command_card
+from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
+from pvc.gateway.services import GatewayServices
+from pvc.projections.state import Vm
+from pvc.projections.views import (
+    ClusterInfo,
+    NodeInfo,
+    VmInfo,
+    VmRow,
+    cluster_info,
+    node_info,
+    vm_info,
+    vm_row,
+)
+from pvc.projections.vm_machine import VmState
+
+DEFAULT_ITEMS = 1_000
+"""Items of a list when no limit is given: most clusters in one page, some 250 kB."""
+
+MAX_ITEMS = 10_000
+"""Items of a list at most: some 2.5 MB, made in a few tens of milliseconds while the event loop waits."""
+
+Limit = Annotated[int, Meta(ge=1, le=MAX_ITEMS, description=f"Items at most, {DEFAULT_ITEMS:,} if not given.")]
+After = Annotated[str, Meta(max_length=63, description="Begin after this name: `next` of the page before.")]
+Glob = Annotated[
+    str, Meta(max_length=100, description="Names that match, with `*`, `?` and `[...]`.", examples=["web*"])
+]
+
+
+class VmListArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which VMs are listed: those that match everything given."""
+
+    state: Annotated[tuple[VmState, ...], Meta(description="Only VMs in one of these states.")] = ()
+    tag: Annotated[str, Meta(max_length=63, description="Only VMs with this tag.", examples=["production"])] = ""
+    node: Annotated[str, Meta(max_length=63, description="Only VMs on this node.", examples=["hv1"])] = ""
+    name: Glob = ""
+    limit: Limit = DEFAULT_ITEMS
+    after: After = ""
+
+
+class NodeListArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which nodes are listed."""
+
+    name: Glob = ""
+    limit: Limit = DEFAULT_ITEMS
+    after: After = ""
+
+
+class NoArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """None."""
+
+
+class VmList(msgspec.Struct, frozen=True, kw_only=True):
+    """VMs by name."""
+
+    position: int
+    items: list[VmRow]
+    next: Annotated[str | None, Meta(description="The last name here, where more follow: give it as `after`.")]
+
+
+class NodeList(msgspec.Struct, frozen=True, kw_only=True):
+    """Nodes by name."""
+
+    position: int
+    items: list[NodeInfo]
+    next: str | None
+
+
+class WhoAmI(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is asking, as the gateway sees it."""
+
+    principal: str
+    method: str
+    role: Role
+    address: str
+    cluster: str
+    node: Annotated[str, Meta(description="The node that answered.")]
+    position: int
+
+
+async def _cluster(services: GatewayServices, call: Call) -> Response:
+    arguments_of(call.request, NoArguments)
+    return json_response(cluster_info(services.world.state), services.world.position)
+
+
+async def _nodes(services: GatewayServices, call: Call) -> Response:
+    arguments = arguments_of(call.request, NodeListArguments)
+    state = services.world.state
+    names, following = _page(state.nodes, arguments.name, arguments.after, arguments.limit)
+    items = [node_info(state, state.nodes[name]) for name in names]
+    return json_response(NodeList(position=state.position, items=items, next=following), state.position)
+
+
+async def _node(services: GatewayServices, call: Call) -> Response:
+    arguments_of(call.request, NoArguments)
+    state = services.world.state
+    node = find_node(state, call.request.path_params["node"])
+    return json_response(node_info(state, node), state.position)
+
+
+async def _vms(services: GatewayServices, call: Call) -> Response:
+    arguments = arguments_of(call.request, VmListArguments)
+    state = services.world.state
+    matching: Iterable[str] = state.vm_names
+    if arguments.state or arguments.tag or arguments.node:
+        wanted = _vm_filter(arguments)
+        matching = [name for name, vm_id in state.vm_names.items() if wanted(state.vms[vm_id])]
+    names, following = _page(matching, arguments.name, arguments.after, arguments.limit)
+    items = [vm_row(state.vms[state.vm_names[name]]) for name in names]
+    return json_response(VmList(position=state.position, items=items, next=following), state.position)
+
+
+async def _vm(services: GatewayServices, call: Call) -> Response:
+    arguments_of(call.request, NoArguments)
+    state = services.world.state
+    return json_response(vm_info(find_vm(state, call.request.path_params["vm"])), state.position)
+
+
+async def _whoami(services: GatewayServices, call: Call) -> Response:
+    arguments_of(call.request, NoArguments)
+    state, principal = services.world.state, call.principal
+    me = WhoAmI(
+        principal=principal.actor.principal,
+        method=principal.actor.method,
+        role=principal.role,
+        address=principal.actor.address,
+        cluster=state.cluster.name if state.cluster else "",
+        node=services.node,
+        position=state.position,
+    )
+    return json_response(me, state.position)
+
+
+async def _commands(services: GatewayServices, call: Call) -> Response:
+    arguments_of(call.request, NoArguments)
+    return json_response([command_card(spec) for spec in COMMANDS], services.world.position)
+
+
+def _vm_filter(arguments: VmListArguments) -> Callable[[Vm], bool]:
+    states, tag, node = set(arguments.state), arguments.tag, arguments.node
+    return lambda vm: (
+        (not states or vm.state in states) and (not tag or tag in vm.tags) and (not node or vm.node == node)
+    )
+
+
+def _page(names: Iterable[str], glob: str, after: str, limit: int) -> tuple[list[str], str | None]:
+    """The first `limit` names after `after`, in order, and the last of them if there are more."""
+    if glob:
+        matches = re.compile(fnmatch.translate(glob)).match
+        names = [name for name in names if matches(name)]
+    if after:
+        names = [name for name in names if name > after]
+    found = heapq.nsmallest(limit + 1, names)
+    return found[:limit], found[limit - 1] if len(found) > limit else None
+
+
+QUERIES = (
+    Endpoint(
+        name="cluster.show",
+        method="GET",
+        path="/cluster",
+        handle=_cluster,
+        summary="The cluster at one look.",
+        arguments=NoArguments,
+        reply=ClusterInfo,
+        before_init=True,
+    ),
+    Endpoint(
+        name="node.list",
+        method="GET",
+        path="/nodes",
+        handle=_nodes,
+        summary="Nodes by name.",
+        arguments=NodeListArguments,
+        reply=NodeList,
+    ),
+    Endpoint(
+        name="node.show",
+        method="GET",
+        path="/nodes/{node}",
+        handle=_node,
+        summary="All about a node.",
+        arguments=NoArguments,
+        reply=NodeInfo,
+    ),
+    Endpoint(
+        name="vm.list",
+        method="GET",
+        path="/vms",
+        handle=_vms,
+        summary="VMs by name.",
+        help="Those that match everything given. A long list comes in pages: give `next` as `after`.",
+        arguments=VmListArguments,
+        reply=VmList,
+    ),
+    Endpoint(
+        name="vm.show",
+        method="GET",
+        path="/vms/{vm}",
+        handle=_vm,
+        summary="All about a VM.",
+        help="`position` in the reply is that of the last record that touched the VM.",
+        arguments=NoArguments,
+        reply=VmInfo,
+    ),
+    Endpoint(
+        name="access.whoami",
+        method="GET",
+        path="/whoami",
+        handle=_whoami,
+        summary="Who is asking.",
+        arguments=NoArguments,
+        reply=WhoAmI,
+        before_init=True,
+    ),
+    Endpoint(
+        name="api.commands",
+        method="GET",
+        path="/commands",
+        handle=_commands,
+        summary="The cards of all commands.",
+        help="Enough for a client to build its options and help from.",
+        arguments=NoArguments,
+        reply=list[CommandCard],
+        before_init=True,
+    ),
+)

@@ -1,0 +1,28 @@
+"""What the gateway is given: the running fold, the way into the log, and the ports it reads from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pvc.clock import Clock, Rng
+from pvc.drivers.hypervisor import Hypervisor
+from pvc.log.base import Log
+from pvc.log.history import HistoryIndex
+from pvc.runtime.appender import Appender
+from pvc.runtime.world import World
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewayServices:
+    """All ports of one gateway. Their background tasks (appender, follower, index) are the daemon's to run."""
+
+    world: World
+    appender: Appender
+    log: Log
+    history: HistoryIndex
+    hypervisor: Hypervisor | None
+    """None on a coordinator that runs no VMs: consoles are then on other nodes."""
+    clock: Clock
+    rng: Rng
+    node: str
+    """This node's name."""
