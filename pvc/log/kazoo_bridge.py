@@ -17,13 +17,24 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
 from kazoo import exceptions as kx
 from kazoo.client import KazooClient
+from kazoo.handlers.threading import AsyncResult, SequentialThreadingHandler
 from kazoo.protocol.states import KazooState, ZnodeStat
-from kazoo.security import ACL, Id, Permissions, make_digest_acl_credential
+from kazoo.security import ACL, Id, make_digest_acl_credential
 
-from pvc.errors import Conflict, NotFound, OutcomeUnknown, Unavailable
+from pvc.log.zookeeper_types import (
+    BadVersion,
+    Create,
+    Credentials,
+    Lost,
+    NodeExists,
+    NoNode,
+    NoSession,
+    NotAllowed,
+    SetData,
+    Tls,
+)
 
 MAX_PACKET_BYTES = 1_000_000
 """The server cuts the connection at 1,048,575 bytes, for ever if the same is sent again; leave room for framing."""
@@ -41,70 +52,6 @@ _RECONNECT = {"max_tries": -1, "delay": 0.1, "backoff": 2, "max_jitter": 0.4, "m
 _log = logging.getLogger(__name__)
 _kazoo_log = logging.getLogger("pvc.log.kazoo")
 _kazoo_log.setLevel(logging.ERROR)  # it reports every reconnection several times; the bridge reports it once
-
-READ, WRITE, CREATE, DELETE, ADMIN = (
-    Permissions.READ,
-    Permissions.WRITE,
-    Permissions.CREATE,
-    Permissions.DELETE,
-    Permissions.ADMIN,
-)
-
-
-class Credentials(msgspec.Struct, frozen=True, kw_only=True):
-    """A digest identity of ZooKeeper. The password goes over the wire in clear unless TLS is on."""
-
-    user: str
-    password: str
-
-
-class Tls(msgspec.Struct, frozen=True, kw_only=True):
-    """Paths of PEM files for a connection by TLS; the certificate also authenticates this client."""
-
-    ca: str
-    certificate: str
-    key: str
-
-
-class SetData(msgspec.Struct, frozen=True):
-    """Part of a multi: replace a znode's data if its version is the one given."""
-
-    path: str
-    data: bytes
-    version: int
-
-
-class Create(msgspec.Struct, frozen=True):
-    """Part of a multi: create a znode with these permissions for the cluster's identity and none for others."""
-
-    path: str
-    data: bytes
-    permissions: int
-    sequence: bool = False
-
-
-class NoSession(Unavailable):
-    """There was no connection, so nothing was sent."""
-
-
-class Lost(OutcomeUnknown):
-    """The connection or the session broke, or no answer came: the operation took place or did not."""
-
-
-class NoNode(NotFound):
-    """The znode does not exist."""
-
-
-class NodeExists(Conflict):
-    """The znode exists already."""
-
-
-class BadVersion(Conflict):
-    """The znode's version is not the expected one."""
-
-
-class NotAllowed(Unavailable):
-    """The ACL does not let this identity do that. Nothing was written."""
 
 
 class Bridge:
@@ -126,6 +73,8 @@ class Bridge:
         self._operation_timeout_s = session_timeout_s * OPERATION_TIMEOUT_PART
         self._on_connected = on_connected
         self._loop = asyncio.get_running_loop()
+        self._posting = threading.Lock()
+        self._posted: list[tuple[Callable[..., None], tuple[object, ...]]] = []
         self._connected = asyncio.Event()
         self._connection = 0
         """Counts connections, so that what is overdue in one does not cut the next."""
@@ -160,7 +109,10 @@ class Bridge:
     async def get_many(self, paths: Sequence[str]) -> list[bytes]:
         """Data of all these znodes, read in one go without waiting for one before asking for the next."""
         client = self._live_client()
-        return [data for data, _ in await asyncio.gather(*(self._result(client.get_async(path)) for path in paths))]
+        assert paths, "nothing to wait for"
+        pending = [client.get_async(path) for path in paths]
+        await self._result(pending[-1])  # answers come in the order of the questions
+        return [_data(result) for result in pending]
 
     async def exists(self, path: str) -> bool:
         """Whether the znode is there."""
@@ -261,6 +213,7 @@ class Bridge:
         return KazooClient(
             hosts=self.hosts,
             timeout=self._session_timeout_s,
+            handler=_PromptHandler(),
             auth_data=auth,
             connection_retry=dict(_RECONNECT),
             logger=_kazoo_log,
@@ -286,12 +239,40 @@ class Bridge:
             self._renewer = self._loop.call_later(2 * self._session_timeout_s, self._renew)
 
     def _post(self, call: Callable[..., None], *args: object) -> None:
-        """From any thread into the loop; a loop that is closed has nobody left to tell."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(call, *args)
+        """From any thread into the loop, waking it once for all that comes before it looks.
+
+        A loop that is closed has nobody left to tell.
+        """
+        with self._posting:
+            self._posted.append((call, args))
+            first = len(self._posted) == 1
+        if first:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._take_post)
+
+    def _take_post(self) -> None:
+        with self._posting:
+            posted, self._posted = self._posted, []
+        for call, args in posted:
+            self._loop.call_soon(call, *args)  # not called here, so that none can fail for the rest
 
 
 _HINT = "see that the coordinators run and can be reached; `pvc node list` shows them"
+
+
+class _PromptResult(AsyncResult):  # type: ignore[misc]  # kazoo is untyped
+    """A result whose callbacks run at once in kazoo's I/O thread: ours and kazoo's own only hand it on."""
+
+    def _do_callbacks(self) -> None:
+        for callback in self._callbacks:
+            callback(self)
+
+
+class _PromptHandler(SequentialThreadingHandler):  # type: ignore[misc]
+    """Without the hop through kazoo's completion thread, which costs a tenth of an append."""
+
+    def async_result(self) -> _PromptResult:
+        return _PromptResult(self)
 
 
 class _Watcher:
@@ -320,6 +301,15 @@ def _settle(future: asyncio.Future[Any], timer: asyncio.TimerHandle, result: Any
         future.set_result(result.value)
     else:
         future.set_exception(_translate(error))
+
+
+def _data(result: Any) -> bytes:
+    if not result.ready():
+        raise Lost("the connection to ZooKeeper was lost on the way", code="log.lost", hint=_HINT)
+    if result.exception is not None:
+        raise _translate(result.exception)
+    data: bytes = result.value[0]
+    return data
 
 
 def _translate(error: BaseException) -> Exception:

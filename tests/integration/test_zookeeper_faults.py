@@ -12,8 +12,7 @@ from kazoo.exceptions import NoAuthError
 
 from pvc.errors import Conflict, LogDamaged, OutcomeUnknown, Unavailable
 from pvc.events.record import EMPTY, Head, unseal
-from pvc.log.kazoo_bridge import Credentials
-from pvc.log.zookeeper import Seen, ZookeeperLog
+from pvc.log.zookeeper import Credentials, Seen, ZookeeperLog
 from tests.contract.log_contract import read_all, take, write
 from tests.contract.log_records import a_chain, an_entry, bytes_of
 from tests.integration.log_crowd import Crowd, assert_exactly

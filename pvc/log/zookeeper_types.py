@@ -1,0 +1,66 @@
+"""The words in which the log speaks of ZooKeeper: identities, operations, refusals. No kazoo and no I/O in here."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pvc.errors import Conflict, NotFound, OutcomeUnknown, Unavailable
+
+READ, WRITE, CREATE, DELETE, ADMIN = 1, 2, 4, 8, 16
+"""ZooKeeper's permissions, to be added up."""
+
+
+class Credentials(msgspec.Struct, frozen=True, kw_only=True):
+    """A digest identity of ZooKeeper. The password goes over the wire in clear unless TLS is on."""
+
+    user: str
+    password: str
+
+
+class Tls(msgspec.Struct, frozen=True, kw_only=True):
+    """Paths of PEM files for a connection by TLS; the certificate also authenticates this client."""
+
+    ca: str
+    certificate: str
+    key: str
+
+
+class SetData(msgspec.Struct, frozen=True):
+    """Part of a multi: replace a znode's data if its version is the one given."""
+
+    path: str
+    data: bytes
+    version: int
+
+
+class Create(msgspec.Struct, frozen=True):
+    """Part of a multi: create a znode with these permissions for the cluster's identity and none for others."""
+
+    path: str
+    data: bytes
+    permissions: int
+    sequence: bool = False
+
+
+class NoSession(Unavailable):
+    """There was no connection, so nothing was sent."""
+
+
+class Lost(OutcomeUnknown):
+    """The connection or the session broke, or no answer came: the operation took place or did not."""
+
+
+class NoNode(NotFound):
+    """The znode does not exist."""
+
+
+class NodeExists(Conflict):
+    """The znode exists already."""
+
+
+class BadVersion(Conflict):
+    """The znode's version is not the expected one."""
+
+
+class NotAllowed(Unavailable):
+    """The ACL does not let this identity do that. Nothing was written."""
