@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from pvc.cli.base import PvcCommand
+from pvc.cli.progress import ProgressLine
+from pvc.cli.run import sentence
 from pvc.cli.session import Session
 from pvc.cli.table import Cell, render_facts
 from pvc.cli.text import paint
+from pvc.client.api_types import Reply
 from pvc.client.connections import DEFAULT_PORT
+from pvc.client.errors import WaitTimedOut
 
 
 def show_status(session: Session) -> None:
@@ -33,8 +39,12 @@ def show_status(session: Session) -> None:
     session.show(render_facts(facts, session.look))
 
 
-def initialise(session: Session, name: str, dry_run: bool) -> None:
-    """Make the cluster; show its token."""
+READY_S = 30
+"""A node that has taken notice of its cluster is ready within a second; a person should not have to look for it."""
+
+
+def initialise(session: Session, name: str, dry_run: bool, wait: bool) -> None:
+    """Make the cluster; show its token before anything can go wrong; wait for the first node."""
     reply = session.client.command("cluster.init", {"name": name}, dry_run=dry_run)
     if session.wants_data:
         session.show_data(reply)
@@ -53,6 +63,22 @@ def initialise(session: Session, name: str, dry_run: bool) -> None:
         "On this node, root needs no token. From another machine, with the token at hand:\n\n"
         f"  pvc connection add {name} http://THIS-NODE:{DEFAULT_PORT}\n"
     )
+    if wait:
+        sys.stdout.flush()
+        _wait_for_node(session, reply)
+
+
+def _wait_for_node(session: Session, reply: Reply) -> None:
+    try:
+        with ProgressLine(sys.stderr, plain=False) as progress:
+            progress.step("waiting for the first node")
+            outcome = session.client.wait_for(reply, timeout_s=READY_S)
+    except WaitTimedOut:
+        session.note("Note: no node is ready yet; `pvc node list` shows when one is.")
+        return
+    if outcome is not None:
+        session.show("\n")
+        session.say(f"{sentence('', outcome.event['summary'])}.")
 
 
 status = PvcCommand("status", show_status, help="Show the cluster at one look.", example="pvc cluster status")
@@ -63,6 +89,7 @@ init = PvcCommand(
     params=[
         click.Argument(["name"]),
         click.Option(["--dry-run"], is_flag=True, help="Say what would happen; change nothing."),
+        click.Option(["--wait/--no-wait"], default=True, show_default=True, help="Wait until the first node is ready."),
     ],
     about={"name": "Name of the cluster: a-z, 0-9 and inner hyphens, at most 63 characters."},
     help="Initialise the cluster and make the first admin token.\n\nDone once, as root on the first node.",

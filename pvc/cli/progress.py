@@ -22,10 +22,11 @@ SHOW_AFTER_S = 0.2
 class ProgressLine:
     """Shows the latest step and the time since the beginning. Use as a context manager."""
 
-    def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
+    def __init__(self, stream: TextIO, *, plain: bool = True) -> None:
+        """`plain`: whether steps are written as lines where the stream is no terminal."""
         self._stream = stream
-        self._quiet = quiet
-        self._moving = stream.isatty() and not quiet
+        self._plain = plain
+        self._moving = stream.isatty()
         self._look = look_of(stream)
         self._step = ""
         self._began = time.monotonic()
@@ -45,7 +46,7 @@ class ProgressLine:
     def step(self, text: str) -> None:
         """What is going on now."""
         self._step = clean(text)
-        if not self._moving and not self._quiet:
+        if not self._moving and self._plain:
             self._stream.write(f"{self._step}\n")
             self._stream.flush()
 

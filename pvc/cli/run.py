@@ -15,6 +15,7 @@ from pvc.cli.text import clean, paint
 from pvc.cli.times import took
 from pvc.client.api_types import RecordView, Reply, ToldEvent
 from pvc.client.cards import Card
+from pvc.client.errors import ApiError
 
 _CONTROLS = ("dry_run", "yes", "wait", "wait_timeout")
 
@@ -28,17 +29,31 @@ def run_card(session: Session, card: Card, values: dict[str, Any]) -> int:
         raise usage_error("--dry-run and --wait exclude each other", "a dry run changes nothing, so nothing follows")
     if card["confirm"] and not controls["yes"] and not dry_run:
         confirm(card["confirm"].format_map(fields))
-    reply = session.client.command(card["name"], fields, dry_run=dry_run)
+    try:
+        reply = session.client.command(card["name"], fields, dry_run=dry_run)
+    except ApiError as error:
+        error.message, error.hint = (as_typed(text, card) for text in (error.message, error.hint))
+        raise
     if not controls["wait"]:
         _show_reply(session, reply, label_of(fields))
         return exits.OK
     return _wait(session, reply, label_of(fields), _wait_s(card, fields, controls["wait_timeout"]))
 
 
+def as_typed(text: str, card: Card) -> str:
+    """A message about fields (`memory_mib`) in the words of the command line (--memory)."""
+    from pvc.cli.derive import option_name
+
+    for field in card["fields"]:
+        word = field["name"].upper() if field["name"] in card["args"] else f"--{option_name(field)}"
+        text = text.replace(f"`{field['name']}`", word)
+    return text
+
+
 def confirm(question: str) -> None:
     """Ask before damage is done. Raises a usage error where there is nobody to ask, Abort on a no."""
     if not sys.stdin.isatty():
-        raise usage_error(f"{clean(question)}: there is no terminal to ask at", "give --yes to go ahead")
+        raise usage_error(f"there is no terminal to ask at: {clean(question)}", "give --yes to go ahead unasked")
     if not click.confirm(f"{clean(question)}.\nGo ahead?", default=False, err=True):
         raise click.exceptions.Exit(exits.REJECTED)
 
@@ -109,7 +124,7 @@ def _show_notes(session: Session, reply: Reply) -> None:
 
 
 def _wait(session: Session, reply: Reply, label: str, timeout_s: float) -> int:
-    with ProgressLine(sys.stderr, quiet=session.wants_data) as progress:
+    with ProgressLine(sys.stderr, plain=not session.wants_data) as progress:
         for event in reply["events"]:
             progress.step(sentence(label, event["summary"]))
 

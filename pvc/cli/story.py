@@ -15,6 +15,9 @@ MIN_WHAT = 30
 
 TITLES = ("WHEN", "WHO", "FROM", "WHAT", "RESULT")
 
+REFUSED = "command.rejected"
+"""The event of a command that was refused; RESULT says so."""
+
 Outcomes = Mapping[str, Mapping[str, bool]]
 """By command name (`vm.start`): the event types that end it, and whether that is success."""
 
@@ -108,7 +111,7 @@ def _lines_of(
                 who=clean(who(record)) if i == 0 else "",
                 source=clean(whence(record)) if i == 0 else "",
                 branch="   " * (depth - 1) + ("└─ " if i == 0 else "   ") if depth else "",
-                what=_what(event, names),
+                what=_what(record, event, names),
                 result=" ".join(part for part in (result, after) if part),
                 style=style,
             )
@@ -117,7 +120,7 @@ def _lines_of(
 
 
 def _result(event: ToldEvent, ends: Mapping[str, bool], depth: int) -> tuple[str, str]:
-    if event["type"] == "command.rejected":
+    if event["type"] == REFUSED:
         return "refused", "red"
     good = ends.get(event["type"], not event.get("failure"))
     if not good:
@@ -127,7 +130,9 @@ def _result(event: ToldEvent, ends: Mapping[str, bool], depth: int) -> tuple[str
     return "", ""
 
 
-def _what(event: ToldEvent, names: Mapping[str, str] | None) -> str:
+def _what(record: RecordView, event: ToldEvent, names: Mapping[str, str] | None) -> str:
+    if event["type"] == REFUSED:
+        return f"{record['command']['name'].replace('.', ' ')}: {clean(str(event['data'].get('message', '')))}"
     summary = clean(event["summary"])
     subject = event["subject"]
     if names is None or not subject.partition("/")[2]:

@@ -36,8 +36,10 @@ def ago(time_us: int, now_us: int) -> str:
 
 
 def took(us: int) -> str:
-    """A duration: `0.4 s`, `12 s`, `2 min 5 s`, `3 h 20 min`, `4 d 2 h`."""
+    """A duration: `25 ms`, `0.4 s`, `12 s`, `2 min 5 s`, `3 h 20 min`, `4 d 2 h`."""
     seconds = max(0, us) / 1e6
+    if seconds < 0.0995:
+        return f"{round(seconds * 1000)} ms"
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)

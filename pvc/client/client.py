@@ -7,6 +7,7 @@ The client remembers the highest log position it was told and asks every query t
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,8 +31,8 @@ from pvc.client.connections import Connection
 from pvc.client.errors import ApiError, ClientError, Unreachable, WaitTimedOut
 from pvc.client.transport import CONNECT_TIMEOUT_S, Answer, Lost, NoConnection, Transport
 
-REQUEST_TIMEOUT_S = 35.0
-"""Longer than a gateway takes to give up on its log (30 s), so that we hear its reason instead of guessing."""
+REQUEST_TIMEOUT_S = 65.0
+"""Longer than a gateway takes to give up on its log (60 s), so that we hear its reason instead of guessing."""
 
 MAX_TRIES = 4
 RETRY_WITHIN_S = 60.0
@@ -138,12 +139,12 @@ class Client:
         """Records, newest first: `subject`, `actor`, `type`, `since`, `until`, `correlation`, `before`, `after`."""
         return cast("HistoryPage", self.get("/history", {**filters, "limit": limit}))
 
-    def events(self, filters: Mapping[str, str], *, after: int, wait_s: float = 0, limit: int = 100) -> EventPage:
-        """Records after a position, oldest first; held up to `wait_s` until there is one.
+    def events(self, filters: Mapping[str, str], *, after: int, wait_s: int = 0, limit: int = 100) -> EventPage:
+        """Records after a position, oldest first; the gateway holds the reply up to `wait_s` until there is one.
 
         Filters: `subject`, `types`, `correlation`.
         """
-        query = {**filters, "after": after, "wait_s": round(wait_s, 1), "limit": limit}
+        query = {**filters, "after": after, "wait_s": wait_s, "limit": limit}
         return cast("EventPage", self._call("GET", "/events", query, timeout_s=wait_s + self._timeout_s))
 
     def follow(self, filters: Mapping[str, str], *, after: int | None = None) -> Iterator[RecordView]:
@@ -180,7 +181,7 @@ class Client:
         filters = _watched(reply)
         while (left_s := began + timeout_s - time.monotonic()) > 0:
             try:
-                page = self.events(filters, after=after, wait_s=min(left_s, LONG_POLL_S))
+                page = self.events(filters, after=after, wait_s=min(math.ceil(left_s), LONG_POLL_S))
             except ClientError as error:
                 if not _passes(error):
                     raise
