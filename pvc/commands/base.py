@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -13,6 +14,12 @@ from pvc.events.record import Actor
 from pvc.events.registry import Event
 from pvc.events.types import Role
 from pvc.projections.state import Cluster, ClusterState, Node, Vm
+
+
+MAX_COMPARED = 500
+"""Names that a mistyped one is compared with letter by letter: a typo must not hold up a node with 10,000 VMs."""
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789-"
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +77,7 @@ def find_vm(state: ClusterState, ref: str) -> Vm:
     vm_id = state.vm_names.get(ref, ref)
     vm = state.vms.get(vm_id)
     if vm is None:
-        near = difflib.get_close_matches(ref, state.vm_names, n=3, cutoff=0.6)
+        near = near_names(ref, state.vm_names)
         hint = f"did you mean {' or '.join(near)}?" if near else "`pvc vm list` shows the VMs there are"
         raise NotFound(f"there is no VM {ref!r}", code="vm.not_found", hint=hint, field="vm")
     return vm
@@ -80,10 +87,27 @@ def find_node(state: ClusterState, name: str, *, field: str = "node") -> Node:
     """The node with this name. Raises NotFound, with near names as a hint."""
     node = state.nodes.get(name)
     if node is None:
-        near = difflib.get_close_matches(name, state.nodes, n=3, cutoff=0.6)
+        near = near_names(name, state.nodes)
         hint = f"did you mean {' or '.join(near)}?" if near else "`pvc node list` shows the nodes there are"
         raise NotFound(f"there is no node {name!r}", code="node.not_found", hint=hint, field=field)
     return node
+
+
+def near_names(given: str, names: Mapping[str, object]) -> list[str]:
+    """Up to three names that may have been meant: those one slip away, and the most alike of the first few."""
+    one_slip = [name for name in sorted(_one_slip_away(given)) if name in names]
+    alike = difflib.get_close_matches(given, islice(names, MAX_COMPARED), n=3, cutoff=0.6)
+    return list(dict.fromkeys((*one_slip, *alike)))[:3]
+
+
+def _one_slip_away(text: str) -> set[str]:
+    """Every text that one letter less, more, changed or swapped makes of this one."""
+    halves = [(text[:at], text[at:]) for at in range(len(text) + 1)]
+    less = {left + right[1:] for left, right in halves if right}
+    swapped = {left + right[1] + right[0] + right[2:] for left, right in halves if len(right) > 1}
+    changed = {left + letter + right[1:] for left, right in halves if right for letter in _LETTERS}
+    more = {left + letter + right for left, right in halves for letter in _LETTERS}
+    return less | swapped | changed | more
 
 
 def require_cluster(state: ClusterState) -> Cluster:

@@ -13,19 +13,22 @@ from msgspec import Struct
 
 from pvc.commands.base import Context, Decide, Decision
 from pvc.commands.vm_power import start_of
-from pvc.commands.vm_ref import NOTHING
+from pvc.commands.vm_ref import NOTHING, free_mib
 from pvc.events import node as n
 from pvc.events import vm as e
 from pvc.events.registry import Event
-from pvc.events.types import EndPolicy, NodeName
+from pvc.events.types import EndPolicy, NodeName, ShutdownTimeoutAction
 from pvc.projections.evolve_vm import concerned_epoch
 from pvc.projections.state import ClusterState, Vm
 from pvc.projections.vm_machine import AT_REST, TRANSITIONS, VmState
 
-CRASH_LIMIT = 3
-"""Restarts after a crash within CRASH_WINDOW_US; one more and the VM is left failed for an admin to look at."""
+RESTART_LIMIT = 3
+"""Starts by policy within RESTART_WINDOW_US; one more ending and the VM is left failed for an admin to look at."""
 
-CRASH_WINDOW_US = 10 * 60 * 1_000_000
+RESTART_WINDOW_US = 10 * 60 * 1_000_000
+
+MAX_AUTOSTARTS = 1_000
+"""VMs that one boot of a node starts (the first by name): their requests must fit into one record with NodeReady."""
 
 
 class Ending(StrEnum):
@@ -84,6 +87,8 @@ class ReportShutdownTimedOut(Struct, frozen=True, kw_only=True):
     vm: str
     node: NodeName
     epoch: int
+    request: str
+    """Id of the record with the request whose time is over: the next request has a time of its own."""
 
 
 class ReportReset(Struct, frozen=True, kw_only=True):
@@ -111,11 +116,7 @@ def node_ready(state: ClusterState, report: ReportNodeReady, context: Context) -
         return Decision(events=(n.NodeJoined(node=report.node), ready))
     if known.boot == report.boot:
         return Decision(events=(ready,))
-    waiting = sorted(
-        (vm for vm in state.vms.values() if vm.node == report.node and vm.autostart and vm.state is VmState.STOPPED),
-        key=lambda vm: vm.name,
-    )
-    return Decision(events=(ready, *(start_of(vm, reason="autostart: the node has booted") for vm in waiting)))
+    return Decision(events=(ready, *_autostarts(state, report)))
 
 
 def running(state: ClusterState, report: ReportRunning, context: Context) -> Decision:
@@ -126,7 +127,7 @@ def running(state: ClusterState, report: ReportRunning, context: Context) -> Dec
     return Decision(events=(e.VmStarted(vm=vm.id, node=report.node, epoch=report.epoch),))
 
 
-def ended(state: ClusterState, report: ReportEnded, context: Context) -> Decision:
+def run_ended(state: ClusterState, report: ReportEnded, context: Context) -> Decision:
     """The run is over: as asked, by the guest's own wish, or by accident; the VM's policy says what follows."""
     vm = _concerned(state, report, e.VmStopped.TYPE)
     if vm is None or vm.state in AT_REST:
@@ -137,10 +138,13 @@ def ended(state: ClusterState, report: ReportEnded, context: Context) -> Decisio
         how = {Ending.GUEST: "guest", Ending.DESTROYED: "forced"}.get(report.ending, "unknown")
         return Decision(events=(e.VmStopped(**about, how=how),))
     if report.ending is Ending.GUEST:
-        stopped = e.VmStopped(**about, how="guest", requested=False)
-        return Decision(events=(*was_up, stopped, *_after_poweroff(state, vm)))
-    how = {Ending.DESTROYED: "killed", Ending.CRASHED: "crashed", Ending.LOST: "lost"}.get(report.ending, "unknown")
-    return Decision(events=(*was_up, e.VmCrashed(**about, how=how), *_after_crash(state, vm, context)))
+        ended: Event = e.VmStopped(**about, how="guest", requested=False)
+        why = "on_poweroff is restart" if vm.on_poweroff is EndPolicy.RESTART else ""
+    else:
+        how = {Ending.DESTROYED: "killed", Ending.CRASHED: "crashed", Ending.LOST: "lost"}.get(report.ending, "unknown")
+        ended = e.VmCrashed(**about, how=how)
+        why = _why_start_crashed(vm, report.ending)
+    return Decision(events=(*was_up, ended, *_start_again(state, vm, context, why)))
 
 
 def start_failed(state: ClusterState, report: ReportStartFailed, context: Context) -> Decision:
@@ -157,8 +161,11 @@ def shutdown_timed_out(state: ClusterState, report: ReportShutdownTimedOut, cont
     vm = _concerned(state, report, e.VmShutdownTimedOut.TYPE)
     if vm is None or vm.forced or vm.state not in (VmState.SHUTTING_DOWN, VmState.RESTARTING):
         return NOTHING
-    timed_out = e.VmShutdownTimedOut(vm=vm.id, node=report.node, epoch=report.epoch, action=vm.shutdown_action)
-    return Decision(events=(timed_out,))
+    if vm.cause != report.request:
+        return NOTHING
+    leave = vm.shutdown_action is ShutdownTimeoutAction.LEAVE
+    event = e.VmShutdownAbandoned if leave else e.VmShutdownTimedOut
+    return Decision(events=(event(vm=vm.id, node=report.node, epoch=report.epoch),))
 
 
 def was_reset(state: ClusterState, report: ReportReset, context: Context) -> Decision:
@@ -180,37 +187,48 @@ def _concerned(
     return vm
 
 
-def _after_poweroff(state: ClusterState, vm: Vm) -> tuple[Event, ...]:
-    if vm.on_poweroff is EndPolicy.STOP:
+def _autostarts(state: ClusterState, report: ReportNodeReady) -> list[Event]:
+    """What becomes of the autostart VMs after a boot, in the order of their names, as long as there is room."""
+    here = (vm for vm in state.vms.values() if vm.node == report.node and vm.autostart and vm.state is VmState.STOPPED)
+    left_mib = report.memory_mib - state.load_of(report.node).memory_mib
+    events: list[Event] = []
+    for vm in sorted(here, key=lambda vm: vm.name)[:MAX_AUTOSTARTS]:
+        if vm.spec.memory_mib > left_mib:
+            events.append(_no_room(vm, left_mib))
+        else:
+            left_mib -= vm.spec.memory_mib
+            events.append(start_of(vm, reason="autostart: the node has booted"))
+    return events
+
+
+def _why_start_crashed(vm: Vm, ending: Ending) -> str:
+    if vm.on_crash is EndPolicy.RESTART:
+        return "on_crash is restart"
+    # A run that is lost without a trace went down with the machine, and autostart is about just that.
+    return "autostart" if vm.autostart and ending is Ending.LOST else ""
+
+
+def _start_again(state: ClusterState, vm: Vm, context: Context, why: str) -> tuple[Event, ...]:
+    if not why:
         return ()
-    return _start_again(state, vm, "policy: on_poweroff is restart")
+    lately = sum(1 for time_us in vm.endings_us if time_us > context.time_us - RESTART_WINDOW_US)
+    if lately >= RESTART_LIMIT:
+        minutes = RESTART_WINDOW_US // 60_000_000
+        return (e.VmFailed(vm=vm.id, reason=f"ended {lately + 1} times within {minutes} minutes"),)
+    if vm.spec.memory_mib > free_mib(state, vm):
+        return (_no_room(vm, free_mib(state, vm)),)
+    return (start_of(vm, reason=f"policy: {why}, {lately + 1} of {RESTART_LIMIT} tries"),)
 
 
-def _after_crash(state: ClusterState, vm: Vm, context: Context) -> tuple[Event, ...]:
-    if vm.on_crash is EndPolicy.STOP:
-        return ()
-    lately = sum(1 for time_us in vm.crashes_us if time_us > context.time_us - CRASH_WINDOW_US)
-    if lately >= CRASH_LIMIT:
-        minutes = CRASH_WINDOW_US // 60_000_000
-        return (e.VmFailed(vm=vm.id, reason=f"crashed {lately + 1} times within {minutes} minutes"),)
-    return _start_again(state, vm, f"policy: on_crash is restart, {lately + 1} of {CRASH_LIMIT} tries")
-
-
-def _start_again(state: ClusterState, vm: Vm, reason: str) -> tuple[Event, ...]:
-    node = state.nodes[vm.node]
-    # The run that ended is still counted in the node's load here, so its share is free again.
-    ended_mib = (vm.running_spec or vm.spec).memory_mib
-    free_mib = node.memory_mib - state.load_of(node.name).memory_mib + ended_mib
-    if vm.spec.memory_mib > free_mib:
-        text = f"no room to start it again: it needs {vm.spec.memory_mib} MiB, node {node.name} has {free_mib} MiB free"
-        return (e.VmFailed(vm=vm.id, reason=text),)
-    return (start_of(vm, reason=reason),)
+def _no_room(vm: Vm, left_mib: int) -> e.VmFailed:
+    reason = f"no room to start it: it needs {vm.spec.memory_mib} MiB, node {vm.node} has {left_mib} MiB free"
+    return e.VmFailed(vm=vm.id, reason=reason)
 
 
 REPORTS: dict[type[Struct], tuple[str, Decide]] = {
     ReportNodeReady: ("node.report_ready", node_ready),
     ReportRunning: ("vm.report_running", running),
-    ReportEnded: ("vm.report_ended", ended),
+    ReportEnded: ("vm.report_ended", run_ended),
     ReportStartFailed: ("vm.report_start_failed", start_failed),
     ReportShutdownTimedOut: ("vm.report_shutdown_timed_out", shutdown_timed_out),
     ReportReset: ("vm.report_reset", was_reset),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import msgspec
@@ -11,7 +12,15 @@ from msgspec.structs import replace
 from pvc.commands.base import CommandSpec, Context, Decision, find_vm, invalid, require_cluster
 from pvc.commands.cluster import derived_id
 from pvc.commands.vm_power import restart_of
-from pvc.commands.vm_ref import DEFAULT_SHUTDOWN_TIMEOUT_S, NOTHING, VmRef, choose_node, require_at_rest, require_fits
+from pvc.commands.vm_ref import (
+    DEFAULT_SHUTDOWN_TIMEOUT_S,
+    NOTHING,
+    VmRef,
+    choose_node,
+    require_at_rest,
+    require_fits,
+    require_room,
+)
 from pvc.commands.vm_settings import MAX_TAGS
 from pvc.commands.vm_xml import parse_domain_xml
 from pvc.errors import Rejected
@@ -47,6 +56,9 @@ OnPoweroff = Annotated[EndPolicy, Meta(description="What follows when the guest 
 OnCrash = Annotated[EndPolicy, Meta(description="What follows when the guest crashes or is killed.")]
 
 _DEVICE_FIELDS = ("disks", "nics", "kernel", "initrd", "cmdline")
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+"""A VM is found by name or id, so no name may be another VM's id."""
 
 
 class DefineVm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,11 +130,18 @@ def define_vm(state: ClusterState, command: DefineVm, context: Context) -> Decis
     require_cluster(state)
     name, spec = _new_spec(command)
     _require_free_name(state, name)
+    vm_id = derived_id(context.command_id)
+    if vm_id in state.vms:
+        raise Rejected(
+            f"the idempotency key {context.command_id!r} has made the VM {state.vms[vm_id].name!r} already",
+            code="idempotency.key_reused",
+            hint="use a new key for each new command",
+        )
     limits = tuple(dict.fromkeys(command.node_limits))
     node = choose_node(state, command.node, limits)
-    require_fits(state, spec, node)
+    require_fits(spec, node)
     defined = e.VmDefined(
-        vm=derived_id(context.command_id),
+        vm=vm_id,
         name=name,
         spec=spec,
         node=node.name,
@@ -142,8 +161,12 @@ def modify_vm(state: ClusterState, command: ModifyVm, context: Context) -> Decis
     """A change that makes a difference, and that the VM's node could run."""
     vm = find_vm(state, command.vm)
     spec = _changed_spec(vm, command)
-    if spec != vm.spec:
-        require_fits(state, spec, state.nodes[vm.node])
+    pending = spec_differences(vm.running_spec, spec)
+    restart = command.restart and vm.state is VmState.RUNNING and bool(pending)
+    if restart or (vm.state is VmState.RESTARTING and spec != vm.spec):
+        require_room(state, vm, spec)
+    elif spec != vm.spec:
+        require_fits(spec, state.nodes[vm.node])
     changes: dict[str, Any] = {
         field: value
         for field in ("description", "on_poweroff", "on_crash")
@@ -151,16 +174,10 @@ def modify_vm(state: ClusterState, command: ModifyVm, context: Context) -> Decis
     }
     if spec != vm.spec:
         changes["spec"] = spec
-    if not changes:
-        return NOTHING
-    modified = e.VmModified(vm=vm.id, **changes)
-    if command.restart and vm.state is VmState.RUNNING:
-        return Decision(events=(modified, restart_of(vm, DEFAULT_SHUTDOWN_TIMEOUT_S)))
-    pending = spec_differences(vm.running_spec, spec)
-    if not pending:
-        return Decision(events=(modified,))
-    note = f"{vm.name} keeps running as it was started; to apply {', '.join(pending)}: pvc vm restart {vm.name}"
-    return Decision(events=(modified,), notes=(note,))
+    modified = (e.VmModified(vm=vm.id, **changes),) if changes else ()
+    if restart:
+        return Decision(events=(*modified, restart_of(vm, DEFAULT_SHUTDOWN_TIMEOUT_S)))
+    return Decision(events=modified, notes=_pending_notes(vm, pending))
 
 
 def rename_vm(state: ClusterState, command: RenameVm, context: Context) -> Decision:
@@ -185,6 +202,12 @@ def remove_vm(state: ClusterState, command: RemoveVm, context: Context) -> Decis
             hint=f"lift the protection first: pvc vm tag add {vm.name} {held[0]} --no-protected",
         )
     return Decision(events=(e.VmRemoved(vm=vm.id, name=vm.name),))
+
+
+def _pending_notes(vm: Vm, pending: tuple[str, ...]) -> tuple[str, ...]:
+    if not pending or vm.state is VmState.RESTARTING:
+        return ()
+    return (f"{vm.name} keeps running as it was started; to apply {', '.join(pending)}: pvc vm restart {vm.name}",)
 
 
 def _new_spec(command: DefineVm) -> tuple[str, e.VmSpec]:
@@ -267,6 +290,8 @@ def _checked_xml_name(name: str) -> str:
 
 
 def _require_free_name(state: ClusterState, name: str) -> None:
+    if _UUID.match(name):
+        raise invalid("name", f"{name!r} looks like the id of a VM", "choose a name that is no UUID", "vm.name_invalid")
     if name in state.vm_names:
         raise Rejected(
             f"there is a VM {name!r} already",

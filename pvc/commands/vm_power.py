@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from pvc.commands.base import CommandSpec, Context, Decision, find_node, find_vm
+from pvc.commands.base import CommandSpec, Context, Decision, find_vm
 from pvc.commands.vm_ref import DEFAULT_SHUTDOWN_TIMEOUT_S, VmRef, require_room, wrong_state
 from pvc.errors import Rejected
 from pvc.events import vm as e
@@ -73,9 +73,11 @@ def start_vm(state: ClusterState, command: StartVm, context: Context) -> Decisio
     vm = find_vm(state, command.vm)
     if vm.state is VmState.DISABLED:
         raise wrong_state(vm, f"enable it first: pvc vm enable {vm.name}")
+    if vm.state is VmState.RUNNING:
+        raise Rejected(f"{vm.name} is already running", code="vm.is_running", hint="there is nothing to start")
     if vm.state not in AT_REST:
         raise wrong_state(vm, f"`pvc vm info {vm.name}` shows more")
-    require_room(state, vm, find_node(state, vm.node))
+    require_room(state, vm, vm.spec)
     return Decision(events=(start_of(vm),))
 
 
@@ -97,9 +99,10 @@ def stop_vm(state: ClusterState, command: StopVm, context: Context) -> Decision:
 
 
 def restart_vm(state: ClusterState, command: RestartVm, context: Context) -> Decision:
-    """A running VM."""
+    """A running VM, with room for it as it is defined now."""
     vm = find_vm(state, command.vm)
     _require_running(vm)
+    require_room(state, vm, vm.spec)
     return Decision(events=(restart_of(vm, command.timeout_s),))
 
 
@@ -168,7 +171,7 @@ SPECS = (
         cli=("vm", "shutdown"),
         args=("vm",),
         example={"vm": "web01", "timeout_s": 60},
-        outcomes=_ENDS_WELL,
+        outcomes={**_ENDS_WELL, e.VmShutdownAbandoned.TYPE: False},
     ),
     CommandSpec(
         name="vm.stop",

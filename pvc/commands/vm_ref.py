@@ -9,8 +9,8 @@ from msgspec import Meta
 from pvc.commands.base import Decision, find_node, invalid
 from pvc.errors import Rejected
 from pvc.events.vm import VmSpec
-from pvc.projections.state import ClusterState, Node, Vm
-from pvc.projections.vm_machine import AT_REST, VmState
+from pvc.projections.state import ClusterState, Node, Vm, held_mib
+from pvc.projections.vm_machine import ACTIVE, AT_REST, VmState
 
 VmRef = Annotated[str, Meta(min_length=1, max_length=63, description="Name or id of the VM.", examples=["web01"])]
 
@@ -22,7 +22,7 @@ NOTHING = Decision(events=())
 _PHRASES = {
     VmState.STOPPED: "is not running",
     VmState.STARTING: "is starting",
-    VmState.RUNNING: "is already running",
+    VmState.RUNNING: "is running",
     VmState.SHUTTING_DOWN: "is shutting down",
     VmState.STOPPING: "is being stopped",
     VmState.RESTARTING: "is restarting",
@@ -44,7 +44,7 @@ def require_at_rest(vm: Vm, purpose: str) -> None:
         raise wrong_state(vm, f"shut it down first to {purpose}: pvc vm shutdown {vm.name} --wait")
 
 
-def require_fits(state: ClusterState, spec: VmSpec, node: Node) -> None:
+def require_fits(spec: VmSpec, node: Node) -> None:
     """Raise when the node could not run such a VM even if it ran nothing else."""
     if spec.memory_mib > node.memory_mib:
         raise invalid(
@@ -62,18 +62,25 @@ def require_fits(state: ClusterState, spec: VmSpec, node: Node) -> None:
         )
 
 
-def require_room(state: ClusterState, vm: Vm, node: Node) -> None:
-    """Raise when the node is not ready or has too little free memory for one more run of the VM."""
+def require_room(state: ClusterState, vm: Vm, spec: VmSpec) -> None:
+    """Raise when the VM's node is not ready or has too little free memory for the VM's next run, with this spec."""
+    node = find_node(state, vm.node)
     if not node.ready:
         raise Rejected(f"node {node.name} is not ready", code="node.not_ready", hint="`pvc node list` shows why")
-    require_fits(state, vm.spec, node)
-    free = node.memory_mib - state.load_of(node.name).memory_mib
-    if vm.spec.memory_mib > free:
+    require_fits(spec, node)
+    free = free_mib(state, vm)
+    if spec.memory_mib > free:
         raise Rejected(
-            f"{vm.name} needs {vm.spec.memory_mib} MiB of memory, node {node.name} has {free} MiB free",
+            f"{vm.name} needs {spec.memory_mib} MiB of memory, node {node.name} has {free} MiB free",
             code="node.memory_full",
             hint="stop another VM on the node, or give this one less memory",
         )
+
+
+def free_mib(state: ClusterState, vm: Vm) -> int:
+    """The memory of the VM's node that no other VM holds."""
+    own_mib = held_mib(vm) if vm.state in ACTIVE else 0
+    return state.nodes[vm.node].memory_mib - state.load_of(vm.node).memory_mib + own_mib
 
 
 def choose_node(state: ClusterState, wanted: str | None, limits: tuple[str, ...]) -> Node:

@@ -44,6 +44,7 @@ Event: TypeAlias = (
     | vm.VmCrashed
     | vm.VmFailed
     | vm.VmShutdownTimedOut
+    | vm.VmShutdownAbandoned
     | vm.VmWasReset
 )
 
@@ -58,7 +59,7 @@ UPCASTERS: dict[tuple[str, int], Upcaster] = {}
 
 
 class UnknownEvent(PvcError):
-    """The log holds an event this version of PVC does not know; the fold stops here, history and stream go on."""
+    """The log holds an event this version of PVC cannot read; the fold stops here, history and stream go on."""
 
     status = 503
     default_code = "fold.unknown_event"
@@ -81,7 +82,7 @@ def encode_event(event: Event) -> RawEvent:
 
 
 def decode_event(raw: RawEvent) -> Event:
-    """An event as this version knows it. Raises UnknownEvent for a type or version from the future."""
+    """An event as this version knows it. Raises UnknownEvent for a type, version or value from the future."""
     decoder = _DECODERS.get(raw.type)
     current = _VERSIONS.get(raw.type, 0)
     if decoder is None or raw.v > current:
@@ -89,9 +90,14 @@ def decode_event(raw: RawEvent) -> Event:
             f"the log holds an event {raw.type!r} version {raw.v}, which this version of PVC does not know",
             hint="update PVC on this node",
         )
-    if raw.v == current:
-        return decoder.decode(raw.data)
-    return _upcast(raw, current)
+    try:
+        return decoder.decode(raw.data) if raw.v == current else _upcast(raw, current)
+    except msgspec.MsgspecError as error:
+        raise UnknownEvent(
+            f"the log holds an event {raw.type!r} version {raw.v} that this version of PVC cannot read: {error}",
+            code="fold.unreadable_event",
+            hint="update PVC on this node",
+        ) from error
 
 
 def version_of(event: type[Event]) -> int:

@@ -275,7 +275,7 @@ class VmCrashed(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class VmFailed(Struct, frozen=True, kw_only=True):
-    """The policy gave up on the VM: it crashed too often."""
+    """The policy gave up on the VM: it ended too often, or there is no room to start it."""
 
     TYPE: ClassVar[str] = "vm.failed"
     vm: str
@@ -283,13 +283,21 @@ class VmFailed(Struct, frozen=True, kw_only=True):
 
 
 class VmShutdownTimedOut(Struct, frozen=True, kw_only=True):
-    """Fact: the guest did not power off in time; `action` says what is done about it."""
+    """Fact: the guest did not power off in time, so now it is forced off."""
 
     TYPE: ClassVar[str] = "vm.shutdown_timed_out"
     vm: str
     node: NodeName
     epoch: int
-    action: ShutdownTimeoutAction
+
+
+class VmShutdownAbandoned(Struct, frozen=True, kw_only=True):
+    """Fact: the guest did not power off in time, and goes on running, as the request said."""
+
+    TYPE: ClassVar[str] = "vm.shutdown_abandoned"
+    vm: str
+    node: NodeName
+    epoch: int
 
 
 class VmWasReset(Struct, frozen=True, kw_only=True):

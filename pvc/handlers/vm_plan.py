@@ -141,7 +141,7 @@ def _end_previous_run(vm: Vm, domain: Domain | None, patience: Patience) -> Step
 def _ask(vm: Vm, epoch: int, patience: Patience) -> Step:
     left_s = vm.shutdown_timeout_s - patience.waited_s
     if left_s <= 0:
-        return Report(report=ReportShutdownTimedOut(vm=vm.id, node=vm.node, epoch=epoch))
+        return Report(report=ReportShutdownTimedOut(vm=vm.id, node=vm.node, epoch=epoch, request=vm.cause))
     if patience.since_asked_s is None or patience.since_asked_s >= ASK_AGAIN_S:
         return AskShutdown()
     return Wait(delay_s=min(left_s, ASK_AGAIN_S - patience.since_asked_s))

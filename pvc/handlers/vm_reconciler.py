@@ -91,8 +91,8 @@ class VmReconciler:
             case plan.Start(epoch=epoch):
                 await self._attempt_start(vm_id, vm, epoch, self._hypervisor.start(vm_id))
             case plan.AskShutdown():
-                self._attempts[vm_id].asked_s = self._clock.monotonic()
                 await self._hypervisor.shutdown(vm_id)
+                self._attempts[vm_id].asked_s = self._clock.monotonic()
             case plan.Destroy():
                 await self._hypervisor.destroy(vm_id)
             case plan.Reset(mark=mark):
@@ -106,11 +106,9 @@ class VmReconciler:
         try:
             await effect
         except DriverError as error:
-            vm = self._state().vms.get(vm_id)
-            await self._report(
-                ReportStartFailed(vm=vm_id, node=self._node, epoch=epoch, code=error.code, message=error.message[:500]),
-                vm.cause if vm else "",
-            )
+            message = error.message[:MAX_MESSAGE]
+            failure = ReportStartFailed(vm=vm_id, node=self._node, epoch=epoch, code=error.code, message=message)
+            await self._report(failure, _cause(vm))
 
     def _patience(self, vm_id: str, vm: Vm | None) -> plan.Patience:
         if vm is None:

@@ -8,12 +8,12 @@ from msgspec.structs import replace
 
 from pvc.events import vm as e
 from pvc.events.record import Record
-from pvc.events.types import ShutdownTimeoutAction
+from pvc.events.types import EndPolicy, ShutdownTimeoutAction
 from pvc.projections.state import ClusterState, Vm
 from pvc.projections.vm_machine import VmState, next_state
 
-KEPT_CRASHES = 8
-"""Crash times kept per VM; more than any policy looks at."""
+KEPT_ENDINGS = 8
+"""Times of unwanted endings kept per VM; more than any policy looks at."""
 
 
 def defined(state: ClusterState, event: e.VmDefined, record: Record) -> None:
@@ -94,7 +94,7 @@ def start_requested(state: ClusterState, event: e.VmStartRequested, record: Reco
     """A new run begins, with the spec as it is now."""
     vm = state.vms.get(event.vm)
     if vm is not None:
-        request(state, event, record, epoch=event.epoch, node=event.node, running_spec=vm.spec, error="", forced=False)
+        request(state, event, record, epoch=event.epoch, node=event.node, running_spec=vm.spec, forced=False)
 
 
 def shutdown_requested(state: ClusterState, event: e.VmShutdownRequested, record: Record) -> None:
@@ -129,7 +129,7 @@ def fact(state: ClusterState, event: Any, record: Record, **changes: Any) -> Non
 
 def started(state: ClusterState, event: e.VmStarted, record: Record) -> None:
     """The run is up."""
-    fact(state, event, record, error="", forced=False)
+    fact(state, event, record, forced=False)
 
 
 def start_failed(state: ClusterState, event: e.VmStartFailed, record: Record) -> None:
@@ -138,28 +138,28 @@ def start_failed(state: ClusterState, event: e.VmStartFailed, record: Record) ->
 
 
 def ended(state: ClusterState, event: e.VmStopped, record: Record) -> None:
-    """The run is over."""
-    _end(state, event, record, error="")
+    """The run is over; a guest that ends unasked but shall always run is counted like one that crashes."""
+    vm = state.vms.get(event.vm)
+    if vm is not None:
+        counted = not event.requested and vm.on_poweroff is EndPolicy.RESTART
+        _end(state, event, record, endings_us=_with(vm, record) if counted else vm.endings_us)
 
 
 def crashed(state: ClusterState, event: e.VmCrashed, record: Record) -> None:
     """The run is over, against everybody's will; when it happened counts for the policy."""
     vm = state.vms.get(event.vm)
     if vm is not None:
-        times = (*vm.crashes_us, record.time_us)[-KEPT_CRASHES:]
-        _end(state, event, record, error=f"the VM {event.words}", crashes_us=times)
+        _end(state, event, record, error=f"the VM {event.words}", endings_us=_with(vm, record))
 
 
 def failed(state: ClusterState, event: e.VmFailed, record: Record) -> None:
     """The policy gave up; the reason is kept where the admin looks."""
-    vm = state.vms.get(event.vm)
-    if vm is not None and vm.state is VmState.FAILED:
-        _change(state, vm.id, record, error=event.reason)
+    _move(state, event, record, error=event.reason)
 
 
 def shutdown_timed_out(state: ClusterState, event: e.VmShutdownTimedOut, record: Record) -> None:
-    """The guest is forced off, or left running, as the request said."""
-    fact(state, event, record, forced=event.action is ShutdownTimeoutAction.FORCE)
+    """The guest is forced off."""
+    fact(state, event, record, forced=True)
 
 
 def concerned_epoch(vm: Vm, event_type: str) -> int:
@@ -167,6 +167,10 @@ def concerned_epoch(vm: Vm, event_type: str) -> int:
     if vm.state is VmState.RESTARTING and event_type != e.VmStarted.TYPE:
         return vm.epoch - 1
     return vm.epoch
+
+
+def _with(vm: Vm, record: Record) -> tuple[int, ...]:
+    return (*vm.endings_us, record.time_us)[-KEPT_ENDINGS:]
 
 
 def _end(state: ClusterState, event: e.VmStopped | e.VmCrashed, record: Record, **changes: Any) -> None:
@@ -181,12 +185,13 @@ def _move(state: ClusterState, event: Any, record: Record, **changes: Any) -> No
     vm = state.vms.get(event.vm)
     if vm is None:
         return
-    leave = getattr(event, "action", None) is ShutdownTimeoutAction.LEAVE
-    target = next_state(vm.state, event.TYPE, leave_running=leave)
-    forcing = event.TYPE == e.VmShutdownTimedOut.TYPE and vm.state is VmState.RESTARTING
-    if target is vm.state and not forcing:
+    target = next_state(vm.state, event.TYPE)
+    if target is None:
         return
-    state.put_vm(replace(vm, state=target, changed_us=record.time_us, position=record.position, **changes))
+    changes["state"] = target
+    if target is not VmState.FAILED:
+        changes["error"] = ""
+    state.put_vm(replace(vm, changed_us=record.time_us, position=record.position, **changes))
 
 
 def _change(state: ClusterState, vm_id: str, record: Record, **changes: Any) -> None:

@@ -46,6 +46,7 @@ EVOLVE: dict[type[Event], Evolve] = {
     vm.VmCrashed: evolve_vm.crashed,
     vm.VmFailed: evolve_vm.failed,
     vm.VmShutdownTimedOut: evolve_vm.shutdown_timed_out,
+    vm.VmShutdownAbandoned: evolve_vm.fact,
     vm.VmWasReset: evolve_vm.fact,
 }
 

@@ -7,6 +7,7 @@ so only the objects that were touched since the last reading are hashed again.
 from __future__ import annotations
 
 import hashlib
+from itertools import islice
 
 import msgspec
 
@@ -22,6 +23,9 @@ PROJECTION_VERSION = 1
 RECENT_COMMANDS = 10_000
 """How many command ids are remembered for idempotency: at 50 commands/s more than three minutes of retries, at a
 human pace weeks. Older ones are found in the history index."""
+
+RECENT_SLACK = 2_500
+"""How many more may gather before the oldest go, all at once: a dict that loses its first key at each step is slow."""
 
 _HASH_MODULUS = 1 << 128
 
@@ -53,14 +57,14 @@ class Vm(msgspec.Struct, frozen=True, kw_only=True):
     shutdown_timeout_s: int = 0
     shutdown_action: ShutdownTimeoutAction = ShutdownTimeoutAction.FORCE
     forced: bool = False
-    """The present restart's shutdown timed out; the old run is to be forced off."""
+    """The present request's shutdown timed out; the run is to be forced off."""
     reset_mark: str = ""
     cause: str = ""
     """Id of the record with the latest request; the facts that answer it name it as their cause."""
     error: str = ""
     """Why it failed, while it is failed."""
-    crashes_us: tuple[int, ...] = ()
-    """When it crashed lately, for the restart policy."""
+    endings_us: tuple[int, ...] = ()
+    """When it ended lately against its policy: the budget of starts that nobody asked for."""
     defined_us: int = 0
     changed_us: int = 0
     """When its state last changed."""
@@ -115,6 +119,12 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 NO_LOAD = Load()
 
 
+def held_mib(vm: Vm) -> int:
+    """The memory that an active VM takes of its node; a restart keeps room for the run to come as well."""
+    running_mib = (vm.running_spec or vm.spec).memory_mib
+    return max(running_mib, vm.spec.memory_mib) if vm.state is VmState.RESTARTING else running_mib
+
+
 class ClusterState:
     """The fold of the log up to `head`. Only `pvc.projections.fold` changes it."""
 
@@ -139,7 +149,7 @@ class ClusterState:
         self.vms: dict[str, Vm] = {}
         self.tokens: dict[str, Token] = {}
         self.recent: dict[str, tuple[int, str]] = {}
-        """Command id -> (position of its record, command name), oldest first, at most RECENT_COMMANDS."""
+        """Command id -> (position of its record, command name), oldest first: RECENT_COMMANDS, or some more."""
         # Derived, never stored: indexes that keep every look-up O(1).
         self.vm_names: dict[str, str] = {}
         self.loads: dict[str, Load] = {}
@@ -204,8 +214,8 @@ class ClusterState:
     def remember_command(self, command_id: str, name: str) -> None:
         """Note that a command was committed at the current head."""
         self.recent[command_id] = (self.head.position, name)
-        if len(self.recent) > RECENT_COMMANDS:
-            del self.recent[next(iter(self.recent))]
+        if len(self.recent) > RECENT_COMMANDS + RECENT_SLACK:
+            self.recent = dict(islice(self.recent.items(), RECENT_SLACK, None))
 
     def load_of(self, node: str) -> Load:
         """What the VMs of a node take."""
@@ -270,17 +280,27 @@ def snapshot(state: ClusterState) -> bytes:
     )
 
 
+class _SnapshotVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """The one field that can be read of a snapshot of any version."""
+
+    projection_version: int
+
+
 class StaleSnapshot(PvcError):
-    """The snapshot was made by another version of the fold; replay instead."""
+    """The snapshot is damaged, or was made by another version of the fold; replay instead."""
 
     default_code = "snapshot.stale"
 
 
 def restore(data: bytes) -> ClusterState:
     """The state that `snapshot` stored. Raises StaleSnapshot when another version of the fold made it."""
-    stored = msgspec.msgpack.decode(data, type=Snapshot)
-    if stored.projection_version != PROJECTION_VERSION:
-        raise StaleSnapshot(f"the snapshot is of fold version {stored.projection_version}, not {PROJECTION_VERSION}")
+    try:
+        version = msgspec.msgpack.decode(data, type=_SnapshotVersion).projection_version
+        if version != PROJECTION_VERSION:
+            raise StaleSnapshot(f"the snapshot is of fold version {version}, not {PROJECTION_VERSION}")
+        stored = msgspec.msgpack.decode(data, type=Snapshot)
+    except msgspec.MsgspecError as error:
+        raise StaleSnapshot(f"the snapshot cannot be read: {error}") from error
     state = ClusterState()
     state.head = stored.head
     if stored.cluster is not None:
@@ -305,8 +325,7 @@ def _share(vm: Vm | None) -> tuple[str, Load] | None:
         return None
     if vm.state not in ACTIVE:
         return vm.node, Load(vms=1)
-    spec = vm.running_spec or vm.spec
-    return vm.node, Load(memory_mib=spec.memory_mib, vcpus=spec.vcpus, running=1, vms=1)
+    return vm.node, Load(memory_mib=held_mib(vm), vcpus=(vm.running_spec or vm.spec).vcpus, running=1, vms=1)
 
 
 def _add(load: Load, share: Load, sign: int) -> Load:

@@ -54,12 +54,19 @@ TOLD: dict[type[Event], Tell] = {
     }.get(e.how, "stopped"),
     vm.VmCrashed: lambda e: f"the VM {e.words}",
     vm.VmFailed: lambda e: f"given up: {e.reason}",
-    vm.VmShutdownTimedOut: lambda e: f"the guest did not power off in time: {e.action}",
+    vm.VmShutdownTimedOut: lambda e: "the guest did not power off in time, so it is forced off",
+    vm.VmShutdownAbandoned: lambda e: "the guest did not power off in time, and is left running",
     vm.VmWasReset: lambda e: "reset",
 }
 
 FAILURES: frozenset[str] = frozenset(
-    {cluster.CommandRejected.TYPE, vm.VmStartFailed.TYPE, vm.VmCrashed.TYPE, vm.VmFailed.TYPE}
+    {
+        cluster.CommandRejected.TYPE,
+        vm.VmStartFailed.TYPE,
+        vm.VmCrashed.TYPE,
+        vm.VmFailed.TYPE,
+        vm.VmShutdownAbandoned.TYPE,
+    }
 )
 """Event types that tell of something that went wrong."""
 

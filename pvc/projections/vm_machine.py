@@ -33,9 +33,11 @@ class VmState(StrEnum):
 S = VmState
 
 TRANSITIONS: dict[tuple[VmState, str], VmState] = {
-    # At rest: not running, nothing to do.
+    # At rest: not running, nothing to do. A policy that gives up on a VM that is off shows that.
     (S.STOPPED, e.VmStartRequested.TYPE): S.STARTING,
     (S.STOPPED, e.VmDisabled.TYPE): S.DISABLED,
+    (S.STOPPED, e.VmFailed.TYPE): S.FAILED,
+    (S.FAILED, e.VmFailed.TYPE): S.FAILED,
     (S.FAILED, e.VmStartRequested.TYPE): S.STARTING,
     (S.FAILED, e.VmDisabled.TYPE): S.DISABLED,
     (S.DISABLED, e.VmEnabled.TYPE): S.STOPPED,
@@ -55,10 +57,11 @@ TRANSITIONS: dict[tuple[VmState, str], VmState] = {
     (S.SHUTTING_DOWN, e.VmCrashed.TYPE): S.STOPPED,
     (S.SHUTTING_DOWN, e.VmStopRequested.TYPE): S.STOPPING,
     (S.SHUTTING_DOWN, e.VmShutdownTimedOut.TYPE): S.STOPPING,
-    # (with the action `leave` the guest goes on instead: see `next_state`)
+    (S.SHUTTING_DOWN, e.VmShutdownAbandoned.TYPE): S.RUNNING,
     (S.STOPPING, e.VmStopped.TYPE): S.STOPPED,
     (S.STOPPING, e.VmCrashed.TYPE): S.STOPPED,
-    # Down and up again: the end of the old run makes it a plain start.
+    # Down and up again: the end of the old run, which a time-out forces, makes it a plain start.
+    (S.RESTARTING, e.VmShutdownTimedOut.TYPE): S.RESTARTING,
     (S.RESTARTING, e.VmStopped.TYPE): S.STARTING,
     (S.RESTARTING, e.VmCrashed.TYPE): S.STARTING,
     (S.RESTARTING, e.VmStopRequested.TYPE): S.STOPPING,
@@ -69,31 +72,13 @@ TRANSITIONS: dict[tuple[VmState, str], VmState] = {
     (S.RESETTING, e.VmCrashed.TYPE): S.FAILED,
 }
 
-LEFT_RUNNING: dict[tuple[VmState, str], VmState] = {
-    (S.SHUTTING_DOWN, e.VmShutdownTimedOut.TYPE): S.RUNNING,
-}
-"""Where a shutdown's time-out leads when its action is `leave`."""
-
 AT_REST = frozenset({S.STOPPED, S.FAILED, S.DISABLED})
 """States in which no domain of the VM runs, or may run."""
 
 ACTIVE = frozenset(set(VmState) - AT_REST)
 """States in which the VM occupies memory and vCPUs of its node."""
 
-EPOCH_FACTS = frozenset(
-    {
-        e.VmStarted.TYPE,
-        e.VmStartFailed.TYPE,
-        e.VmStopped.TYPE,
-        e.VmCrashed.TYPE,
-        e.VmShutdownTimedOut.TYPE,
-        e.VmWasReset.TYPE,
-    }
-)
-"""Facts about one run of the VM; about an older run than the present one they change nothing."""
 
-
-def next_state(state: VmState, event_type: str, *, leave_running: bool = False) -> VmState:
-    """The state after an event; unchanged where the table has no such pair."""
-    table = LEFT_RUNNING if leave_running else TRANSITIONS
-    return table.get((state, event_type), state)
+def next_state(state: VmState, event_type: str) -> VmState | None:
+    """The state after an event; None where the table has no such pair, and the event so changes nothing."""
+    return TRANSITIONS.get((state, event_type))

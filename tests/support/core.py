@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from pvc.commands.base import Context, Decision
+from pvc.commands.base import Context, Decide, Decision
 from pvc.commands.facts import (
     REPORTS,
     Ending,
@@ -141,7 +141,7 @@ def example_of(name: str) -> Mapping[str, Any]:
     return BY_NAME[name].example
 
 
-def name_and_decide(given: Any) -> tuple[str, Any]:
+def name_and_decide(given: Any) -> tuple[str, Decide]:
     """The name and the decide function of a command or a report."""
     if type(given) in REPORTS:
         return REPORTS[type(given)]
@@ -156,7 +156,7 @@ def run_that_ends(vm: Vm) -> int:
 
 def timed_out(vm: Vm) -> ReportShutdownTimedOut:
     """The report that the time of the present request is over."""
-    return ReportShutdownTimedOut(vm=vm.id, node=vm.node, epoch=run_that_ends(vm))
+    return ReportShutdownTimedOut(vm=vm.id, node=vm.node, epoch=run_that_ends(vm), request=vm.cause)
 
 
 def node_ready(node: str = "hv1", **changes: Any) -> ReportNodeReady:
