@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from tests.bench import append, define, follow, group, history, replay
+from tests.bench import append, define, effect, follow, group, history, listing, process, replay
 from tests.bench.measure import Bench, Row
 from tests.bench.table import markdown, text
 from tests.integration.zookeeper_server import JARS, ZookeeperServer
@@ -34,6 +34,9 @@ BENCHES: dict[str, tuple[Measure, str]] = {
     "replay": (replay.measure, "verify + decode + fold, against decode + fold, and against `eventsourcing`"),
     "define": (define.measure, "define a VM at 0, 1,000 and 10,000 VMs"),
     "follow": (follow.measure, "event appended until folded in another process, against raw watch + get"),
+    "listing": (listing.measure, "list 1,000 and 10,000 VMs through the API, against 100"),
+    "process": (process.measure, "`pvc vm list` as a process, against `import click`"),
+    "effect": (effect.measure, "command until effect through the daemon, simulated hypervisor"),
     "history": (history.measure, "newest 50 records of one VM in a long history, against a short one"),
 }
 NEED_ZOOKEEPER = {"append", "group", "follow"}

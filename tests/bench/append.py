@@ -20,6 +20,8 @@ from tests.bench.records import Chain, a_cluster, daily_life
 VMS = 100
 HEAD_BYTES = bytes(130)
 """As long as the head that our log writes beside each record."""
+SERVER_WARM_UP = 2_400
+"""Appends until the server's Java is compiled; before that its speed doubles within seconds."""
 READ_ONLY = [ACL(Permissions.READ, Id("world", "anyone"))]
 
 
@@ -37,7 +39,7 @@ async def _zookeeper(bench: Bench) -> Row:
     client.start(timeout=10)
     try:
         sides = _ours(log, count), _raw_multi(client, count)
-        ours, raw = await take_turns(bench.rounds, *sides)
+        ours, raw = await take_turns(bench.rounds, *sides, warm_up=SERVER_WARM_UP // (2 * count))
     finally:
         client.stop()
         client.close()

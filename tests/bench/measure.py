@@ -81,10 +81,11 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
         return 3 if self.quick else 7
 
 
-async def take_turns(rounds: int, *sides: Side) -> list[list[float]]:
-    """The figures of each side, one a round, after a round of each that does not count."""
-    for side in sides:
-        await side()
+async def take_turns(rounds: int, *sides: Side, warm_up: int = 1) -> list[list[float]]:
+    """The figures of each side, one a round, after `warm_up` rounds of each that do not count."""
+    for _ in range(warm_up):
+        for side in sides:
+            await side()
     figures: list[list[float]] = [[] for _ in sides]
     order = list(range(len(sides)))
     for _ in range(rounds):

@@ -13,6 +13,8 @@ from pvc.events.registry import Event, encode_event
 from pvc.events.types import ShutdownTimeoutAction
 
 NODE = "hv1"
+FOREIGN = "made for a measurement"
+"""The hypervisor that the node had when its log was made, until a real daemon announces another."""
 ADMIN = Actor(principal="admin", method="token", address="192.0.2.10", source="cli/0.1.0")
 FACT = Actor(principal=f"node/{NODE}", method="node")
 _START_US = 1_780_000_000_000_000
@@ -58,7 +60,7 @@ def a_cluster(chain: Chain, vms: int) -> Iterator[Entry]:
     """A cluster of one node is made and gets so many VMs, all at rest."""
     yield chain.add("cluster.init", cluster.ClusterInitialised(cluster=str(uuid.UUID(int=1)), name="bench"))
     ready = node.NodeReady(
-        node=NODE, memory_mib=1_048_576, vcpus=256, accelerator="simulated", hypervisor="simulated", version="0.1.0"
+        node=NODE, memory_mib=1_048_576, vcpus=256, accelerator="tcg", hypervisor=FOREIGN, version="0.1.0"
     )
     yield chain.add("node.report_ready", node.NodeJoined(node=NODE), ready, actor=FACT)
     for number in range(vms):
