@@ -42,7 +42,7 @@ run() {
     trap take_down EXIT
     trap 'exit 130' INT TERM
     start_cluster
-    if [[ $hypervisor == libvirt ]]; then tell_story; else tell_simulated_story; fi
+    tell_story
     printf '\n%sFrom nothing to here: %s s.%s\n' "$BOLD" "$(seconds_since "$began")" "$PLAIN"
     if [[ $keep == yes ]]; then
         trap - EXIT
@@ -91,7 +91,8 @@ start_cluster() {
     write_config "$uri"
     step "Starting the node daemon" start_daemon || die "the daemon does not start"
     # The environment of a person who sits at this node.
-    export PVC_SOCKET=$dir/pvc.sock
+    export PVC_SOCKET=$dir/pvc.sock PVC_CONFIG_DIR=$dir
+    unset PVC_URL PVC_CONNECTION PVC_TOKEN
 }
 
 # Old package lists name kernels the mirror no longer has: fetch new ones, once.
@@ -149,34 +150,21 @@ start_daemon() {
 }
 
 tell_story() {
-    begin_cluster
-    tell "A VM with 128 MiB, one processor, and the tiny guest on it:"
-    show pvc vm define web01 --memory 128 --vcpus 1 --kernel "$GUEST/vmlinuz" --initrd "$GUEST/initrd.img"
+    local boot=() guest="the simulated guest"
+    if [[ $hypervisor == libvirt ]]; then
+        boot=(--kernel "$GUEST/vmlinuz" --initrd "$GUEST/initrd.img") guest="the tiny guest"
+    fi
+    tell "A new cluster; its first admin token is shown once."
+    show pvc cluster init demo
+    show pvc node list
+    tell "A VM with 128 MiB, one processor, and $guest on it:"
+    show pvc vm define web01 --memory 128 --vcpus 1 "${boot[@]}"
     show pvc vm start web01 --wait
     wait_for_heartbeat
     tell "What the guest itself says on its serial console:"
     show pvc vm log web01 --lines 3
     show pvc vm tag add web01 demo
     tell "An orderly shutdown: the guest gets an ACPI signal and powers itself off."
-    end_story
-}
-
-# The same without a guest that could speak.
-tell_simulated_story() {
-    begin_cluster
-    show pvc vm define web01 --memory 128 --vcpus 1
-    show pvc vm start web01 --wait
-    show pvc vm tag add web01 demo
-    end_story
-}
-
-begin_cluster() {
-    tell "A new cluster; its first admin token is shown once."
-    show pvc cluster init demo
-    show pvc node list
-}
-
-end_story() {
     show pvc vm shutdown web01 --wait
     show pvc vm start web01 --wait
     tell "And the hard way, as if pulling the plug:"
