@@ -7,15 +7,41 @@ from typing import Any
 import msgspec
 
 from pvc.commands.registry import COMMANDS
+from pvc.events.registry import EVENTS, Event, version_of
+from pvc.gateway.app import all_endpoints
 from pvc.gateway.cards import command_card
+from pvc.gateway.openapi import json_schema, openapi_document
+from pvc.schemas.api_page import api_page
+from pvc.schemas.cli_page import cli_page
+from pvc.schemas.states_page import states_page
 
 GENERATED_FOLDERS = ("schemas", "docs/reference")
 """Folders in which every file is generated, so that one of a removed command does not stay behind."""
 
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
 
 def generated_files() -> dict[str, str]:
     """Path from the top of the repository -> the text it must have."""
-    return {"pvc/client/commands.json": _json([command_card(spec) for spec in COMMANDS])}
+    files = {
+        "pvc/client/commands.json": _json([command_card(spec) for spec in COMMANDS]),
+        "schemas/openapi.json": _json(openapi_document(all_endpoints())),
+        "docs/reference/api.md": api_page(all_endpoints()),
+        "docs/reference/commands.md": cli_page(),
+        "docs/vm-states.md": states_page(),
+    }
+    for spec in COMMANDS:
+        schema = json_schema(spec.struct, hidden=spec.internal)
+        files[f"schemas/commands/{spec.name}.json"] = _json({"$schema": _DIALECT, "title": spec.name, **schema})
+    for event in EVENTS:
+        files[f"schemas/events/{event.TYPE}.json"] = _json(event_schema(event))
+    return files
+
+
+def event_schema(event: type[Event]) -> dict[str, Any]:
+    """The JSON Schema of an event's data, with its type and version."""
+    about = {"$schema": _DIALECT, "title": event.TYPE, "x-version": version_of(event)}
+    return {**about, **json_schema(event)}
 
 
 def _json(value: Any) -> str:
