@@ -114,12 +114,13 @@ class LibvirtHypervisor:
                     # libvirt renames nothing by defining it anew.
                     domain.undefineFlags(_UNDEFINE)
             try:
-                defined = connection.defineXMLFlags(xml(name), libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+                # Not validated against the schema: the parser's own errors name what is wrong, the schema's do not.
+                defined = connection.defineXML(xml(name))
             except libvirt.libvirtError as error:
                 if not _name_is_taken(connection, name, vm):
                     raise error
                 # By a domain that is not PVC's, or by a VM that is still running under its old name.
-                defined = connection.defineXMLFlags(xml(f"{name}-{vm[:8]}"), libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+                defined = connection.defineXML(xml(f"{name}-{vm[:8]}"))
             defined.setAutostart(0)
 
         await self._link.call(define, "define", f"VM {name}")

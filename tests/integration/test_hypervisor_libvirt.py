@@ -69,6 +69,11 @@ class LibvirtMachine:
     async def libvirtd(self, what: str) -> None:
         await asyncio.to_thread(getattr(self.host, what))
 
+    def create_paused(self, vm: str) -> None:
+        """What a start has done when its daemon is killed after the first step."""
+        self._console_dir.mkdir(exist_ok=True)
+        self._raw(lambda connection: connection.lookupByUUIDString(vm).createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED))
+
     def define_foreign(self, name: str, vm: str) -> None:
         self._raw(lambda connection: connection.defineXML(FOREIGN.format(name=name, uuid=vm)).create())
 
@@ -207,8 +212,7 @@ async def test_what_a_guest_does_while_libvirtd_is_away_is_known_when_it_is_back
 
 async def test_a_start_that_was_cut_off_counts_as_never_ran_and_can_go_on(machine: LibvirtMachine) -> None:
     vm = await define(machine, "half")
-    start_paused = libvirt.VIR_DOMAIN_START_PAUSED
-    machine._raw(lambda connection: connection.lookupByUUIDString(vm).createWithFlags(start_paused))
+    machine.create_paused(vm)
     await machine.reopen()
     assert await state_of(machine, vm) == (DomainState.OFF, OffReason.NEVER_RAN)
     await machine.hypervisor.start(vm)
@@ -219,8 +223,7 @@ async def test_a_start_that_was_cut_off_counts_as_never_ran_and_can_go_on(machin
 @pytest.mark.parametrize("wish", ["forget", "destroy", "define"])
 async def test_a_start_that_was_cut_off_leaves_no_qemu_behind(machine: LibvirtMachine, wish: str) -> None:
     vm = await define(machine, "half")
-    start_paused = libvirt.VIR_DOMAIN_START_PAUSED
-    machine._raw(lambda connection: connection.lookupByUUIDString(vm).createWithFlags(start_paused))
+    machine.create_paused(vm)
     match wish:
         case "forget":
             await machine.hypervisor.forget(vm)
@@ -290,10 +293,10 @@ async def test_what_is_missing_on_the_node_is_named(machine: LibvirtMachine, spe
 @pytest.mark.parametrize(
     ("xml", "word"),
     [
-        ("<domain type='kvm'><os><type machine='no-such-board'>hvm</type></os></domain>", "no-such-board"),
-        ("<domain type='kvm'><os><type>hvm</type></os><devices><disk/></devices></domain>", "disk"),
+        ("<domain type='kvm'><os><type>no-such-type</type></os></domain>", "no-such-type"),
+        ("<domain type='kvm'><os><type>hvm</type></os><devices><disk type='x'/></devices></domain>", "'x'"),
     ],
-    ids=["machine", "disk"],
+    ids=["type", "disk"],
 )
 async def test_a_definition_that_libvirt_refuses_leaves_nothing(machine: LibvirtMachine, xml: str, word: str) -> None:
     vm = new_id()
@@ -361,9 +364,9 @@ async def test_a_flood_of_output_waits_for_a_slow_reader(machine: LibvirtMachine
     vm = await running(machine, "flood")
     console = await machine.hypervisor.open_console(vm)
     await wait_for_text(console, b"flood heartbeat")
-    await console.write(b"quiet\nseq 1 60000; echo end-of-flood\n")
+    await console.write(b"quiet\nseq 1 60000; echo end-of''-flood\n")
     await asyncio.sleep(3)
-    seen = await wait_for_text(console, b"end-of-flood\r\n")
+    seen = await wait_for_text(console, b"end-of-flood")
     assert b"\r\n60000\r\n" in seen
 
 
