@@ -22,6 +22,7 @@ class DomainState(StrEnum):
 
     RUNNING = "running"
     PAUSED = "paused"
+    """Somebody, or a full disk beneath it, stopped the guest for the time being."""
     OFF = "off"
 
 
@@ -37,7 +38,7 @@ class OffReason(StrEnum):
     NEVER_RAN = "never_ran"
     """It was defined but not started (the daemon died between the two steps)."""
     UNKNOWN = "unknown"
-    """The hypervisor cannot tell (its daemon was restarted meanwhile)."""
+    """The hypervisor cannot tell (the machine itself went down meanwhile, or nothing kept the reason)."""
 
 
 class Domain(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,11 +99,13 @@ class Hypervisor(Protocol):
         ...
 
     async def define(self, vm: str, name: str, spec: VmSpec, *, epoch: int) -> None:
-        """Make the domain known, off. Replaces an off domain of the same VM; leaves a running one alone."""
+        """Make the domain known, off, never ran. Replaces an off domain of the same VM and its past; leaves a running
+        one alone. Raises DriverError when the hypervisor refuses the definition."""
         ...
 
     async def start(self, vm: str) -> None:
-        """Start a defined domain. Raises DriverError with the hypervisor's reason when it cannot."""
+        """Start a defined domain; let a paused one run on. Raises DriverError with the hypervisor's reason when it
+        cannot (the domain then still counts as one that never ran), and `hypervisor.no_domain` when there is none."""
         ...
 
     async def shutdown(self, vm: str) -> None:
@@ -126,7 +129,7 @@ class Hypervisor(Protocol):
         ...
 
     async def open_console(self, vm: str) -> Console:
-        """Attach to the serial console. Raises NotFound when the domain is not running."""
+        """Attach to the serial console; who attached before may lose it. Raises NotFound when the domain is off."""
         ...
 
     def console_log(self, vm: str) -> Path:
