@@ -14,7 +14,7 @@ fi
 step() {
     local label=$1 log began=$EPOCHREALTIME status=0
     shift
-    log=$(log_of "$label")
+    log=$(new_log_of "$label")
     printf '%s ... ' "$label"
     "$@" >"$log" 2>&1 </dev/null || status=$?
     outcome "$status" "$(seconds_since "$began")"
@@ -35,10 +35,14 @@ show_log() {
     if [[ $(wc -l <"$1") -gt $LOG_TAIL ]]; then printf '    (the whole of it: %s)\n' "$1"; fi
 }
 
-log_of() {
+# The place of a new log; an old one may be root's, from a run with sudo, and is in the way.
+new_log_of() {
     mkdir -p "$LOGS"
-    printf '%s/%s.log\n' "$LOGS" "${1//[^A-Za-z0-9]/-}"
+    rm -f "$(log_of "$1")"
+    log_of "$1"
 }
+
+log_of() { printf '%s/%s.log\n' "$LOGS" "${1//[^A-Za-z0-9]/-}"; }
 
 seconds_since() {
     local microseconds=$((${EPOCHREALTIME/./} - ${1/./}))
@@ -67,4 +71,12 @@ can_be_root() {
 
 as_root() {
     if is_root; then "$@"; else sudo -- "$@"; fi
+}
+
+# give_back PATH...: what root made in a person's clone becomes theirs, so that they can remove it.
+give_back() {
+    local owner=${SUDO_UID:-$UID} path
+    for path in "$@"; do
+        if [[ -e $path && $owner -ne 0 ]]; then as_root chown -R "$owner" "$path"; fi
+    done
 }

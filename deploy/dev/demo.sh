@@ -221,6 +221,7 @@ take_down() {
         rm -rf "$old"
     fi
     rm -f "$LINK"
+    give_back .cache
 }
 
 end_daemon() {

@@ -28,7 +28,7 @@ lint() {
     done
     for label in "${checks[@]}"; do
         wait "${pid[$label]}" || failed+=("$label")
-        printf 'lint: %-9s %s\n' "$label" "$(cat "$(log_of "lint-$label").outcome")"
+        printf 'lint: %-9s %s\n' "$label" "$(<"$LOGS/lint-$label.outcome")"
     done
     for label in "${failed[@]}"; do
         printf '\n%s%s%s\n' "$BOLD" "$label" "$PLAIN"
@@ -39,9 +39,9 @@ lint() {
 
 timed() {
     local log began=$EPOCHREALTIME status=0
-    log=$(log_of "lint-$1")
+    log=$(new_log_of "lint-$1")
     "$2" >"$log" 2>&1 </dev/null || status=$?
-    outcome "$status" "$(seconds_since "$began")" >"$log.outcome"
+    outcome "$status" "$(seconds_since "$began")" >"${log%.log}.outcome"
     return "$status"
 }
 

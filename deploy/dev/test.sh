@@ -42,12 +42,19 @@ run() {
 
 # Real components are required, not skipped, wherever we may start them. Their tests need root for the namespaces.
 run_pytest() {
-    local fast=$1 command
+    local fast=$1 status=0 command
     shift
     command=(python -m pytest --cov --cov-report= -p tests.coverage_summary "$@")
     if [[ $fast == yes ]] || ! can_be_root; then
         "${command[@]}"
-    else
-        as_root env "PATH=$PATH" PYTHONNOUSERSITE=1 "PVC_TEST_REQUIRE=${PVC_TEST_REQUIRE-zookeeper,libvirt}" "${command[@]}"
+        return
     fi
+    command=(env "PVC_TEST_REQUIRE=${PVC_TEST_REQUIRE-zookeeper,libvirt}" "${command[@]}")
+    if is_root; then
+        "${command[@]}"
+        return
+    fi
+    as_root env "PATH=$PATH" PYTHONNOUSERSITE=1 PYTHONDONTWRITEBYTECODE=1 "${command[@]}" || status=$?
+    give_back .cache .coverage .hypothesis .pytest_cache
+    return "$status"
 }
