@@ -15,7 +15,6 @@ from pvc.events.registry import Event
 from pvc.events.types import Role
 from pvc.projections.state import Cluster, ClusterState, Node, Vm
 
-
 MAX_COMPARED = 500
 """Names that a mistyped one is compared with letter by letter: a typo must not hold up a node with 10,000 VMs."""
 

@@ -18,8 +18,8 @@ from pvc.clock import Clock, Rng, new_ulid
 from pvc.commands.base import Context, Decide, Decision
 from pvc.errors import Conflict, OutcomeUnknown, PvcError, Rejected, Unavailable
 from pvc.events.cluster import CommandRejected
-from pvc.events.record import MAX_RECORD_BYTES, Actor, CommandRef, Entry, Head, Record, seal, unseal
-from pvc.events.registry import encode_event
+from pvc.events.record import MAX_RECORD_BYTES, Actor, CommandRef, Entry, Head, RawEvent, Record, seal, unseal
+from pvc.events.registry import Event, UnknownEvent, decode_event, encode_event
 from pvc.log.base import MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, Log
 from pvc.projections.fold import fold_trusted
 from pvc.projections.state import ClusterState
@@ -107,9 +107,12 @@ class Appender:
         self._after_append = after_append
         self._queue: list[_Waiting] = []
         self._wake = asyncio.Event()
+        self._stopped = False
 
     async def submit(self, request: Request) -> Outcome:
         """Decide and commit. Raises Rejected (nothing changed), Unavailable (nothing changed), OutcomeUnknown."""
+        if self._stopped:
+            raise _stopping()
         if len(self._queue) >= MAX_QUEUE:
             raise Unavailable("too many commands are waiting", code="log.queue_full", hint="try again in a moment")
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -123,7 +126,8 @@ class Appender:
         return request.decide(self._world.state, request.command, context)
 
     async def run(self) -> None:
-        """Serve the queue until cancelled; what is queued then fails as unavailable."""
+        """Serve the queue until cancelled; what is queued then, and what comes later, fails as unavailable."""
+        self._stopped = False
         try:
             while True:
                 await self._wake.wait()
@@ -132,8 +136,9 @@ class Appender:
                     taken, self._queue = self._queue, []
                     await self._serve(taken)
         finally:
+            self._stopped = True
             for waiting in self._queue:
-                _fail(waiting, Unavailable("the node is stopping", code="node.stopping", hint="ask another node"))
+                _fail(waiting, _stopping())
             self._queue = []
 
     async def _serve(self, taken: list[_Waiting]) -> None:
@@ -150,12 +155,10 @@ class Appender:
                 _fail(waiting, stopping)
             raise
         except Exception as error:
-            # A defect in a decide or a backend must not end the appender for everybody else.
+            # A defect in a backend must not end the appender for everybody who comes later.
             logger.exception("appender: unexpected error")
             for waiting in taken:
-                _fail(
-                    waiting, PvcError(f"internal error: {type(error).__name__}", hint="the node's log has the details")
-                )
+                _fail(waiting, _defect(error))
 
     async def _commit_some(self, taken: list[_Waiting]) -> int:
         """Commit a first part of `taken` as one append; returns how many were answered."""
@@ -234,6 +237,10 @@ class Appender:
             if request.audit_refusal and isinstance(refusal, Rejected) and state.cluster is not None:
                 self._note_refusal(state, request, context, refusal, batch)
             return refusal
+        except Exception as error:
+            # A defect in one command's code must not harm the others of its batch.
+            logger.exception("appender: defect in a decision command=%s id=%s", request.name, request.command_id)
+            return _defect(error)
         self._add(state, entry, batch)
         return Outcome(entry=entry, decision=decision, position=entry.position)
 
@@ -262,7 +269,7 @@ class Appender:
                 command=CommandRef(id=request.command_id, name=request.name),
                 cause=request.cause,
                 level=FEATURE_LEVEL,
-                events=tuple(encode_event(event) for event in decision.events),
+                events=tuple(_readable(event) for event in decision.events),
             )
         )
 
@@ -284,6 +291,24 @@ class Appender:
         if request.command_id:
             return request
         return msgspec.structs.replace(request, command_id=new_ulid(self._clock, self._rng))
+
+
+def _readable(event: Event) -> RawEvent:
+    """The event encoded. One that no fold could read would stop every node for good, so it is never written."""
+    raw = encode_event(event)
+    try:
+        decode_event(raw)
+    except UnknownEvent as error:
+        raise ValueError(f"a command led to an event that cannot be read back: {error.message}") from error
+    return raw
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("the node is stopping", code="node.stopping", hint="ask another node")
+
+
+def _defect(error: Exception) -> PvcError:
+    return PvcError(f"internal error: {type(error).__name__}", hint="the node's log has the details")
 
 
 def _fail(waiting: _Waiting, error: PvcError) -> None:

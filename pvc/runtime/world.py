@@ -37,6 +37,7 @@ class World:
         self._listeners: list[Listener] = []
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._waiter_count = 0
+        self._gone = 0
 
     @property
     def position(self) -> int:
@@ -45,18 +46,20 @@ class World:
 
     def apply(self, entry: Entry, *, trusted: bool = False) -> None:
         """Fold one record, unless it is folded already. Raises LogDamaged or UnknownEvent, and then stays stopped."""
-        if entry.position <= self.state.position:
+        state = self.state
+        if entry.record.position <= state.head.position:
             return
         if self.fault is not None:
             raise self.fault
         try:
-            events = (fold_trusted if trusted else fold)(self.state, entry)
+            events = fold_trusted(state, entry) if trusted else fold(state, entry)
         except PvcError as fault:
             self.fault = fault
             raise
         for listener in self._listeners:
             listener(entry, events)
-        self._wake()
+        if self._waiters:
+            self._wake()
 
     @contextlib.contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
@@ -83,6 +86,17 @@ class World:
                 code="log.behind",
                 hint="try again in a moment, or ask another node",
             ) from None
+        finally:
+            if future.cancelled():
+                self._forget_gone()
+
+    def _forget_gone(self) -> None:
+        """Drop those who gave up once they are the larger part: a position that never comes must not keep them."""
+        self._gone += 1
+        if self._gone * 2 > len(self._waiters):
+            self._waiters = [waiter for waiter in self._waiters if not waiter[2].done()]
+            heapq.heapify(self._waiters)
+            self._gone = 0
 
     def _wake(self) -> None:
         while self._waiters and self._waiters[0][0] <= self.state.position:

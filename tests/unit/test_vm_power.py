@@ -47,7 +47,7 @@ NEEDS_RUNNING = {
     "restarting": "web01 is restarting",
     "resetting": "web01 is being reset",
 }
-REFUSALS |= {name: NEEDS_RUNNING for name in ("vm.shutdown", "vm.restart", "vm.reset")}
+REFUSALS |= dict.fromkeys(("vm.shutdown", "vm.restart", "vm.reset"), NEEDS_RUNNING)
 LEADS_TO = {
     "vm.start": "starting",
     "vm.shutdown": "shutting-down",
