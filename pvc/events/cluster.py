@@ -6,8 +6,6 @@ from typing import ClassVar
 
 from msgspec import Struct
 
-from pvc.events.types import ClusterName
-
 
 class ClusterInitialised(Struct, frozen=True, kw_only=True):
     """The cluster came into being; always the first record of its log."""
@@ -15,7 +13,7 @@ class ClusterInitialised(Struct, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "cluster.initialised"
     cluster: str
     """The cluster's id (a UUID)."""
-    name: ClusterName
+    name: str
 
 
 class CommandRejected(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -6,21 +6,19 @@ from typing import ClassVar
 
 from msgspec import Struct
 
-from pvc.events.types import NodeName
-
 
 class NodeJoined(Struct, frozen=True, kw_only=True):
     """A node became a member of the cluster."""
 
     TYPE: ClassVar[str] = "node.joined"
-    node: NodeName
+    node: str
 
 
 class NodeReady(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Fact: the node's daemon has started, caught up with the log, and takes VMs."""
 
     TYPE: ClassVar[str] = "node.ready"
-    node: NodeName
+    node: str
     memory_mib: int
     vcpus: int
     accelerator: str

@@ -87,7 +87,10 @@ def tag_removed(state: ClusterState, event: e.VmTagRemoved, record: Record) -> N
 
 def request(state: ClusterState, event: Any, record: Record, **changes: Any) -> None:
     """Any request: the state follows the table, and the facts that answer it will name this record."""
-    _move(state, event, record, cause=record.id, **changes)
+    vm = state.vms.get(event.vm)
+    if vm is not None:
+        changes["cause"] = record.id
+        _move(state, vm, event, record, changes)
 
 
 def start_requested(state: ClusterState, event: e.VmStartRequested, record: Record) -> None:
@@ -124,7 +127,7 @@ def fact(state: ClusterState, event: Any, record: Record, **changes: Any) -> Non
     """Any fact: the state follows the table, if the fact is about the present run."""
     vm = state.vms.get(event.vm)
     if vm is not None and event.epoch == concerned_epoch(vm, event.TYPE):
-        _move(state, event, record, **changes)
+        _move(state, vm, event, record, changes)
 
 
 def started(state: ClusterState, event: e.VmStarted, record: Record) -> None:
@@ -154,7 +157,9 @@ def crashed(state: ClusterState, event: e.VmCrashed, record: Record) -> None:
 
 def failed(state: ClusterState, event: e.VmFailed, record: Record) -> None:
     """The policy gave up; the reason is kept where the admin looks."""
-    _move(state, event, record, error=event.reason)
+    vm = state.vms.get(event.vm)
+    if vm is not None:
+        _move(state, vm, event, record, {"error": event.reason})
 
 
 def shutdown_timed_out(state: ClusterState, event: e.VmShutdownTimedOut, record: Record) -> None:
@@ -181,10 +186,7 @@ def _end(state: ClusterState, event: e.VmStopped | e.VmCrashed, record: Record, 
     fact(state, event, record, forced=False, running_spec=vm.spec if restarting else None, **changes)
 
 
-def _move(state: ClusterState, event: Any, record: Record, **changes: Any) -> None:
-    vm = state.vms.get(event.vm)
-    if vm is None:
-        return
+def _move(state: ClusterState, vm: Vm, event: Any, record: Record, changes: dict[str, Any]) -> None:
     target = next_state(vm.state, event.TYPE)
     if target is None:
         return

@@ -64,7 +64,7 @@ def fold(state: ClusterState, entry: Entry) -> tuple[Event, ...]:
 def fold_trusted(state: ClusterState, entry: Entry) -> tuple[Event, ...]:
     """`fold` without the check of the chain, for records that were just made or verified."""
     record = entry.record
-    events = tuple(decode_event(raw) for raw in record.events)
+    events = tuple([decode_event(raw) for raw in record.events])
     state.head = entry.head
     if record.command.id:
         state.remember_command(record.command.id, record.command.name)

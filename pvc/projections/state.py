@@ -117,6 +117,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NO_LOAD = Load()
+AT_REST_LOAD = Load(vms=1)
 
 
 def held_mib(vm: Vm) -> int:
@@ -242,15 +243,12 @@ class ClusterState:
         return self.nodes.get(name) if kind == "node" else self.tokens.get(name)
 
     def _shift_load(self, old: Vm | None, new: Vm | None) -> None:
-        before, after = _share(old), _share(new)
-        if before == after:
+        if old is not None and new is not None and _takes_the_same(old, new):
             return
         if old is not None:
-            assert before is not None
-            self.loads[old.node] = _add(self.loads[old.node], before[1], -1)
+            self.loads[old.node] = _add(self.loads[old.node], _share(old), -1)
         if new is not None:
-            assert after is not None
-            self.loads[new.node] = _add(self.load_of(new.node), after[1], 1)
+            self.loads[new.node] = _add(self.load_of(new.node), _share(new), 1)
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -320,12 +318,21 @@ def _hash_object(key: tuple[str, str], value: msgspec.Struct) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=16).digest(), "big")
 
 
-def _share(vm: Vm | None) -> tuple[str, Load] | None:
-    if vm is None:
-        return None
+def _takes_the_same(old: Vm, new: Vm) -> bool:
+    """Whether the change is none to the node's load, which it is for most."""
+    if old.node != new.node:
+        return False
+    if old.state not in ACTIVE:
+        return new.state not in ACTIVE
+    if old.state is VmState.RESTARTING or new.state is VmState.RESTARTING:
+        return False
+    return new.state in ACTIVE and (old.running_spec or old.spec) is (new.running_spec or new.spec)
+
+
+def _share(vm: Vm) -> Load:
     if vm.state not in ACTIVE:
-        return vm.node, Load(vms=1)
-    return vm.node, Load(memory_mib=held_mib(vm), vcpus=(vm.running_spec or vm.spec).vcpus, running=1, vms=1)
+        return AT_REST_LOAD
+    return Load(memory_mib=held_mib(vm), vcpus=(vm.running_spec or vm.spec).vcpus, running=1, vms=1)
 
 
 def _add(load: Load, share: Load, sign: int) -> Load:
