@@ -1,0 +1,125 @@
+"""Samples of every event type: with the fewest and with the most fields, and each word it can say."""
+
+from __future__ import annotations
+
+from pvc.events import access, cluster, node, vm
+from pvc.events.registry import Event
+from pvc.events.types import (
+    DiskBus,
+    DiskFormat,
+    EndPolicy,
+    MigrationMethod,
+    NicModel,
+    Role,
+    Selector,
+    ShutdownTimeoutAction,
+)
+
+VM = "0b9f6d1e-8f0a-5b5e-9c55-0d7e9b1c2a3f"
+OTHER = "7c1de2a4-5d0b-5f3a-8b21-6e2f4c9d8b10"
+RUN = {"vm": VM, "node": "hv1", "epoch": 1}
+
+SMALL = vm.VmSpec(memory_mib=16, vcpus=1)
+LARGE = vm.VmSpec(
+    memory_mib=4096,
+    vcpus=4,
+    disks=(
+        vm.Disk(path="/images/web01.raw"),
+        vm.Disk(path="/images/data.qcow2", format=DiskFormat.QCOW2, bus=DiskBus.SCSI),
+        vm.Disk(path="/images/cd.iso", bus=DiskBus.SATA, read_only=True),
+    ),
+    nics=(
+        vm.Nic(bridge="br0"),
+        vm.Nic(bridge="br1", mac="52:54:00:12:34:56", model=NicModel.E1000E),
+        vm.Nic(bridge="br1", model=NicModel.RTL8139),
+    ),
+    kernel="/boot/vmlinuz",
+    initrd="/boot/initrd.img",
+    cmdline="console=ttyS0 quiet",
+)
+FROM_XML = vm.VmSpec(memory_mib=512, vcpus=2, xml="<domain><memory unit='MiB'>512</memory><vcpu>2</vcpu></domain>")
+
+SAMPLES: dict[type[Event], tuple[Event, ...]] = {
+    cluster.ClusterInitialised: (cluster.ClusterInitialised(cluster=OTHER, name="main"),),
+    cluster.CommandRejected: (
+        cluster.CommandRejected(code="vm.not_found", message="there is no VM 'web09'"),
+        cluster.CommandRejected(code="vm.is_running", message="web01 is already running", vm=VM),
+    ),
+    access.TokenCreated: tuple(
+        access.TokenCreated(token="abcdefgh", principal="admin", role=role, secret_sha256="5f" * 32) for role in Role
+    ),
+    node.NodeJoined: (node.NodeJoined(node="hv1"),),
+    node.NodeReady: (
+        node.NodeReady(
+            node="hv1", memory_mib=8192, vcpus=8, accelerator="kvm", hypervisor="libvirt 9.0.0", version="0.1.0"
+        ),
+        node.NodeReady(
+            node="hv1",
+            memory_mib=8192,
+            vcpus=8,
+            accelerator="tcg",
+            hypervisor="libvirt 9.0.0",
+            version="0.1.0",
+            boot="4f0c3a52-0000-4000-8000-0123456789ab",
+        ),
+    ),
+    vm.VmDefined: (
+        vm.VmDefined(vm=VM, name="web01", spec=SMALL, node="hv1"),
+        vm.VmDefined(
+            vm=OTHER,
+            name="db01",
+            spec=LARGE,
+            node="hv1",
+            description="the shop's\nmemory – größer",
+            selector=Selector.MEMPROV,
+            node_limits=("hv1", "hv2"),
+            migration_method=MigrationMethod.SHUTDOWN,
+            autostart=True,
+            on_poweroff=EndPolicy.RESTART,
+            on_crash=EndPolicy.STOP,
+            tags=("production", "tier:1"),
+        ),
+    ),
+    vm.VmModified: (
+        vm.VmModified(vm=VM, spec=LARGE),
+        vm.VmModified(vm=VM, spec=FROM_XML, description=""),
+        vm.VmModified(vm=VM, on_poweroff=EndPolicy.RESTART, on_crash=EndPolicy.STOP),
+    ),
+    vm.VmRenamed: (vm.VmRenamed(vm=VM, name="web02", old_name="web01"),),
+    vm.VmRemoved: (vm.VmRemoved(vm=OTHER, name="db01"),),
+    vm.VmAutostartSet: (vm.VmAutostartSet(vm=VM, autostart=True), vm.VmAutostartSet(vm=VM, autostart=False)),
+    vm.VmSelectorSet: tuple(vm.VmSelectorSet(vm=VM, selector=selector) for selector in Selector),
+    vm.VmNodeLimitsSet: (vm.VmNodeLimitsSet(vm=VM, node_limits=("hv1",)), vm.VmNodeLimitsSet(vm=VM, node_limits=())),
+    vm.VmMigrationMethodSet: tuple(
+        vm.VmMigrationMethodSet(vm=VM, migration_method=method) for method in MigrationMethod
+    ),
+    vm.VmTagAdded: (vm.VmTagAdded(vm=VM, tag="production"), vm.VmTagAdded(vm=VM, tag="keep", protected=True)),
+    vm.VmTagRemoved: (vm.VmTagRemoved(vm=VM, tag="production"),),
+    vm.VmStartRequested: (
+        vm.VmStartRequested(vm=VM, node="hv1", epoch=1),
+        vm.VmStartRequested(vm=VM, node="hv1", epoch=2, reason="autostart: the node has booted"),
+    ),
+    vm.VmShutdownRequested: tuple(
+        vm.VmShutdownRequested(vm=VM, timeout_s=90, on_timeout=action) for action in ShutdownTimeoutAction
+    ),
+    vm.VmStopRequested: (vm.VmStopRequested(vm=VM),),
+    vm.VmRestartRequested: (vm.VmRestartRequested(vm=VM, epoch=2, timeout_s=90),),
+    vm.VmResetRequested: (vm.VmResetRequested(vm=VM, mark="01HZ"),),
+    vm.VmDisabled: (vm.VmDisabled(vm=VM),),
+    vm.VmEnabled: (vm.VmEnabled(vm=VM),),
+    vm.VmStarted: (vm.VmStarted(**RUN),),  # type: ignore[arg-type]
+    vm.VmStartFailed: (vm.VmStartFailed(**RUN, code="driver.failed", message="no such file"),),  # type: ignore[arg-type]
+    vm.VmStopped: tuple(
+        vm.VmStopped(**RUN, how=how, requested=requested)  # type: ignore[arg-type]
+        for how in ("guest", "forced", "unknown")
+        for requested in (True, False)
+    ),
+    vm.VmCrashed: tuple(
+        vm.VmCrashed(**RUN, how=how)  # type: ignore[arg-type]
+        for how in ("crashed", "killed", "lost", "unknown", "said by a later version")
+    ),
+    vm.VmFailed: (vm.VmFailed(vm=VM, reason="ended 4 times within 10 minutes"),),
+    vm.VmShutdownTimedOut: (vm.VmShutdownTimedOut(**RUN),),  # type: ignore[arg-type]
+    vm.VmShutdownAbandoned: (vm.VmShutdownAbandoned(**RUN),),  # type: ignore[arg-type]
+    vm.VmWasReset: (vm.VmWasReset(**RUN, mark="01HZ"),),  # type: ignore[arg-type]
+}

@@ -1,0 +1,121 @@
+"""A cluster's ordinary life, in which everything that can happen does, told by commands and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pvc.commands.facts import RESTART_LIMIT, Ending
+from pvc.errors import Rejected
+from pvc.events.cluster import CommandRejected
+from tests.support.core import TinyCluster
+
+XML = "<domain><name>xml01</name><memory unit='MiB'>256</memory><vcpu>1</vcpu></domain>"
+
+
+def live(cluster: TinyCluster) -> Iterator[None]:
+    """Go on by one step at each `next`."""
+    for chapter in (_begin, _power, _trouble, _change, _boot, _end):
+        yield from chapter(cluster)
+
+
+def _begin(cluster: TinyCluster) -> Iterator[None]:
+    cluster.do("cluster.init", name="main", token_id="abcdefgh", token_sha256="5f" * 32)
+    yield
+    cluster.says_ready()
+    yield
+    for name in ("web01", "web02", "db01"):
+        cluster.do("vm.define", name=name, memory_mib=512, disks=[{"path": f"/images/{name}.raw"}], tags=["shop"])
+        yield
+    cluster.do("vm.define", xml=XML, autostart=True)
+    yield
+
+
+def _power(cluster: TinyCluster) -> Iterator[None]:
+    cluster.do("vm.start", vm="web01")
+    yield
+    cluster.says_running()
+    yield
+    for command, answer in (
+        ("vm.reset", cluster.says_reset),
+        ("vm.restart", cluster.says_ended),
+        ("", cluster.says_running),
+        ("vm.restart", cluster.says_timed_out),
+        ("", cluster.says_ended),
+        ("", cluster.says_running),
+        ("vm.shutdown", cluster.says_timed_out),
+        ("", cluster.says_ended),
+    ):
+        if command:
+            cluster.do(command, vm="web01")
+            yield
+        answer()
+        yield
+    cluster.do("vm.start", vm="web01")
+    yield
+    cluster.says_running()
+    yield
+    cluster.do("vm.shutdown", vm="web01", timeout_s=5, on_timeout="leave")
+    yield
+    cluster.says_timed_out()
+    yield
+    cluster.do("vm.stop", vm="web01")
+    yield
+    cluster.says_ended(Ending.DESTROYED)
+    yield
+
+
+def _trouble(cluster: TinyCluster) -> Iterator[None]:
+    cluster.do("vm.start", vm="web02")
+    yield
+    cluster.says_start_failed("web02")
+    yield
+    cluster.do("vm.start", vm="web02")
+    yield
+    for ending in (Ending.CRASHED, Ending.DESTROYED, Ending.LOST, Ending.UNKNOWN)[: RESTART_LIMIT + 1]:
+        cluster.says_running("web02")
+        yield
+        cluster.says_ended(ending, "web02")
+        yield
+    try:
+        cluster.do("vm.reset", vm="web02")
+    except Rejected as refusal:
+        cluster.record(CommandRejected(code=refusal.code, message=refusal.message, vm=cluster.vm("web02").id))
+    yield
+
+
+def _change(cluster: TinyCluster) -> Iterator[None]:
+    for name, fields in (
+        ("vm.modify", {"memory_mib": 1024, "nics": [{"bridge": "br0"}], "on_poweroff": "restart"}),
+        ("vm.set_selector", {"selector": "load"}),
+        ("vm.set_node_limits", {"node_limits": ["hv1"]}),
+        ("vm.set_migration_method", {"migration_method": "shutdown"}),
+        ("vm.add_tag", {"tag": "keep", "protected": True}),
+        ("vm.remove_tag", {"tag": "shop"}),
+        ("vm.rename", {"name": "store"}),
+    ):
+        cluster.do(name, vm="db01", **fields)
+        yield
+
+
+def _boot(cluster: TinyCluster) -> Iterator[None]:
+    cluster.says_ready(boot="boot-2", hypervisor="simulated 2")
+    yield
+    cluster.says_running("xml01")
+    yield
+    cluster.says_ended(Ending.GUEST, "xml01")
+    yield
+    cluster.do("vm.set_autostart", vm="xml01", autostart=False)
+    yield
+
+
+def _end(cluster: TinyCluster) -> Iterator[None]:
+    cluster.do("vm.disable", vm="web01")
+    yield
+    cluster.do("vm.enable", vm="web01")
+    yield
+    cluster.do("vm.disable", vm="xml01")
+    yield
+    cluster.do("vm.remove", vm="web02")
+    yield
+    cluster.do("vm.define", name="web02", memory_mib=64)
+    yield
