@@ -13,6 +13,7 @@ import click
 from pvc import __version__
 from pvc.cli import exits
 from pvc.cli.base import PvcGroup
+from pvc.cli.complete import connection_names
 from pvc.cli.session import pass_session
 from pvc.client.cards import Card, load_cards
 
@@ -108,7 +109,12 @@ cli = Tree(
     help="PVC, the Parallel Virtual Cluster.",
     epilog=f"Exit codes: {exits.TEXT}",
     params=[
-        click.Option(["-c", "--connection"], metavar="NAME", help="The connection to use (`pvc connection list`)."),
+        click.Option(
+            ["-c", "--connection"],
+            metavar="NAME",
+            shell_complete=connection_names,
+            help="The connection to use (`pvc connection list`).",
+        ),
         click.Option(
             ["--version"],
             is_flag=True,

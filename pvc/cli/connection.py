@@ -50,12 +50,12 @@ def add_connection(
     if not made.is_unix or token_file:
         made = made._replace(token=store.check_token(_read_token(token_file)))
     greeting = _greet(made) if check else "It was not tried out."
-    in_use = name if use or not stored.connections else stored.in_use
+    in_use = name if use else stored.in_use
     store.save_connections(store.Stored({**stored.connections, name: made}, in_use))
     session.say(f"The connection {name} to {made.url} is stored. {greeting}")
     if made.url.startswith("http://") and not _is_loopback(made.url):
         session.note("Note: http is not encrypted; use it only in a network that you trust.")
-    if in_use != name:
+    if _chosen(session) != name:
         session.note(f"To use it: pvc -c {name} ..., or from now on: pvc connection use {name}")
 
 

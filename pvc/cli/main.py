@@ -1,31 +1,47 @@
-"""The entry of `pvc`: runs the command and turns whatever goes wrong into a message and an exit code, once, here."""
+"""The entry of `pvc`: runs the command and turns whatever goes wrong into a message and an exit code, once, here.
+
+It imports next to nothing itself, so that Ctrl-C is answered quietly even while the rest is being loaded.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import click
+if TYPE_CHECKING:
+    from pvc.cli.session import Session
 
-from pvc.cli import exits
-from pvc.cli.app import cli
-from pvc.cli.session import Session, write_error
-from pvc.client.errors import ApiError, ClientError
+INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `pvc` and return its exit code. No traceback reaches a person unless PVC_DEBUG is set."""
+    try:
+        return _run(arguments)
+    except BrokenPipeError:
+        return _reader_gone()
+    except KeyboardInterrupt:
+        sys.stderr.write("\n" if sys.stderr.isatty() else "")
+        return INTERRUPTED
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    from click import Abort
+
+    from pvc.cli.app import cli
+    from pvc.cli.session import Session
+
     session = Session()
     try:
         code = cli.main(args=arguments, prog_name="pvc", standalone_mode=False, obj=session)
         sys.stdout.flush()
-        return code if isinstance(code, int) else exits.OK
-    except BrokenPipeError:
-        return _reader_gone()
-    except (KeyboardInterrupt, click.Abort):
-        sys.stderr.write("\n" if sys.stderr.isatty() else "")
-        return exits.INTERRUPTED
+        return code if isinstance(code, int) else 0
+    except (BrokenPipeError, KeyboardInterrupt):
+        raise
+    except Abort:
+        raise KeyboardInterrupt from None
     except Exception as error:
         if os.environ.get("PVC_DEBUG"):
             raise
@@ -33,12 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _explain(session: Session, error: Exception) -> int:
+    from click import ClickException
+
+    from pvc.cli import exits
+    from pvc.cli.session import write_error
+    from pvc.client.errors import ApiError, ClientError
+
     if isinstance(error, ClientError):
         status = error.status if isinstance(error, ApiError) else 0
         field = error.field if isinstance(error, ApiError) else ""
         write_error(session, error.message, hint=error.hint, code=error.code, status=status, field=field)
         return exits.exit_code(error)
-    if isinstance(error, click.ClickException):
+    if isinstance(error, ClickException):
         return _explain_usage(session, error)
     write_error(
         session,
@@ -49,20 +71,23 @@ def _explain(session: Session, error: Exception) -> int:
     return exits.REJECTED
 
 
-def _explain_usage(session: Session, error: click.ClickException) -> int:
+def _explain_usage(session: Session, error: Any) -> int:
+    from pvc.cli import exits
+    from pvc.cli.session import write_error
+
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         return exits.USAGE
     ctx = getattr(error, "ctx", None)
     hint = getattr(error, "hint", "") or (f"{ctx.command_path} -h shows how it is used" if ctx else "")
     write_error(session, error.format_message().rstrip("."), hint=hint, code="cli.usage")
-    return exits.USAGE if error.exit_code == 2 else exits.REJECTED
+    return exits.USAGE if error.exit_code == exits.USAGE else exits.REJECTED
 
 
 def _reader_gone() -> int:
     """What reads our output has seen enough (`pvc vm list | head`): no failure. Keep Python from flushing into it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return exits.OK
+    return 0
 
 
 if __name__ == "__main__":

@@ -45,9 +45,9 @@ def show_node(session: Session, node: str) -> None:
     facts: list[tuple[str, str | Cell]] = [
         ("Node", found["name"]),
         ("State", _state(found)),
-        ("VMs", f"{found['vms']}, {found['vms_running']} running"),
-        ("CPUs", f"{found['vcpus']}, {found['vcpus_used']} vCPUs used"),
-        ("Memory", f"{mib(found['memory_mib'])}, {mib(found['memory_used_mib'])} used"),
+        ("VMs", f"{found['vms']} ({found['vms_running']} running)"),
+        ("CPUs", f"{found['vcpus']} ({found['vcpus_used']} used by VMs)"),
+        ("Memory", f"{mib(found['memory_mib'])} ({mib(found['memory_used_mib'])} used by VMs)"),
         ("Hypervisor", found["hypervisor"]),
         ("Accelerator", found["accelerator"]),
         ("PVC", found["version"]),

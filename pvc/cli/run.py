@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
@@ -16,6 +17,8 @@ from pvc.cli.times import took
 from pvc.client.api_types import RecordView, Reply, ToldEvent
 from pvc.client.cards import Card
 from pvc.client.errors import ApiError
+
+_FIELD = re.compile(r"`(\w+)(?:\[\d+\])?(?:\.(\w+))?`")
 
 _CONTROLS = ("dry_run", "yes", "wait", "wait_timeout")
 
@@ -41,13 +44,19 @@ def run_card(session: Session, card: Card, values: dict[str, Any]) -> int:
 
 
 def as_typed(text: str, card: Card) -> str:
-    """A message about fields (`memory_mib`) in the words of the command line (--memory)."""
+    """A message about fields (`memory_mib`, `disks[0].path`) in words of the command line (--memory, --disk path)."""
     from pvc.cli.derive import option_name
 
-    for field in card["fields"]:
-        word = field["name"].upper() if field["name"] in card["args"] else f"--{option_name(field)}"
-        text = text.replace(f"`{field['name']}`", word)
-    return text
+    words = {
+        field["name"]: field["name"].upper() if field["name"] in card["args"] else f"--{option_name(field)}"
+        for field in card["fields"]
+    }
+
+    def typed(match: re.Match[str]) -> str:
+        word = words.get(match[1], match[0])
+        return f"{word} {match[2]}" if match[2] else word
+
+    return _FIELD.sub(typed, text)
 
 
 def confirm(question: str) -> None:
@@ -96,10 +105,6 @@ def _wait_s(card: Card, fields: dict[str, Any], asked: int | None) -> float:
 def _show_reply(session: Session, reply: Reply, label: str) -> None:
     if session.wants_data:
         session.show_data(reply)
-    elif reply["dry_run"]:
-        session.say(f"Nothing would change{_about(label)}.") if not reply["events"] else None
-        for event in reply["events"]:
-            session.say(f"Would be: {sentence(label, event['summary'])}")
     elif not reply["changed"]:
         session.say(f"Nothing to change{_about(label)}: it is so already.")
     else:
@@ -115,6 +120,8 @@ def _about(label: str) -> str:
 def _show_notes(session: Session, reply: Reply) -> None:
     if session.wants_data:
         return
+    if reply["dry_run"]:
+        session.note("Note: this was a dry run; nothing was changed.")
     if reply["repeated"]:
         session.note("Note: this command had been carried out before; it was not done twice.")
     for note in reply["notes"]:

@@ -104,7 +104,7 @@ def _lines_of(
     ends = outcomes.get(root["command"]["name"], {})
     lines = []
     for i, event in enumerate(record["events"]):
-        result, style = _result(event, ends, depth)
+        result, style = _result(event, ends, asked=not depth and record["actor"]["method"] != "node")
         lines.append(
             Line(
                 when=when(record["time_us"], now_us) if i == 0 else "",
@@ -119,20 +119,21 @@ def _lines_of(
     return lines
 
 
-def _result(event: ToldEvent, ends: Mapping[str, bool], depth: int) -> tuple[str, str]:
+def _result(event: ToldEvent, ends: Mapping[str, bool], *, asked: bool) -> tuple[str, str]:
     if event["type"] == REFUSED:
         return "refused", "red"
     good = ends.get(event["type"], not event.get("failure"))
     if not good:
         return "failed", "red"
-    if event["type"] in ends or (not depth and not ends):
+    if event["type"] in ends or (asked and not ends):
         return "ok", "green"
     return "", ""
 
 
 def _what(record: RecordView, event: ToldEvent, names: Mapping[str, str] | None) -> str:
     if event["type"] == REFUSED:
-        return f"{record['command']['name'].replace('.', ' ')}: {clean(str(event['data'].get('message', '')))}"
+        asked = record["command"]["name"].replace(".", " ").replace("_", " ")
+        return clean(f"{asked}: {event['data'].get('message', '')}")
     summary = clean(event["summary"])
     subject = event["subject"]
     if names is None or not subject.partition("/")[2]:

@@ -204,6 +204,7 @@ class Client:
         """What a VM's guest wrote to its serial console, in pieces as they come."""
         query = {"lines": lines, "follow": "true" if follow else "false"}
         path = f"/vms/{quote(ref, safe='')}/log?{urlencode(query)}"
+        self._transport.close()  # a stream begins on a fresh connection: a kept one may have died unnoticed
         try:
             answer, response = self._transport.stream(path, timeout_s=self._timeout_s)
             if response is None:
@@ -281,9 +282,9 @@ class Client:
         except ValueError:
             document = None
         if not isinstance(document, dict) or (answer.status >= 400 and "detail" not in document):
-            raise ApiError(
-                answer.status,
+            raise Unreachable(
                 f"no PVC gateway answers at {self.connection.url} (HTTP {answer.status}, {answer.content_type})",
+                code="client.not_a_gateway",
                 hint="check the URL and port of the connection: `pvc connection list` shows them",
             )
         self.position = max(self.position, int(document.get("position") or 0))

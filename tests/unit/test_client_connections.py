@@ -1,0 +1,164 @@
+"""Which gateway is meant, and that tokens stay with their owner."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pvc.client.connections import (
+    Connection,
+    Stored,
+    check_name,
+    check_token,
+    check_url,
+    choose_connection,
+    connections_file,
+    load_connections,
+    save_connections,
+)
+from pvc.client.errors import ConfigError
+
+MAIN = Connection("main", "http://hv1:7370", "pvc_0123abcd_secret")
+EDGE = Connection("edge", "https://edge:7370", "pvc_4567cdef_secret", "/etc/ca.pem")
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    return {"PVC_CONFIG_DIR": str(tmp_path / "config")}
+
+
+@pytest.fixture
+def local_socket(tmp_path: Path) -> Iterator[str]:
+    path = str(tmp_path / "pvc.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        yield path
+
+
+def store(env: dict[str, str], *connections: Connection, in_use: str = "") -> None:
+    save_connections(Stored({connection.name: connection for connection in connections}, in_use), env)
+
+
+def test_what_is_stored_is_read_again(env: dict[str, str]) -> None:
+    store(env, MAIN, EDGE, in_use="edge")
+    assert load_connections(env) == Stored({"main": MAIN, "edge": EDGE}, "edge")
+
+
+def test_the_file_and_its_directory_are_the_owners_alone_whatever_the_umask(env: dict[str, str]) -> None:
+    before = os.umask(0)
+    try:
+        store(env, MAIN)
+        store(env, MAIN, EDGE)
+    finally:
+        os.umask(before)
+    path = connections_file(env)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_a_file_that_others_may_read_is_refused(env: dict[str, str]) -> None:
+    store(env, MAIN)
+    connections_file(env).chmod(0o640)
+    with pytest.raises(ConfigError) as caught:
+        load_connections(env)
+    assert caught.value.code == "client.config_exposed"
+    assert "chmod 600" in caught.value.hint
+
+
+def test_a_damaged_file_is_named(env: dict[str, str]) -> None:
+    store(env, MAIN)
+    connections_file(env).write_text("[]")
+    with pytest.raises(ConfigError, match="damaged"):
+        load_connections(env)
+
+
+def test_the_name_that_is_typed_goes_before_everything(env: dict[str, str], local_socket: str) -> None:
+    store(env, MAIN, EDGE, in_use="edge")
+    busy = {**env, "PVC_URL": "http://other:1", "PVC_CONNECTION": "edge", "PVC_SOCKET": local_socket}
+    assert choose_connection("main", busy) == MAIN
+    assert choose_connection("local", busy).url == f"unix://{local_socket}"
+
+
+def test_the_environment_goes_before_what_is_stored(env: dict[str, str], local_socket: str) -> None:
+    store(env, MAIN, EDGE, in_use="edge")
+    assert choose_connection("", {**env, "PVC_CONNECTION": "main"}) == MAIN
+    assert choose_connection("", {**env, "PVC_SOCKET": local_socket}).name == "local"
+    url = choose_connection("", {**env, "PVC_URL": "hv9", "PVC_TOKEN": " pvc_aa_bb\n", "PVC_CONNECTION": "main"})
+    assert (url.url, url.token) == ("http://hv9:7370", "pvc_aa_bb")
+
+
+def test_the_connection_in_use_else_the_only_one(env: dict[str, str]) -> None:
+    store(env, MAIN)
+    assert choose_connection("", env) == MAIN
+    store(env, MAIN, EDGE, in_use="edge")
+    assert choose_connection("", env) == EDGE
+    store(env, MAIN, EDGE)
+    with pytest.raises(ConfigError) as caught:
+        choose_connection("", env)
+    assert caught.value.code == "client.connection_ambiguous"
+    assert "main, edge" in caught.value.message
+
+
+def test_without_any_the_way_to_one_is_told(env: dict[str, str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        choose_connection("", env)
+    assert caught.value.code == "client.no_connection"
+    assert "pvc connection add" in caught.value.hint
+
+
+def test_a_name_that_is_not_there_is_answered_with_one_that_is_near(env: dict[str, str]) -> None:
+    store(env, MAIN)
+    with pytest.raises(ConfigError) as caught:
+        choose_connection("mian", env)
+    assert caught.value.hint == "did you mean main?"
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("hv1", "http://hv1:7370"),
+        ("hv1:80", "http://hv1:80"),
+        ("https://hv1/", "https://hv1:7370"),
+        ("https://proxy:443/pvc/", "https://proxy:443/pvc"),
+        ("http://[::1]:7370", "http://[::1]:7370"),
+        ("unix:///run/pvc/pvc.sock", "unix:///run/pvc/pvc.sock"),
+    ],
+)
+def test_a_url_is_completed(typed: str, kept: str) -> None:
+    assert check_url(typed) == kept
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "",
+        "ftp://x",
+        "http://",
+        "http://user:pw@host",
+        "http://h:99999",
+        "unix://relative",
+        "http://a b",
+        "http://h?x=1",
+    ],
+)
+def test_what_is_no_url_of_a_gateway_is_refused(typed: str) -> None:
+    with pytest.raises(ConfigError):
+        check_url(typed)
+
+
+def test_a_token_that_is_none_is_never_shown() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_token("hunter2")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "local", "Main", "a b", "-x", "a" * 64])
+def test_a_bad_name_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError):
+        check_name(name)
