@@ -80,6 +80,7 @@ class _Methods:
         endpoint = self._endpoints.get(method)
         if endpoint is None:
             raise WrongMethod(request.method, request.url.path, sorted(self._endpoints))
+        await self._services.world.until_caught_up(REACH_DEADLINE_S)
         principal = self._doorkeeper.admit(request, self._services.world.state)
         require_role(principal, endpoint.role)
         await _reach(self._services, request)
@@ -145,6 +146,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, response: Response
 
 
 async def _console(services: GatewayServices, doorkeeper: Doorkeeper, websocket: WebSocket) -> None:
+    await services.world.until_caught_up(REACH_DEADLINE_S)
     principal = doorkeeper.admit(websocket, services.world.state)
     require_role(principal, CONSOLE_ROLE)
     require_cluster(services.world.state)

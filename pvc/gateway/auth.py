@@ -82,8 +82,8 @@ class Doorkeeper:
         given = hashlib.sha256((found[2] if found else "").encode()).hexdigest()
         right = hmac.compare_digest(given, token.secret_sha256 if token else _NOBODY)
         if token is None or not right:
-            logger.warning("login refused address=%s token=%s", address, token.id if token else "unknown")
             self._count_failure(address)
+            logger.warning("login refused address=%s token=%s", address, token.id if token else "unknown")
             raise Unauthenticated(
                 "the token is not valid",
                 code="access.token_invalid",
@@ -96,9 +96,9 @@ class Doorkeeper:
         now = self._clock.monotonic()
         failures, since = self._failures.pop(address, (0.0, now))
         failures = max(0.0, failures - (now - since) / SECONDS_PER_FAILURE)
-        if failures >= FAILURES_ALLOWED:
+        if failures + 1 > FAILURES_ALLOWED:
             self._failures[address] = (failures, now)
-            raise TooManyFailures(1 + int((failures - FAILURES_ALLOWED + 1) * SECONDS_PER_FAILURE))
+            raise TooManyFailures(1 + int((failures + 1 - FAILURES_ALLOWED) * SECONDS_PER_FAILURE))
         self._failures[address] = (failures + 1, now)
         if len(self._failures) > MAX_ADDRESSES:
             self._failures.popitem(last=False)

@@ -1,0 +1,177 @@
+"""Who gets in, and how far: tokens, roles, the two doors, and what never leaks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from pvc.errors import LogDamaged
+from pvc.events.types import Role
+from pvc.gateway.app import all_endpoints
+from pvc.gateway.auth import FAILURES_ALLOWED
+from pvc.gateway.endpoint import Endpoint
+from tests.unit.gateway_house import WEB01, House, a_house
+from tests.unit.test_gateway_input import check_problem
+
+ROLES = list(Role)
+SECRET = "s" * 40
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    async with a_house(tmp_path) as made:
+        yield made
+
+
+@pytest.mark.parametrize("endpoint", all_endpoints(), ids=lambda endpoint: endpoint.name)
+async def test_every_endpoint_asks_for_a_token_and_its_role(house: House, endpoint: Endpoint) -> None:
+    await house.define()
+    url = endpoint.path.format(vm="web01", node="hv1", tag="x")
+    before = house.services.world.position
+    check_problem(await house.outside.request(endpoint.method, url), 401, "access.unauthenticated")
+    for role in ROLES:
+        async with house.outside_with(await house.token(role)) as client:
+            reply = await client.request(endpoint.method, f"{url}?wait_s=0" if "events" in url else url)
+        if ROLES.index(role) < ROLES.index(endpoint.role):
+            problem = check_problem(reply, 403, "access.forbidden")
+            assert role.value in problem["detail"] and endpoint.role.value in problem["detail"]
+        else:
+            assert reply.status_code not in (401, 403), (role, reply.text)
+    assert house.services.world.position > before
+
+
+@pytest.mark.parametrize(
+    ("authorization", "code"),
+    [
+        (None, "access.unauthenticated"),
+        ("", "access.unauthenticated"),
+        ("Basic cm9vdDpyb290", "access.unauthenticated"),
+        ("Bearer", "access.token_invalid"),
+        ("Bearer nonsense", "access.token_invalid"),
+        ("Bearer pvc_unknown00000_" + SECRET, "access.token_invalid"),
+        ("Bearer pvc_viewer000000_" + SECRET + "wrong", "access.token_invalid"),
+        ("Bearer pvc_viewer000000_", "access.token_invalid"),
+        ("Bearer pvc_viewer000000_" + "é" * 40, "access.token_invalid"),
+    ],
+)
+async def test_a_token_that_is_none_opens_nothing(house: House, authorization: str | None, code: str) -> None:
+    await house.token(Role.VIEWER)
+    headers = {} if authorization is None else {"Authorization": authorization.encode()}
+    reply = await house.outside.get("/vms", headers=headers)
+    problem = check_problem(reply, 401, code)
+    assert reply.headers["WWW-Authenticate"] == "Bearer"
+    assert SECRET not in reply.text and "pvc_" in problem["hint"]
+
+
+async def test_the_token_of_cluster_init_is_admin_and_is_shown_once(tmp_path: Path) -> None:
+    async with a_house(tmp_path, initialised=False) as house:
+        key = {"Idempotency-Key": "init"}
+        first = (await house.root.post("/cluster/init", json={"name": "main"}, headers=key)).json()
+        again = (await house.root.post("/cluster/init", json={"name": "main"}, headers=key)).json()
+        assert first["position"] == again["position"] and again["repeated"]
+        assert "token" not in again
+        async with house.outside_with(first["token"]) as client:
+            me = (await client.get("/whoami")).json()
+        assert (me["principal"], me["role"], me["method"], me["cluster"]) == ("admin", "admin", "token", "main")
+        secret = first["token"].rsplit("_", 1)[1]
+        assert len(secret) == 64
+        assert secret.encode() not in await house.log_bytes()
+
+
+async def test_a_dry_run_of_cluster_init_shows_no_token(tmp_path: Path) -> None:
+    async with a_house(tmp_path, initialised=False) as house:
+        reply = (await house.root.post("/cluster/init?dry_run=true", json={"name": "main"})).json()
+        assert reply["changed"] and "token" not in reply
+        assert house.services.world.position == 0
+
+
+async def test_a_second_cluster_init_is_refused(house: House) -> None:
+    reply = await house.root.post("/cluster/init", json={"name": "other"})
+    check_problem(reply, 409, "cluster.already_initialised")
+    assert "token" not in reply.json()
+    assert house.state.cluster is not None and house.state.cluster.name == "main"
+
+
+async def test_before_there_is_a_cluster_only_root_can_make_one(tmp_path: Path) -> None:
+    async with a_house(tmp_path, initialised=False) as house:
+        check_problem(await house.outside.post("/cluster/init", json={"name": "x"}), 401, "cluster.not_initialised")
+        check_problem(await house.outside.get("/vms"), 401, "cluster.not_initialised")
+        for method, path in (("GET", "/vms"), ("GET", "/history"), ("POST", "/vms"), ("GET", "/nodes")):
+            check_problem(await house.root.request(method, path), 409, "cluster.not_initialised")
+        assert (await house.root.get("/cluster")).json()["initialised"] is False
+        assert (await house.root.get("/whoami")).json()["principal"] == "root"
+        assert (await house.outside.get("/health")).status_code == 200
+        assert (await house.root.post("/cluster/init", json={"name": "main"})).status_code == 200
+
+
+async def test_nobody_becomes_root_by_saying_so(house: House) -> None:
+    for headers in ({"pvc.local": "true"}, {"PVC-Local": "true"}, {"X-Forwarded-For": "127.0.0.1"}):
+        check_problem(await house.outside.get("/vms", headers=headers), 401, "access.unauthenticated")
+
+
+async def test_too_many_wrong_tokens_slow_an_address_down_but_lock_nobody_out(house: House) -> None:
+    good = await house.token(Role.VIEWER)
+    bad = good + "x"
+    async with house.outside_with(bad) as wrong, house.outside_with(good) as right:
+        for _ in range(FAILURES_ALLOWED):
+            check_problem(await wrong.get("/vms"), 401, "access.token_invalid")
+        reply = await wrong.get("/vms")
+        check_problem(reply, 429, "access.too_many_failures")
+        assert 0 < int(reply.headers["Retry-After"]) < 60
+        assert (await right.get("/vms")).status_code == 200
+    async with house.outside_with(bad, address="192.0.2.8") as elsewhere:
+        check_problem(await elsewhere.get("/vms"), 401, "access.token_invalid")
+
+
+async def test_the_history_says_who_came_from_where(house: House) -> None:
+    async with house.outside_with(await house.token(Role.OPERATOR), address="192.0.2.99") as client:
+        await client.post("/vms", json=WEB01)
+    record = (await house.root.get("/history?type=vm.defined")).json()["records"][0]
+    assert record["actor"] == {
+        "principal": "operator",
+        "method": "token",
+        "address": "192.0.2.99",
+        "source": "api",
+    }
+
+
+async def test_no_secret_is_in_the_log_the_nodes_log_or_an_error(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    token = await house.token(Role.ADMIN)
+    secret = token.rsplit("_", 1)[1]
+    async with house.outside_with(token) as client:
+        replies = [
+            await client.post("/vms", json=WEB01),
+            await client.post("/vms", json={**WEB01, "memory_mib": 1}),
+            await client.post("/vms", content=b"{", headers={"Content-Type": "application/json"}),
+            await client.post("/vms/none/start"),
+            await client.get("/history"),
+            await client.get("/cluster"),
+        ]
+    async with house.outside_with(token + "x") as client:
+        replies.append(await client.get("/vms"))
+    assert secret.encode() not in await house.log_bytes()
+    assert all(secret not in reply.text for reply in replies)
+    ours = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("pvc"))
+    assert secret not in ours and "login refused address=192.0.2.7 token=admin" in ours
+
+
+async def test_health_needs_no_token_and_tells_of_a_fault(house: House) -> None:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(house.app), base_url="http://pvc") as client:
+        for path in ("/health", "/api/v1/health"):
+            reply = await client.get(path)
+            assert (reply.status_code, reply.json()["status"], reply.json()["reasons"]) == (200, "ok", [])
+        house.services.world.fault = LogDamaged("the chain is broken at record 7", code="log.chain_broken")
+        reply = await client.get("/health")
+        assert (reply.status_code, reply.json()["status"]) == (503, "degraded")
+        assert reply.json()["reasons"] == ["the fold has stopped: log.chain_broken"]
+        refused = await house.root.post("/vms", json=WEB01)
+        check_problem(refused, 503, "log.chain_broken")
+        assert (await house.root.get("/vms")).status_code == 200, "reads go on from the last good state"
+        check_problem(await client.post("/health"), 405, "http.wrong_method")
