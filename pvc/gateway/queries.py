@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
-import heapq
 import re
-from collections.abc import Callable, Iterable
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, cast
 
 import msgspec
 from msgspec import Meta
@@ -17,8 +16,9 @@ from pvc.commands.registry import COMMANDS
 from pvc.events.types import Role
 from pvc.gateway.cards import CommandCard, command_card
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
+from pvc.gateway.listing import page_of
 from pvc.gateway.services import GatewayServices
-from pvc.projections.state import Vm
+from pvc.projections.state import ClusterState
 from pvc.projections.views import (
     ClusterInfo,
     NodeInfo,
@@ -27,7 +27,6 @@ from pvc.projections.views import (
     cluster_info,
     node_info,
     vm_info,
-    vm_row,
 )
 from pvc.projections.vm_machine import VmState
 
@@ -103,7 +102,7 @@ async def _cluster(services: GatewayServices, call: Call) -> Response:
 async def _nodes(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, NodeListArguments)
     state = services.world.state
-    names, following = _page(state.nodes, arguments.name, arguments.after, arguments.limit)
+    names, following = page_of(sorted(state.nodes), _glob(arguments.name), arguments.after, arguments.limit)
     items = [node_info(state, state.nodes[name]) for name in names]
     return json_response(NodeList(position=state.position, items=items, next=following), state.position)
 
@@ -117,13 +116,12 @@ async def _node(services: GatewayServices, call: Call) -> Response:
 
 async def _vms(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, VmListArguments)
-    state = services.world.state
-    matching: Iterable[str] = state.vm_names
-    if arguments.state or arguments.tag or arguments.node:
-        wanted = _vm_filter(arguments)
-        matching = [name for name, vm_id in state.vm_names.items() if wanted(state.vms[vm_id])]
-    names, following = _page(matching, arguments.name, arguments.after, arguments.limit)
-    items = [vm_row(state.vms[state.vm_names[name]]) for name in names]
+    state, rows = services.world.state, services.rows
+    ordered = services.names.ordered(state.vm_names)
+    names, following = page_of(ordered, _vm_filter(state, arguments), arguments.after, arguments.limit)
+    # Encoded already, each when its VM last changed; the type is that of what a reader finds there.
+    items = cast("list[VmRow]", [rows.row(state.vms[state.vm_names[name]]) for name in names])
+    rows.forget_but(state.vms)
     return json_response(VmList(position=state.position, items=items, next=following), state.position)
 
 
@@ -153,22 +151,22 @@ async def _commands(services: GatewayServices, call: Call) -> Response:
     return json_response([command_card(spec) for spec in COMMANDS], services.world.position)
 
 
-def _vm_filter(arguments: VmListArguments) -> Callable[[Vm], bool]:
+def _vm_filter(state: ClusterState, arguments: VmListArguments) -> Callable[[str], object] | None:
+    named = _glob(arguments.name)
     states, tag, node = set(arguments.state), arguments.tag, arguments.node
-    return lambda vm: (
-        (not states or vm.state in states) and (not tag or tag in vm.tags) and (not node or vm.node == node)
-    )
+    if not (states or tag or node):
+        return named
+
+    def wanted(name: str) -> bool:
+        vm = state.vms[state.vm_names[name]]
+        matches = (not states or vm.state in states) and (not tag or tag in vm.tags) and (not node or vm.node == node)
+        return matches and bool(named is None or named(name))
+
+    return wanted
 
 
-def _page(names: Iterable[str], glob: str, after: str, limit: int) -> tuple[list[str], str | None]:
-    """The first `limit` names after `after`, in order, and the last of them if there are more."""
-    if glob:
-        matches = re.compile(fnmatch.translate(glob)).match
-        names = [name for name in names if matches(name)]
-    if after:
-        names = [name for name in names if name > after]
-    found = heapq.nsmallest(limit + 1, names)
-    return found[:limit], found[limit - 1] if len(found) > limit else None
+def _glob(pattern: str) -> Callable[[str], object] | None:
+    return re.compile(fnmatch.translate(pattern)).match if pattern else None
 
 
 QUERIES = (

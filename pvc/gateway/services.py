@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pvc.clock import Clock, Rng
 from pvc.drivers.hypervisor import Hypervisor
+from pvc.gateway.listing import Names, Rows
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.runtime.appender import Appender
@@ -26,3 +27,5 @@ class GatewayServices:
     rng: Rng
     node: str
     """This node's name."""
+    names: Names = field(default_factory=Names, init=False)
+    rows: Rows = field(default_factory=Rows, init=False)
