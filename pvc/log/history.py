@@ -8,19 +8,18 @@ log's backend and however old the record.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from pvc.errors import Unavailable
 from pvc.events.record import Entry, unseal
-from pvc.log.base import Log
+from pvc.log.base import Log, closed
 from pvc.log.history_file import ForeignFormat, Found, HistoryFile
 from pvc.log.history_search import HistoryQuery
 
@@ -80,9 +79,10 @@ class HistoryIndex:
     async def run(self, log: Log) -> None:
         """Follow the log from the own position, for ever; begin anew when damage is found, by whomever.
 
-        Ends only by cancellation, or with what the log's `read` and `follow` raise.
+        Outages of the log and of the disk are waited out. Ends only by cancellation, or with what the log's `follow`
+        raises.
         """
-        await self._check_same_log(log)
+        await self._until_done(self._check_same_log, log)
         while True:
             following = asyncio.create_task(self._follow(log), name="history follow")
             damaged = asyncio.create_task(self._damaged.wait(), name="history damage")
@@ -94,7 +94,7 @@ class HistoryIndex:
                 following.cancel()
                 damaged.cancel()
                 await asyncio.gather(following, damaged, return_exceptions=True)
-            await self._begin_anew("found damaged")
+            await self._until_done(self._begin_anew, "found damaged")
 
     async def reach(self, position: int, timeout_s: float) -> None:
         """Return when everything up to `position` is indexed. Raises Unavailable after `timeout_s`."""
@@ -145,15 +145,18 @@ class HistoryIndex:
         async for batch in log.follow(self._position):
             for first in range(0, len(batch), _BATCH):
                 entries = await asyncio.to_thread(_unseal_all, batch[first : first + _BATCH])
-                await self._index_until_done(entries)
+                await self._until_done(self.index, entries)
 
-    async def _index_until_done(self, entries: Sequence[Entry]) -> None:
+    async def _until_done(self, work: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Try again while the disk or the log does not answer."""
         while True:
-            with contextlib.suppress(Unavailable):
-                await self.index(entries)
-                return
-            logger.warning("history: cannot write path=%s position=%d", self._path, entries[0].position)
-            await asyncio.sleep(PAUSE_S)
+            try:
+                return await work(*args, **kwargs)
+            except Unavailable as error:
+                if error.code == closed().code:
+                    raise
+                logger.warning("history: waiting path=%s error=%s", self._path, error.message)
+                await asyncio.sleep(PAUSE_S)
 
     async def _check_same_log(self, log: Log) -> None:
         """An index that is ahead of the log, or has another record at its end, is of another log."""
@@ -167,20 +170,20 @@ class HistoryIndex:
         logger.warning("history: building the index anew path=%s reason=%s", self._path, reason)
         await self._reading.detach()
         await self._writing.detach()
-        for suffix in ("", "-wal", "-shm"):
-            await asyncio.to_thread(Path(f"{self._path}{suffix}").unlink, missing_ok=True)
-        self._damaged.clear()
         try:
+            for suffix in ("", "-wal", "-shm"):
+                await asyncio.to_thread(Path(f"{self._path}{suffix}").unlink, missing_ok=True)
             await self._attach()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise self._unavailable(error) from error
+        self._damaged.clear()
 
     def _reached(self, position: int) -> None:
         self._position = position
         self._moved.set()
         self._moved = asyncio.Event()
 
-    def _unavailable(self, error: sqlite3.Error) -> Unavailable:
+    def _unavailable(self, error: Exception) -> Unavailable:
         return Unavailable(
             f"the history index {self._path} cannot be used: {error}",
             code="history.disk",
