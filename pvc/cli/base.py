@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
+from pvc.cli.exits import INTERRUPTED
 from pvc.cli.session import Session, pass_session
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -147,7 +149,11 @@ def _keep_verbose(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 def _with_session(run: Run) -> Callable[..., int | None]:
     @click.pass_context
     def call(ctx: click.Context, /, **values: Any) -> int | None:
-        return run(pass_session(ctx), **values)
+        try:
+            return run(pass_session(ctx), **values)
+        except KeyboardInterrupt:  # here, because Click would write an empty line about it
+            sys.stderr.write("\n" if sys.stderr.isatty() else "")
+            raise click.exceptions.Exit(INTERRUPTED) from None
 
     return call
 

@@ -12,6 +12,7 @@ DENIED = 4
 UNAVAILABLE = 5
 OUTCOME_FAILED = 6
 WAIT_TIMED_OUT = 7
+INTERRUPTED = 130
 
 TEXT = """\
 0 done; 1 refused or failed; 2 wrong option or argument; 3 not found; 4 not allowed; 5 cluster not available;

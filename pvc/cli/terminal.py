@@ -23,21 +23,27 @@ JOIN_TIMEOUT_S = 2.0
 """The helper ends with the connection; a thread that does not is left behind rather than waited for."""
 
 
-def connect_terminal(console: Any) -> str:
-    """Run until the person leaves or the console ends; returns why it ended, or "" when the person left."""
+def connect_terminal(console: Any, greeting: str) -> str:
+    """Run until the person leaves or the console ends; returns why it ended, or "" when the person left.
+
+    The greeting is shown once the terminal is ready, so that nothing typed after it is lost.
+    """
     stdin, stdout = sys.stdin.fileno(), sys.stdout.fileno()
     before = termios.tcgetattr(stdin)
     wake_reader, wake_writer = os.pipe()
     ending: list[str] = []
     listener = threading.Thread(target=_listen, args=(console, stdout, wake_writer, ending), daemon=True)
-    tty.setraw(stdin)
-    listener.start()
+    tty.setraw(stdin, termios.TCSADRAIN)  # keeps what was typed ahead
     try:
+        sys.stderr.write(f"{greeting}\r\n")
+        sys.stderr.flush()
+        listener.start()
         left = _speak(console, stdin, wake_reader)
     finally:
         termios.tcsetattr(stdin, termios.TCSADRAIN, before)
         console.close()
-        listener.join(JOIN_TIMEOUT_S)
+        if listener.is_alive():
+            listener.join(JOIN_TIMEOUT_S)
     if left:
         return ""
     return ending[0] if ending else "The console has ended."

@@ -54,8 +54,8 @@ def open_console(session: Session, vm: str) -> None:
     from pvc.cli.terminal import connect_terminal
 
     console = session.client.console(vm)
-    session.note(f"This is the serial console of {vm}. Press Ctrl-] to leave it; Return may wake it.")
-    ended = connect_terminal(console)
+    greeting = f"This is the serial console of {vm}. Press Ctrl-] to leave it; Return may wake it."
+    ended = connect_terminal(console, greeting)
     session.note(f"\n{ended}" if ended else "\nThe console is closed.")
 
 

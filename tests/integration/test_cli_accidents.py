@@ -1,0 +1,211 @@
+"""`pvc` as a process when things go wrong: each kind of trouble has its message, its remedy and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.cli_process import PVC, Cli
+from tests.integration.fake_gateway import Answer, Asked, Drop, FakeGateway, Say, events, problem, reply
+
+OUTCOMES = {"vm.started": True, "vm.start_failed": False}
+
+
+def accepts(*pages: Say | Drop) -> Answer:
+    left = list(pages)
+
+    def answer(asked: Asked) -> Say | Drop:
+        if asked.method != "GET":
+            return reply(asked.path.rpartition("/")[2], outcomes=OUTCOMES)
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    return answer
+
+
+def cli_on(gateway: FakeGateway, tmp_path: Path) -> Cli:
+    return Cli(tmp_path, {"PVC_SOCKET": str(gateway.socket)})
+
+
+def test_a_good_outcome_ends_with_0(tmp_path: Path) -> None:
+    with FakeGateway(tmp_path, accepts(events(("vm.started", "running on hv1")))) as gateway:
+        ran = cli_on(gateway, tmp_path)("vm", "start", "web01", "--wait")
+    assert ran.code == 0
+    assert ran.out.startswith("web01: running on hv1 (+")
+    assert ran.err == "web01: start requested on hv1\n"
+
+
+def test_a_bad_outcome_ends_with_6_and_its_reason(tmp_path: Path) -> None:
+    with FakeGateway(tmp_path, accepts(events(("vm.start_failed", "start failed on hv1: no such disk")))) as gateway:
+        ran = cli_on(gateway, tmp_path)("vm", "start", "web01", "--wait")
+    assert ran.code == 6
+    assert ran.out == ""
+    assert "Error: web01: start failed on hv1: no such disk\n" in ran.err
+    assert "Hint: `pvc history vm web01` shows how it came about\n" in ran.err
+
+
+def test_an_outcome_that_does_not_come_ends_with_7(tmp_path: Path) -> None:
+    with FakeGateway(tmp_path, accepts(events())) as gateway:
+        ran = cli_on(gateway, tmp_path)("vm", "start", "web01", "--wait", "--wait-timeout", "1")
+    assert ran.code == 7
+    assert "did not come within 1 s" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, 2),
+        (401, 4),
+        (403, 4),
+        (404, 3),
+        (409, 1),
+        (413, 2),
+        (422, 2),
+        (429, 5),
+        (500, 1),
+        (502, 1),
+        (503, 5),
+        (504, 5),
+    ],
+)
+def test_every_status_has_its_exit_code(tmp_path: Path, status: int, code: int) -> None:
+    with FakeGateway(tmp_path, lambda asked: problem(status, "it is so", code="a.b", hint="do that")) as gateway:
+        ran = cli_on(gateway, tmp_path)("vm", "info", "web01", "-v")
+    assert ran.code == code
+    assert ran.err == "Error: it is so\nHint: do that\nCode: a.b\n"
+
+
+def test_an_error_is_json_where_json_was_asked_for(tmp_path: Path) -> None:
+    with FakeGateway(tmp_path, lambda asked: problem(409, "it is so", code="a.b", hint="do that")) as gateway:
+        ran = cli_on(gateway, tmp_path)("vm", "info", "web01", "-o", "json")
+    assert json.loads(ran.err) == {"error": {"code": "a.b", "message": "it is so", "hint": "do that", "status": 409}}
+    assert ran.out == ""
+
+
+def test_a_gateway_that_is_not_there_ends_with_5(tmp_path: Path) -> None:
+    ran = Cli(tmp_path, {"PVC_SOCKET": str(tmp_path / "none.sock")})("vm", "list")
+    assert ran.code == 5
+    assert ran.err.startswith(f"Error: the gateway at unix://{tmp_path}/none.sock cannot be reached (No such file")
+    assert "Hint: on this node, pvcd must run" in ran.err
+
+
+def test_no_connection_at_all_ends_with_5_and_says_how_to_get_one(tmp_path: Path) -> None:
+    ran = Cli(tmp_path, {"PVC_URL": "", "PVC_SOCKET": ""})("vm", "list")
+    assert ran.code == 5
+    assert "pvc connection add" in ran.err
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path: Path) -> None:
+    row = {
+        "name": "x" * 60, "id": "i", "state": "running", "node": "hv1", "memory_mib": 1, "vcpus": 1, "tags": [],
+        "autostart": False, "restart_required": False, "description": "",
+    }  # fmt: skip
+    with FakeGateway(tmp_path, lambda asked: Say({"position": 1, "items": [row] * 5000, "next": None})) as gateway:
+        cli = cli_on(gateway, tmp_path)
+        process = subprocess.Popen([*PVC, "vm", "list"], env=cli.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"VM")
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=10) == 0
+
+
+def test_ctrl_c_is_quiet_and_ends_with_130(tmp_path: Path) -> None:
+    with FakeGateway(tmp_path, accepts(events())) as gateway:
+        cli = cli_on(gateway, tmp_path)
+        process = subprocess.Popen(
+            [*PVC, "event", "follow", "--after", "0"], env=cli.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        deadline = time.monotonic() + 10
+        while not gateway.asked and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert (out, err) == (b"", b"")
+
+
+def test_a_fault_of_our_own_shows_no_traceback_unless_asked_for(tmp_path: Path) -> None:
+    with FakeGateway(tmp_path, lambda asked: Say({"position": 1, "items": [{"unexpected": 1}]})) as gateway:
+        cli = cli_on(gateway, tmp_path)
+        ran = cli("vm", "list")
+        assert ran.code == 1
+        assert ran.err.startswith("Error: pvc itself has failed: KeyError")
+        assert "PVC_DEBUG=1" in ran.err
+        shown = subprocess.run(
+            [*PVC, "vm", "list"], env={**cli.env, "PVC_DEBUG": "1"}, capture_output=True, text=True, check=False
+        )
+    assert "Traceback" in shown.stderr
+
+
+def test_a_log_of_an_unfriendly_guest_is_harmless_on_a_terminal_and_verbatim_in_a_pipe(tmp_path: Path) -> None:
+    said = b"\x1b]52;c;ZXZpbA==\x07\x1b[2Jhello\r\n"
+    with FakeGateway(tmp_path, lambda asked: Say(said, 200, "text/plain")) as gateway:
+        cli = cli_on(gateway, tmp_path)
+        assert cli("vm", "log", "web01").out.encode() == said.replace(b"\r\n", b"\n")
+        assert cli.on_terminal("vm", "log", "web01").out == "hello\r\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (["vm", "strat", "x"], "pvc vm has no command 'strat'", "did you mean start"),
+        (["vm", "start"], "Missing argument 'VM'", "pvc vm start -h shows how it is used"),
+        (["vm", "start", "a", "--nope"], "No such option", "pvc vm start -h"),
+        (["vm", "define", "x", "--memory", "8"], "8 is less than the least allowed, 16", "pvc vm define -h"),
+        (["vm", "define", "x", "--xml", "/nope"], "'/nope' cannot be read: No such file", "pvc vm define -h"),
+        (["vm", "start", "a", "--wait", "--dry-run"], "--dry-run and --wait exclude each other", "nothing follows"),
+        (["vm", "modify", "a", "--disk", "/x", "--no-disks"], "--no-disks excludes giving some", "leave one"),
+        (["vm", "stop", "a"], "there is no terminal to ask at: Force a off?", "give --yes"),
+        (["vm", "console", "a"], "a console needs a terminal", "pvc vm log a --follow"),
+        (["history", "all", "--since", "blah"], "'blah' is no time", "pvc history all -h"),
+        (["vm", "list", "--state", "up"], "'up' is not one of", "pvc vm list -h"),
+        (["-c", "nope", "vm", "list"], "there is no connection 'nope'", "pvc connection list"),
+        (["connection", "use", "nope"], "there is no connection 'nope'", "pvc connection list"),
+        (["connection", "add", "x", "ftp://y"], "'ftp://y' is not the URL of a gateway", "http://HOST:7370"),
+    ],
+)  # fmt: skip
+def test_wrong_use_ends_with_2_before_anything_is_sent(
+    tmp_path: Path, words: list[str], message: str, hint: str
+) -> None:
+    with FakeGateway(tmp_path, lambda asked: problem(500, "must not be asked")) as gateway:
+        ran = cli_on(gateway, tmp_path)(*words)
+        assert gateway.asked == []
+    assert ran.code == 2
+    error, told = ran.err.splitlines()
+    assert message in error
+    assert hint in told
+
+
+def test_without_color_means_without_color(tmp_path: Path) -> None:
+    with FakeGateway(tmp_path, lambda asked: problem(409, "it is so")) as gateway:
+        cli = cli_on(gateway, tmp_path)
+        assert "\x1b[31mError:\x1b[0m" in cli.on_terminal("vm", "info", "x").out
+        assert "\x1b" not in cli.with_env(NO_COLOR="1").on_terminal("vm", "info", "x").out
+
+
+def test_somebody_who_may_not_use_the_socket_is_told_so(tmp_path: Path) -> None:
+    with FakeGateway(tmp_path, accepts(events())) as gateway:
+        gateway.socket.chmod(0)
+        somebody = {"user": "nobody", "group": "nogroup"} if os.geteuid() == 0 else {}
+        for directory in [tmp_path, *tmp_path.parents]:
+            if directory.is_relative_to("/tmp") and directory != Path("/tmp"):
+                directory.chmod(0o755)
+        cli = cli_on(gateway, tmp_path)
+        ran = subprocess.run(
+            [*PVC, "vm", "list"],
+            env=cli.env,
+            capture_output=True,
+            text=True,
+            **somebody,
+            check=False,
+        )
+    assert ran.returncode == 4
+    assert "you may not use the socket" in ran.stderr
+    assert "become root" in ran.stderr
