@@ -108,6 +108,7 @@ class Appender:
         self._queue: list[_Waiting] = []
         self._wake = asyncio.Event()
         self._stopped = False
+        self._fork: ClusterState | None = None
 
     async def submit(self, request: Request) -> Outcome:
         """Decide and commit. Raises Rejected (nothing changed), Unavailable (nothing changed), OutcomeUnknown."""
@@ -215,13 +216,26 @@ class Appender:
 
     async def _decide_batch(self, taken: list[_Waiting]) -> _Batch:
         batch = _Batch(self._world.state.head)
-        state = self._world.state if len(taken) == 1 else self._world.state.fork()
+        state = self._state_for(len(taken))
         for waiting in taken:
             if batch.full:
                 break
             answer = await self._decide_one(state, waiting.request, batch)
             batch.answers.append((waiting, answer))
         return batch
+
+    def _state_for(self, requests: int) -> ClusterState:
+        """What to decide so many requests against: the state itself for one, a fork to run ahead with for several.
+
+        A fork is a copy of every dict, so the last one serves again if it is where the state is: equal heads, the hash
+        of everything before included, are equal states. It is elsewhere after a conflict, or after others' records.
+        """
+        state = self._world.state
+        if self._fork is None or self._fork.head != state.head:
+            if requests == 1:
+                return state
+            self._fork = state.fork()
+        return self._fork
 
     async def _decide_one(self, state: ClusterState, request: Request, batch: _Batch) -> Outcome | PvcError:
         earlier = state.recent.get(request.command_id)

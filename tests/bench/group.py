@@ -9,6 +9,7 @@ from kazoo.client import KazooClient
 
 from pvc.commands.vm_settings import AddVmTag, RemoveVmTag
 from pvc.log.base import Log
+from pvc.log.memory import MemoryLog
 from pvc.log.sqlite import SqliteLog
 from pvc.log.zookeeper import ZookeeperLog
 from pvc.runtime.appender import Appender
@@ -18,10 +19,11 @@ from tests.bench.records import Chain, a_cluster, vm_name
 from tests.bench.running import ask, fill, running
 
 CLIENTS = 24
+MANY = 10_000
 
 
 async def measure(bench: Bench) -> list[Row]:
-    return [await _zookeeper(bench), await _sqlite(bench)]
+    return [await _zookeeper(bench), await _sqlite(bench), await _among_many(bench)]
 
 
 async def _zookeeper(bench: Bench) -> Row:
@@ -58,8 +60,20 @@ async def _sqlite(bench: Bench) -> Row:
     return compare(f"{CLIENTS} clients through the appender, SQLite", "/s", ours, alone, "1 client")
 
 
-async def _prepare(log: Log) -> None:
-    await fill(log, a_cluster(Chain(), CLIENTS))
+async def _among_many(bench: Bench) -> Row:
+    """A batch is decided against a fork of the state; what the fork costs grows with the state."""
+    each = bench.size(40, 100)
+    few, many = MemoryLog(), MemoryLog()
+    await _prepare(few)
+    await _prepare(many, MANY)
+    async with running(few) as (_, among_few), running(many) as (_, among_many):
+        ours, reference = await take_turns(bench.rounds, _commands(among_many, each), _commands(among_few, each))
+    what = f"{CLIENTS} clients through the appender at {MANY:,} VMs, memory log"
+    return compare(what, "/s", ours, reference, f"at {CLIENTS} VMs")
+
+
+async def _prepare(log: Log, vms: int = CLIENTS) -> None:
+    await fill(log, a_cluster(Chain(), vms))
 
 
 def _commands(appender: Appender, each: int, clients: int = CLIENTS) -> Side:

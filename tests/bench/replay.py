@@ -33,11 +33,14 @@ async def measure(bench: Bench) -> list[Row]:
         await fill(memory, entries)
         await fill(sqlite, entries)
         del entries
-        from_list, from_sqlite, plain, bare = await take_turns(
-            bench.rounds, _catch_up(memory, data), _catch_up(sqlite, data), _plain_fold(data), _bare_fold(data)
-        )
+        return [*await _plain(bench, memory, sqlite, data), *await _eventsourcing(bench, memory, sqlite, data)]
     finally:
         await sqlite.close()
+
+
+async def _plain(bench: Bench, memory: Log, sqlite: Log, data: Sequence[bytes]) -> list[Row]:
+    sides = _catch_up(memory, data), _catch_up(sqlite, data), _plain_fold(data), _bare_fold(data)
+    from_list, from_sqlite, plain, bare = await take_turns(bench.rounds, *sides)
     size = sum(map(len, data)) // len(data)
     note = f"records of {size} bytes on average; decode + fold without hashes, chain, positions or idempotency keys"
     against, target = "decode + fold, no checks", at_least(0.4)
@@ -45,7 +48,6 @@ async def measure(bench: Bench) -> list[Row]:
         compare("replay, from a list of bytes", "/s", from_list, plain, against, target, note),
         compare("replay, from SQLite", "/s", from_sqlite, plain, against, target),
         compare("replay, from a list of bytes, bare dicts", "/s", from_list, bare, "decode, keep the last per VM"),
-        await _eventsourcing(bench, memory, data),
     ]
 
 
@@ -100,12 +102,19 @@ def _decoders() -> tuple[Callable[[bytes], Record], dict[str, Callable[[msgspec.
     return envelope, {name: msgspec.msgpack.Decoder(type_).decode for name, type_ in BY_TYPE.items()}
 
 
-async def _eventsourcing(bench: Bench, memory: MemoryLog, data: Sequence[bytes]) -> Row:
+async def _eventsourcing(bench: Bench, memory: Log, sqlite: Log, data: Sequence[bytes]) -> list[Row]:
     what = "replay, against `eventsourcing`"
     try:
         from tests.bench import with_eventsourcing
     except ModuleNotFoundError as error:
-        return skipped(what, f"{error.name} is not installed (pip install '.[bench]')")
-    other = with_eventsourcing.replay(VMS, bench.size(12_000, 30_000))
-    ours, theirs = await take_turns(min(bench.rounds, 5), _catch_up(memory, data), other)
-    return compare(what, "events/s", ours, theirs, "its repository, in memory", at_least(6))
+        return [skipped(what, f"{error.name} is not installed (pip install '.[bench]')")]
+    count = bench.size(12_000, 30_000)
+    in_memory = with_eventsourcing.replay(VMS, count)
+    in_sqlite = with_eventsourcing.replay(VMS, count, str(bench.home / "eventsourcing.db"))
+    sides = _catch_up(memory, data), in_memory, _catch_up(sqlite, data), in_sqlite
+    ours, theirs, ours_on_disk, theirs_on_disk = await take_turns(min(bench.rounds, 5), *sides)
+    against = "its repository"
+    return [
+        compare(f"{what}, in memory", "events/s", ours, theirs, against, at_least(6)),
+        compare(f"{what}, from SQLite", "events/s", ours_on_disk, theirs_on_disk, against, at_least(6)),
+    ]

@@ -176,6 +176,29 @@ async def test_a_conflict_is_folded_and_everything_decided_again() -> None:
 
 
 @virtual
+async def test_one_append_after_the_other_sees_all_that_came_before_its_own_and_others() -> None:
+    async with a_desk() as desk:
+        other_world = World()
+        other = desk.another_appender(other_world)
+        running = asyncio.create_task(other.run())
+        for turn in range(3):
+            names = [f"web{turn}{number}" for number in range(3)]
+            await gathered(*(desk.do("vm.define", name=name, memory_mib=64) for name in names))
+            taken = await gathered(*(desk.do("vm.define", name=name, memory_mib=64) for name in names))
+            assert [getattr(refusal, "code", "") for refusal in taken] == ["vm.name_taken"] * 3
+            alone = await desk.do("vm.start", vm=names[0])
+            await catch_up(other_world, desk.log)
+            await other.submit(request("vm.define", name=f"db{turn}", memory_mib=64))
+            refused, done = await gathered(
+                desk.do("vm.define", name=f"db{turn}", memory_mib=64), desk.do("vm.stop", vm=names[0])
+            )
+            assert getattr(refused, "code", "") == "vm.name_taken"
+            assert isinstance(done, Outcome) and done.position == alone.position + 2
+        running.cancel()
+        assert desk.world.state.state_hash() == await _replayed_hash(desk)
+
+
+@virtual
 async def test_a_log_that_is_always_busy_is_given_up_after_a_bound() -> None:
     async with a_desk() as desk:
         desk.log.troubles = [conflict] * MAX_ATTEMPTS
