@@ -96,7 +96,7 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex]
         stack.push_async_callback(history.close)
         hypervisor = await open_hypervisor(config)
         stack.push_async_callback(hypervisor.close)
-        world = World()
+        world = World(behind=True)
         services = Services(
             name=config.node_name,
             boot=_boot_id(),

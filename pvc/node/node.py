@@ -65,6 +65,7 @@ class Node:
     async def run(self) -> None:
         """Catch up, announce the node, and work."""
         await self._catch_up()
+        self._world.note_caught_up()
         with self._world.listening(self._wake_concerned):
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow())

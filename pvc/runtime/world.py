@@ -30,8 +30,11 @@ REPLAY_BATCH = 1_000
 class World:
     """The present state, and a way to wait for a position. Lives in one event loop."""
 
-    def __init__(self, state: ClusterState | None = None) -> None:
+    def __init__(self, state: ClusterState | None = None, *, behind: bool = False) -> None:
         self.state = state or ClusterState()
+        self._caught_up = asyncio.Event()
+        if not behind:
+            self._caught_up.set()
         self.fault: PvcError | None = None
         """Why the fold stopped, if it did; reads go on from the last good state, writes do not."""
         self._listeners: list[Listener] = []
@@ -69,6 +72,22 @@ class World:
             yield
         finally:
             self._listeners.remove(listener)
+
+    def note_caught_up(self) -> None:
+        """The fold has reached what was in the log when the process started, or as far as it can go."""
+        self._caught_up.set()
+
+    async def until_caught_up(self, timeout_s: float) -> None:
+        """Wait until the state may be shown at all. Raises Unavailable after `timeout_s`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._caught_up.wait()
+        if not self._caught_up.is_set():
+            raise Unavailable(
+                f"this node has just started and has folded the log only up to {self.state.position}",
+                code="node.starting",
+                hint="try again in a moment; if that does not help, see whether the log can be reached",
+            )
 
     async def reach(self, position: int, timeout_s: float) -> None:
         """Return when the fold is at `position` or past it. Raises Unavailable after `timeout_s`."""

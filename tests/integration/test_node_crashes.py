@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.libvirt_fixtures import guest_image, libvirt_host  # noqa: F401 - fixtures
 
 from pvc.client.errors import ApiError, ClientError
 from tests.integration.daemon_process import DaemonProcess
@@ -70,7 +69,7 @@ def live_a_whole_life(admin: Admin, kernel: Path, initrd: Path) -> None:
     admin.until("running")
     admin.ask("vm.reset", vm="web01")
     admin.until("running")
-    admin.ask("vm.restart", vm="web01", timeout_s=20)
+    admin.ask("vm.restart", vm="web01", timeout_s=1)  # too short for a guest that boots: it is forced off
     admin.until("running")
     admin.ask("vm.stop", vm="web01")
     admin.until("stopped")
@@ -98,7 +97,7 @@ def beginnings_and_ends(records: list[dict[str, Any]]) -> tuple[Counter[int], Co
 
 
 @pytest.fixture
-def new_daemon(tmp_path: Path, libvirt_host: Any) -> Iterator[Callable[[str], DaemonProcess]]:  # noqa: F811
+def new_daemon(tmp_path: Path, libvirt_host: Any) -> Iterator[Callable[[str], DaemonProcess]]:
     made: list[DaemonProcess] = []
 
     def make(name: str) -> DaemonProcess:
@@ -115,7 +114,7 @@ def new_daemon(tmp_path: Path, libvirt_host: Any) -> Iterator[Callable[[str], Da
 @pytest.mark.timeout(900)
 def test_a_daemon_killed_after_any_effect_heals_and_no_run_is_doubled(
     new_daemon: Callable[[str], DaemonProcess],
-    guest_image: Any,  # noqa: F811
+    guest_image: Any,
 ) -> None:
     kill_after = 0
     while True:

@@ -14,7 +14,6 @@ import pytest
 from pvc.client.client import Client
 from pvc.client.errors import ApiError
 from tests.integration.daemon_process import DaemonProcess
-from tests.integration.zookeeper_server import own_zookeeper  # noqa: F401 - fixture
 
 
 def until(client: Client, name: str, state: str) -> None:
@@ -35,7 +34,7 @@ def until_ready(client: Client) -> None:
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)], check=True)
     yield disk
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
@@ -44,7 +43,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_refuses_commands_and_loses_nothing(tmp_path: Path, small_disk: Path) -> None:
     daemon = DaemonProcess(tmp_path, node={"data_dir": str(small_disk)})
     daemon.start()
-    client = Client(daemon.client().connection, tries=1)
+    client = daemon.client()
     client.command("cluster.init", {"name": "test"})
     until_ready(client)
     client.command("vm.define", {"name": "before", "memory_mib": 64})
@@ -66,7 +65,7 @@ def test_a_full_disk_refuses_commands_and_loses_nothing(tmp_path: Path, small_di
     daemon.stop()
 
 
-def test_a_vm_lives_on_a_zookeeper_log_and_survives_its_absence(tmp_path: Path, own_zookeeper: Any) -> None:  # noqa: F811
+def test_a_vm_lives_on_a_zookeeper_log_and_survives_its_absence(tmp_path: Path, own_zookeeper: Any) -> None:
     daemon = DaemonProcess(tmp_path, log={"kind": "zookeeper", "hosts": own_zookeeper.hosts, "cluster": "lifetest"})
     daemon.start()
     client = daemon.client()
@@ -122,11 +121,10 @@ def test_a_bad_configuration_is_told_in_one_line(tmp_path: Path, line: str, mess
 
 
 def _fill(path: Path) -> None:
-    with path.open("wb") as file:
+    with path.open("wb", buffering=0) as file:
         try:
             while True:
                 file.write(b"\0" * 4096)
-                file.flush()
         except OSError:
             pass
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.libvirt_fixtures import guest_image, libvirt_host  # noqa: F401 - fixtures
 
 from pvc.client.errors import ApiError
 from tests.integration.daemon_process import DaemonProcess
@@ -25,7 +24,7 @@ CMDLINE = "console=ttyS0 quiet pvc.name=web01"
 class House:
     """One node with one VM, `web01`, and the questions that tests ask of them."""
 
-    def __init__(self, daemon: DaemonProcess, libvirt_host: Any, guest_image: Any) -> None:  # noqa: F811
+    def __init__(self, daemon: DaemonProcess, libvirt_host: Any, guest_image: Any) -> None:
         self.daemon = daemon
         self.libvirt = libvirt_host
         self._image = guest_image
@@ -75,16 +74,18 @@ class House:
         return [event["type"] for record in reversed(records) for event in record["events"]]
 
     def type_into_console(self, line: str) -> None:
-        console = self.client.console("web01")
-        try:
+        """Wait for the shell's prompt, type, and read on until the line is echoed or the guest is gone."""
+        with self.client.console("web01") as console:
+            console.send(b"\n")
+            seen = b""
+            while b"# " not in seen:
+                seen += console.recv(timeout=PATIENCE_S)
             console.send(line.encode() + b"\n")
-            time.sleep(0.5)
-        finally:
-            console.close()
+            time.sleep(1)
 
 
 @pytest.fixture
-def house(tmp_path: Path, libvirt_host: Any, guest_image: Any) -> Iterator[House]:  # noqa: F811
+def house(tmp_path: Path, libvirt_host: Any, guest_image: Any) -> Iterator[House]:
     hypervisor = {"kind": "libvirt", "uri": libvirt_host.uri, "accelerator": "tcg"}
     daemon = DaemonProcess(tmp_path, hypervisor=hypervisor)
     house = House(daemon, libvirt_host, guest_image)
