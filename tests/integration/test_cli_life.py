@@ -326,7 +326,9 @@ def test_progress_moves_on_a_terminal_and_leaves_nothing_behind(cli: Cli) -> Non
 def test_a_console_is_interactive_and_ctrl_bracket_leaves_it(cli: Cli) -> None:
     cli("vm", "define", "talk", "--memory", "64")
     cli("vm", "start", "talk", "--wait")
-    left = cli.on_terminal("vm", "console", "talk", typing=[("talk heartbeat", "hello guest"), ("hello guest", "\x1d")])
+    left = cli.on_terminal(
+        "vm", "console", "talk", typing=[("talk heartbeat", "hello guest\r"), ("hello guest", "\x1d")]
+    )
     assert left.code == 0
     assert "Press Ctrl-] to leave" in left.out
     assert "The console is closed." in left.out
