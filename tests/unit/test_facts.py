@@ -244,7 +244,7 @@ def test_a_restart_of_the_daemon_starts_nothing_and_a_boot_starts_what_shall() -
     cluster.do("vm.define", name="db01", memory_mib=64, autostart=True)
     cluster.do("vm.define", name="off01", memory_mib=64)
     assert types(cluster.says_ready()) == ["node.ready"]
-    ready, first, second = cluster.says_ready(boot="boot-2")
+    _, first, second = cluster.says_ready(boot="boot-2")
     assert [first.vm, second.vm] == [cluster.vm("db01").id, cluster.vm("web01").id]  # type: ignore[union-attr]
     assert cluster.vm("off01").state is VmState.STOPPED
     assert types(cluster.says_ready(boot="boot-2")) == ["node.ready"]
@@ -273,7 +273,7 @@ def test_autostart_stops_where_the_room_ends_and_says_so() -> None:
 def test_an_autostart_vm_that_went_down_with_its_machine_comes_back_whatever_its_crash_policy() -> None:
     cluster = a_cluster_with_vm("running", autostart=True, on_crash="stop")
     cluster.says_ready(boot="boot-2")
-    crashed, started = cluster.says_ended(Ending.LOST)
+    _, started = cluster.says_ended(Ending.LOST)
     assert started.reason == "policy: autostart, 1 of 3 tries"  # type: ignore[union-attr]
     cluster.says_running()
     assert types(cluster.says_ended(Ending.CRASHED)) == ["vm.crashed"]

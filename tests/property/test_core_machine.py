@@ -1,0 +1,333 @@
+"""No sequence of commands and reports, late and doubled ones too, breaks what must always hold."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+
+from pvc.commands.facts import (
+    Ending,
+    ReportEnded,
+    ReportNodeReady,
+    ReportReset,
+    ReportRunning,
+    ReportShutdownTimedOut,
+    ReportStartFailed,
+)
+from pvc.errors import Rejected
+from pvc.events.registry import BY_TYPE
+from pvc.events.types import ShutdownTimeoutAction
+from pvc.projections.state import ClusterState, Load, Vm, held_mib, restore, snapshot
+from pvc.projections.vm_machine import ACTIVE, AT_REST, TRANSITIONS, VmState
+from tests.support.core import SECOND_US, TinyCluster, command, node_ready, replayed, run_that_ends
+
+NAMES = ["web01", "web02", "db01"]
+NODES = ["hv1", "hv2"]
+REQUESTS = {name for name in BY_TYPE if name.endswith("_requested")} | {"vm.disabled", "vm.enabled"}
+SIZES = st.sampled_from([16, 1024, 3000, 8192, 9000])
+SETTINGS = [
+    ("vm.set_autostart", {"autostart": st.booleans()}),
+    ("vm.set_selector", {"selector": st.sampled_from(["mem", "vms"])}),
+    ("vm.set_node_limits", {"node_limits": st.lists(st.sampled_from([*NODES, "hv9"]), max_size=2)}),
+    ("vm.set_migration_method", {"migration_method": st.sampled_from(["live", "none"])}),
+    ("vm.add_tag", {"tag": st.sampled_from(["a", "b"]), "protected": st.booleans()}),
+    ("vm.remove_tag", {"tag": st.sampled_from(["a", "b"])}),
+]
+POWER = ["vm.start", "vm.stop", "vm.restart", "vm.reset", "vm.disable", "vm.enable", "vm.remove"]
+
+
+WALKS = 80
+WALK_STEPS = 400
+
+Say = Callable[[Vm], Any]
+"""What a node may report of a VM's present run."""
+
+
+def _ended(ending: Ending) -> Say:
+    return lambda vm: ReportEnded(vm=vm.id, node=vm.node, epoch=run_that_ends(vm), ending=ending)
+
+
+def _running(vm: Vm) -> Any:
+    return ReportRunning(vm=vm.id, node=vm.node, epoch=vm.epoch)
+
+
+def _unstarted(vm: Vm) -> Any:
+    return ReportStartFailed(vm=vm.id, node=vm.node, epoch=vm.epoch, code="driver.failed", message="no such file")
+
+
+def _timed_out(vm: Vm) -> Any:
+    return ReportShutdownTimedOut(vm=vm.id, node=vm.node, epoch=run_that_ends(vm), request=vm.cause)
+
+
+def _reset(vm: Vm) -> Any:
+    return ReportReset(vm=vm.id, node=vm.node, epoch=vm.epoch, mark=vm.reset_mark)
+
+
+ENDED = [_ended(ending) for ending in Ending]
+FITTING: dict[VmState, list[str | Say]] = {
+    VmState.STOPPED: ["vm.start", "vm.start", "vm.start", "vm.disable"],
+    VmState.STARTING: [_running, _running, _running, _unstarted, *ENDED, "vm.stop"],
+    VmState.RUNNING: ["vm.shutdown", "vm.shutdown", "vm.restart", "vm.restart", "vm.reset", "vm.stop", *ENDED],
+    VmState.SHUTTING_DOWN: [*[_timed_out] * 5, *ENDED, "vm.stop"],
+    VmState.STOPPING: [*ENDED],
+    VmState.RESTARTING: [_timed_out, *ENDED, "vm.stop"],
+    VmState.RESETTING: [_reset, _reset, *ENDED, "vm.stop"],
+    VmState.FAILED: ["vm.start", "vm.start", "vm.disable"],
+    VmState.DISABLED: ["vm.enable"],
+}
+
+
+class Core(RuleBasedStateMachine):
+    """Everything an admin or a node can say, in any order."""
+
+    reports = Bundle("reports")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cluster = TinyCluster()
+        self.epochs: dict[str, int] = {}
+        self.forks: list[tuple[ClusterState, str]] = []
+        self.snapshots: list[tuple[int, bytes]] = []
+
+    @initialize()
+    def begin(self) -> None:
+        self.cluster.do("cluster.init", name="main")
+        for node in NODES:
+            self.cluster.says_ready(node)
+        for name in NAMES[:2]:
+            self.give("vm.define", name=name, memory_mib=1024, node="hv1", on_poweroff="restart", autostart=True)
+
+    # What has an effect most of the time, so that every state is seen often.
+
+    @rule(target=reports, vm=st.sampled_from(NAMES[:2]), picks=st.lists(st.integers(0, 11), min_size=3, max_size=12))
+    def lives_on(self, vm: str, picks: list[int]) -> Any:
+        told = []
+        for pick in picks:
+            vm_id = self.cluster.state.vm_names.get(vm)
+            if vm_id is None:
+                break
+            fitting = FITTING[self.cluster.state.vms[vm_id].state]
+            step = fitting[pick % len(fitting)]
+            if isinstance(step, str):
+                self.give(step, vm=vm)
+            else:
+                told.append(self.tell(vm, step))
+        return multiple(*told)
+
+    # Commands.
+
+    @rule(
+        name=st.sampled_from(NAMES),
+        memory_mib=SIZES,
+        node=st.sampled_from([None, *NODES]),
+        on_poweroff=st.sampled_from(["stop", "restart"]),
+        on_crash=st.sampled_from(["stop", "restart"]),
+        autostart=st.booleans(),
+    )
+    def define(self, **fields: Any) -> None:
+        self.give("vm.define", **fields)
+
+    @rule(
+        vm=st.sampled_from(NAMES),
+        memory_mib=st.none() | SIZES,
+        description=st.none() | st.sampled_from(["", "x"]),
+        restart=st.booleans(),
+    )
+    def modify(self, **fields: Any) -> None:
+        self.give("vm.modify", **fields)
+
+    @rule(vm=st.sampled_from(NAMES), name=st.sampled_from(NAMES))
+    def rename(self, vm: str, name: str) -> None:
+        self.give("vm.rename", vm=vm, name=name)
+
+    @rule(vm=st.sampled_from(NAMES), name=st.sampled_from(POWER))
+    def press(self, vm: str, name: str) -> None:
+        self.give(name, vm=vm)
+
+    @rule(vm=st.sampled_from(NAMES), on_timeout=st.sampled_from(list(ShutdownTimeoutAction)))
+    def shutdown(self, vm: str, on_timeout: ShutdownTimeoutAction) -> None:
+        self.give("vm.shutdown", vm=vm, on_timeout=on_timeout)
+
+    @rule(vm=st.sampled_from(NAMES), which=st.sampled_from(SETTINGS), data=st.data())
+    def set(self, vm: str, which: tuple[str, dict[str, Any]], data: st.DataObject) -> None:
+        name, fields = which
+        self.give(name, vm=vm, **{field: data.draw(strategy) for field, strategy in fields.items()})
+
+    # Reports about the present run, as an honest node gives them.
+
+    @rule(
+        target=reports,
+        vm=st.sampled_from(NAMES),
+        say=st.sampled_from([*ENDED, _running, _unstarted, _timed_out, _reset]),
+    )
+    def says(self, vm: str, say: Say) -> Any:
+        return self.tell(vm, say)
+
+    @rule(node=st.sampled_from(NODES), boot=st.integers(1, 3), memory_mib=st.sampled_from([8192, 4096]))
+    def says_ready(self, node: str, boot: int, memory_mib: int) -> None:
+        self.decided(node_ready(node, boot=f"boot-{boot}", memory_mib=memory_mib))
+
+    # What must be harmless.
+
+    @rule(report=reports)
+    def a_report_comes_once_more(self, report: Any) -> None:
+        if report is None:
+            return
+        before = self.cluster.state.vms.copy()
+        self.decided(report)
+        assert self.cluster.state.vms == before, "a report that was heard before changes no VM"
+
+    @rule(seconds=st.sampled_from([1, 60, 700]))
+    def time_passes(self, seconds: int) -> None:
+        self.cluster.time_us += seconds * SECOND_US
+
+    @rule()
+    def fork(self) -> None:
+        twin = self.cluster.state.fork()
+        self.forks = [*self.forks[-2:], (twin, twin.state_hash())]
+
+    @rule()
+    def snapshot(self) -> None:
+        self.snapshots = [*self.snapshots[-2:], (self.cluster.state.position, snapshot(self.cluster.state))]
+
+    # What must always hold.
+
+    @invariant()
+    def indexes_are_exact(self) -> None:
+        state = self.cluster.state
+        assert state.vm_names == {vm.name: vm.id for vm in state.vms.values()}
+        for node in NODES:
+            mine = [vm for vm in state.vms.values() if vm.node == node]
+            active = [vm for vm in mine if vm.state in ACTIVE]
+            assert state.load_of(node) == Load(
+                memory_mib=sum(held_mib(vm) for vm in active),
+                vcpus=sum((vm.running_spec or vm.spec).vcpus for vm in active),
+                running=len(active),
+                vms=len(mine),
+            )
+
+    @invariant()
+    def each_vm_makes_sense(self) -> None:
+        for vm in self.cluster.state.vms.values():
+            assert (vm.running_spec is None) == (vm.state in AT_REST)
+            assert bool(vm.error) == (vm.state is VmState.FAILED)
+            assert vm.forced <= (vm.state in (VmState.RESTARTING, VmState.STOPPING) or vm.state in AT_REST)
+            assert vm.epoch >= self.epochs.get(vm.id, 0), "epochs never go down"
+            self.epochs[vm.id] = vm.epoch
+            assert vm.state in AT_REST or vm.epoch > 0
+
+    @invariant()
+    def the_hash_is_that_of_a_fresh_state(self) -> None:
+        state = self.cluster.state
+        assert restore(snapshot(state)).state_hash() == state.state_hash()
+
+    @invariant()
+    def forks_stay_as_they_were(self) -> None:
+        for twin, then in self.forks:
+            assert twin.state_hash() == then
+            assert restore(snapshot(twin)).state_hash() == then
+
+    def teardown(self) -> None:
+        entries = self.cluster.entries
+        want = self.cluster.state
+        whole = replayed(entries)
+        assert (whole.state_hash(), whole.recent) == (want.state_hash(), want.recent), "fold twice is fold once"
+        for position, stored in self.snapshots:
+            later = replayed(entries[position:], restore(stored))
+            assert later.state_hash() == want.state_hash(), "from a snapshot as from zero"
+
+    # How it is done.
+
+    def give(self, command_name: str, /, **fields: Any) -> None:
+        given = {field: value for field, value in fields.items() if value is not None}
+        self.decided(command(command_name, **given))
+
+    def tell(self, name: str, report_of: Any) -> Any:
+        vm_id = self.cluster.state.vm_names.get(name)
+        if vm_id is None:
+            return multiple()
+        report = report_of(self.cluster.state.vms[vm_id])
+        self.decided(report)
+        return report
+
+    def decided(self, given: Any) -> None:
+        cluster = self.cluster
+        before = cluster.state.vms.copy()
+        head, hash_before = cluster.state.head, cluster.state.state_hash()
+        try:
+            first = cluster.try_out(given)
+            assert cluster.try_out(given) == first, "deciding is deterministic"
+            assert cluster.state.state_hash() == hash_before, "deciding changes nothing"
+            decision = cluster.decide_and_record(given)
+        except Rejected as refusal:
+            assert refusal.message and refusal.code and refusal.hint
+            assert cluster.state.head == head
+            return
+        if decision.events and type(given) not in (ReportNodeReady,):
+            assert cluster.state.vms != before, "an event is only emitted where it changes something"
+        self.follow_table(decision.events, before)
+
+    def follow_table(self, events: tuple[Any, ...], vms: dict[str, Vm]) -> None:
+        states = {vm.id: vm.state for vm in vms.values()}
+        for event in events:
+            if event.TYPE == "vm.defined":
+                states[event.vm] = VmState.STOPPED
+            elif event.TYPE in REQUESTS or (states.get(getattr(event, "vm", "")), event.TYPE) in TRANSITIONS:
+                assert (states[event.vm], event.TYPE) in TRANSITIONS, f"{event.TYPE} in state {states[event.vm]}"
+                if event.TYPE == "vm.start_requested":
+                    assert states[event.vm] is not VmState.DISABLED, "a disabled VM never starts"
+                    assert event.epoch == vms[event.vm].epoch + 1
+                states[event.vm] = TRANSITIONS[states[event.vm], event.TYPE]
+            elif event.TYPE in {type_ for _, type_ in TRANSITIONS}:
+                pytest.fail(f"{event.TYPE} was emitted in state {states[event.vm]}, where it means nothing")
+        for vm in self.cluster.state.vms.values():
+            assert vm.state is states[vm.id], "the fold goes where the table says"
+
+
+TestCore = Core.TestCase
+
+
+@pytest.mark.parametrize("seed", range(WALKS))
+def test_a_long_life_breaks_nothing_either(seed: int) -> None:
+    rng = random.Random(seed)
+    core = Core()
+    core.begin()
+    told: list[Any] = []
+    for step in range(WALK_STEPS):
+        vm = rng.choice(NAMES)
+        match rng.randrange(10):
+            case 0:
+                core.define(name=vm, memory_mib=rng.choice([64, 3000]), node=rng.choice(NODES), autostart=True)
+            case 1:
+                core.modify(vm=vm, memory_mib=rng.choice([64, 1024, 3000]), restart=rng.random() < 0.5)
+            case 2 if told:
+                core.a_report_comes_once_more(rng.choice(told[-8:]))
+            case 3:
+                core.says_ready(rng.choice(NODES), rng.randrange(3), 8192)
+            case 4:
+                core.cluster.time_us += rng.choice([1, 700]) * SECOND_US
+            case 5:
+                core.shutdown(vm, rng.choice(list(ShutdownTimeoutAction)))
+            case 6:
+                core.rename(vm, rng.choice(NAMES))
+            case 7 if rng.random() < 0.1:
+                core.press(vm, "vm.remove")
+            case _ if vm_id := core.cluster.state.vm_names.get(vm):
+                fitting = rng.choice(FITTING[core.cluster.state.vms[vm_id].state])
+                if fitting == "vm.shutdown":
+                    core.shutdown(vm, rng.choice(list(ShutdownTimeoutAction)))
+                elif isinstance(fitting, str):
+                    core.give(fitting, vm=vm)
+                else:
+                    told.append(core.tell(vm, fitting))
+        if step % 10 == 0:
+            core.snapshot()
+        core.indexes_are_exact()
+        core.each_vm_makes_sense()
+    core.the_hash_is_that_of_a_fresh_state()
+    core.teardown()
