@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,21 @@ def until_ready(client: Client) -> None:
 
 
 @pytest.fixture
+def new_daemon(tmp_path: Path) -> Iterator[Callable[..., DaemonProcess]]:
+    """Makes daemons that are stopped however the test ends."""
+    made: list[DaemonProcess] = []
+
+    def make(**parts: dict[str, Any]) -> DaemonProcess:
+        made.append(DaemonProcess(tmp_path, **parts))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for daemon in made:
+        daemon.stop()
+
+
+@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -40,9 +55,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.libvirt
-def test_a_full_disk_refuses_commands_and_loses_nothing(tmp_path: Path, small_disk: Path) -> None:
-    daemon = DaemonProcess(tmp_path, node={"data_dir": str(small_disk)})
-    daemon.start()
+def test_a_full_disk_refuses_commands_and_loses_nothing(
+    new_daemon: Callable[..., DaemonProcess], small_disk: Path
+) -> None:
+    daemon = new_daemon(node={"data_dir": str(small_disk)})
     client = daemon.client()
     client.command("cluster.init", {"name": "test"})
     until_ready(client)
@@ -62,12 +78,12 @@ def test_a_full_disk_refuses_commands_and_loses_nothing(tmp_path: Path, small_di
     daemon.kill()
     daemon.start()
     assert {vm["name"] for vm in client.vms()} == known | {"after"}
-    daemon.stop()
 
 
-def test_a_vm_lives_on_a_zookeeper_log_and_survives_its_absence(tmp_path: Path, own_zookeeper: Any) -> None:
-    daemon = DaemonProcess(tmp_path, log={"kind": "zookeeper", "hosts": own_zookeeper.hosts, "cluster": "lifetest"})
-    daemon.start()
+def test_a_vm_lives_on_a_zookeeper_log_and_survives_its_absence(
+    new_daemon: Callable[..., DaemonProcess], own_zookeeper: Any
+) -> None:
+    daemon = new_daemon(log={"kind": "zookeeper", "hosts": own_zookeeper.hosts, "cluster": "lifetest"})
     client = daemon.client()
     client.command("cluster.init", {"name": "test"})
     until_ready(client)
@@ -84,19 +100,16 @@ def test_a_vm_lives_on_a_zookeeper_log_and_survives_its_absence(tmp_path: Path, 
     assert client.vm("web01")["state"] == "stopped"
     types = [event["type"] for record in client.history(subject="vm/web01")["records"] for event in record["events"]]
     assert types == ["vm.stopped", "vm.stop_requested", "vm.started", "vm.start_requested", "vm.defined"]
-    daemon.stop()
 
 
-def test_a_second_daemon_on_the_same_data_is_refused(tmp_path: Path) -> None:
-    daemon = DaemonProcess(tmp_path)
-    daemon.start()
+def test_a_second_daemon_on_the_same_data_is_refused(new_daemon: Callable[..., DaemonProcess]) -> None:
+    daemon = new_daemon()
     second = subprocess.run(
         [*_PVCD, "--config", str(daemon.config)], capture_output=True, text=True, timeout=30, check=False
     )
     assert second.returncode == 1
     assert "another daemon uses" in second.stderr
     assert "Traceback" not in second.stderr
-    daemon.stop()
 
 
 @pytest.mark.parametrize(
