@@ -14,6 +14,8 @@ from msgspec import Meta
 from pvc.errors import InvalidInput
 from pvc.events.types import NodeName
 
+MAX_PORT = 65_535
+
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[node]`: who this is."""
@@ -65,8 +67,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def node_name(self) -> str:
-        """The configured name, or the short host name."""
-        return self.node.name or socket.gethostname().partition(".")[0].lower()
+        """The configured name, or the short host name. Raises InvalidInput when that is no name for a node."""
+        if self.node.name is not None:
+            return self.node.name
+        name = socket.gethostname().partition(".")[0].lower()
+        try:
+            return msgspec.convert(name, NodeName)
+        except msgspec.ValidationError as error:
+            raise InvalidInput(
+                f"the host name {name!r} is no name for a node: {error}",
+                code="config.invalid",
+                hint="set node.name in the configuration: a-z, 0-9 and inner hyphens, at most 63 characters",
+            ) from error
 
     @property
     def data_dir(self) -> Path:
@@ -87,6 +99,7 @@ def load_config(path: Path) -> Config:
     except msgspec.ValidationError as error:
         raise _bad(path, f"is not valid: {error}", "docs/configuration.md lists the fields") from error
     _refuse_open_door(path, config.gateway)
+    assert config.node_name, "it raises where there is none"
     return config
 
 
@@ -99,9 +112,13 @@ def split_listen(listen: str) -> tuple[str, int]:
 def _refuse_open_door(path: Path, gateway: GatewayConfig) -> None:
     if bool(gateway.tls_cert) != bool(gateway.tls_key):
         raise _bad(path, "has only one of gateway.tls_cert and gateway.tls_key", "give both")
-    if not gateway.listen or gateway.tls_cert:
+    if not gateway.listen:
         return
-    host, _ = split_listen(gateway.listen)
+    host, port = split_listen(gateway.listen)
+    if port > MAX_PORT:
+        raise _bad(path, f"has port {port} in gateway.listen; the last one is {MAX_PORT}", "choose another port")
+    if gateway.tls_cert:
+        return
     try:
         local = ipaddress.ip_address(host).is_loopback
     except ValueError:

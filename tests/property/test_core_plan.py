@@ -61,7 +61,7 @@ class Machine:
         patience = plan.Patience(waited_s=self.waited_s, since_asked_s=self.asked)
         step = plan.plan_vm(vm, self.domain, "hv1", patience)
         match step:
-            case plan.Define(name=name, epoch=epoch):
+            case plan.Define(epoch=epoch):
                 assert self.domain is None or self.domain.state is DomainState.OFF
                 self.domain = _domain(self.vm, epoch, OffReason.NEVER_RAN, "")
             case plan.Start(epoch=epoch):

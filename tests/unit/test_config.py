@@ -1,0 +1,118 @@
+"""The daemon's configuration file: what it says, and how each mistake is told."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from pvc.daemon.config import Config, load_config, split_listen
+from pvc.errors import InvalidInput
+
+
+@pytest.fixture(autouse=True)
+def named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "hv1.example.org")
+
+
+def load(tmp_path: Path, text: str) -> Config:
+    path = tmp_path / "pvc.toml"
+    path.write_text(text)
+    return load_config(path)
+
+
+def test_an_empty_file_is_a_whole_configuration(tmp_path: Path) -> None:
+    config = load(tmp_path, "")
+    assert config == Config()
+    assert config.gateway.listen == "127.0.0.1:7370"
+    assert config.data_dir == Path("/var/lib/pvc")
+
+
+def test_every_part_can_be_set(tmp_path: Path) -> None:
+    config = load(
+        tmp_path,
+        """
+        [node]
+        name = "hv1"
+        data_dir = "/srv/pvc"
+        [hypervisor]
+        kind = "simulated"
+        accelerator = "tcg"
+        [log]
+        kind = "zookeeper"
+        hosts = "10.0.0.1:2181,10.0.0.2:2181"
+        [gateway]
+        listen = "0.0.0.0:7370"
+        tls_cert = "/etc/pvc/cert.pem"
+        tls_key = "/etc/pvc/key.pem"
+        """,
+    )
+    assert (config.node_name, config.hypervisor.kind, config.log.kind) == ("hv1", "simulated", "zookeeper")
+
+
+def test_without_a_name_the_node_is_called_by_its_short_host_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "HV7.example.org")
+    assert Config().node_name == "hv7"
+
+
+def test_a_host_name_that_is_no_node_name_is_refused_before_it_gets_into_the_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "my_box")
+    with pytest.raises(InvalidInput) as failure:
+        _ = Config().node_name
+    assert failure.value.code == "config.invalid"
+    assert "'my_box'" in failure.value.message
+    assert "node.name" in failure.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[node", "is not TOML"),
+        ("[node]\nname = 'My Node'", "$.node.name"),
+        ("[node]\nnmae = 'hv1'", "nmae"),
+        ("[nodes]", "nodes"),
+        ("[hypervisor]\nkind = 'xen'", "$.hypervisor.kind"),
+        ("[hypervisor]\naccelerator = 'fast'", "$.hypervisor.accelerator"),
+        ("[log]\nkind = 3", "$.log.kind"),
+        ("[gateway]\nlisten = '7370'", "$.gateway.listen"),
+        ("[gateway]\nlisten = '127.0.0.1:99999'", "65535"),
+        ("[gateway]\nlisten = '0.0.0.0:7370'", "without TLS"),
+        ("[gateway]\nlisten = 'hv1.example.org:7370'", "without TLS"),
+        ("[gateway]\nlisten = '[::]:7370'", "without TLS"),
+        ("[gateway]\ntls_cert = '/c.pem'", "only one of"),
+        ("[gateway]\ntls_key = '/k.pem'", "only one of"),
+    ],
+)
+def test_a_mistake_is_told_with_file_place_and_remedy(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(InvalidInput) as failure:
+        load(tmp_path, text)
+    assert failure.value.code == "config.invalid"
+    assert said in failure.value.message
+    assert str(tmp_path / "pvc.toml") in failure.value.message
+    assert failure.value.hint
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:7370", "localhost:0", "[::1]:7370", "127.8.8.8:65535", ""])
+def test_without_tls_only_this_machine_is_served(tmp_path: Path, listen: str) -> None:
+    assert load(tmp_path, f"[gateway]\nlisten = '{listen}'").gateway.listen == listen
+
+
+def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="No such file"):
+        load_config(tmp_path / "none.toml")
+    with pytest.raises(InvalidInput, match="Is a directory"):
+        load_config(tmp_path)
+    (tmp_path / "latin1.toml").write_bytes(b"[node]\nname = '\xe9'\n")
+    with pytest.raises(InvalidInput, match="is not TOML"):
+        load_config(tmp_path / "latin1.toml")
+
+
+@pytest.mark.parametrize(
+    ("listen", "parts"),
+    [("127.0.0.1:7370", ("127.0.0.1", 7370)), ("[::1]:80", ("::1", 80)), ("hv1:0", ("hv1", 0))],
+)
+def test_an_address_is_split_at_its_last_colon(listen: str, parts: tuple[str, int]) -> None:
+    assert split_listen(listen) == parts

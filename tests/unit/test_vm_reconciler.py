@@ -1,0 +1,223 @@
+"""The reconciler with a simulated hypervisor: from a request to its outcome, over crashes and refusals."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from pvc.drivers.hypervisor import DomainState, OffReason
+from pvc.drivers.simulated import EFFECTS, SimulatedHypervisor
+from pvc.drivers.simulated_guest import Behaviour
+from pvc.errors import Unavailable
+from pvc.events.registry import decode_event
+from pvc.handlers.vm_plan import ASK_AGAIN_S
+from pvc.handlers.vm_reconciler import MAX_MESSAGE, VmReconciler
+from pvc.projections.vm_machine import VmState
+from pvc.sim.loop import VirtualClock, run_virtual
+from tests.support.core import TinyCluster, a_cluster_with_vm
+
+
+class Killed(BaseException):
+    """The daemon is no more."""
+
+
+class House:
+    """A node's reconciler, its machine, and the cluster that hears its reports."""
+
+    def __init__(self, state: str = "stopped", **fields: Any) -> None:
+        self.cluster: TinyCluster = a_cluster_with_vm(state, **fields)
+        self.vm = self.cluster.vm().id
+        self.machine = SimulatedHypervisor()
+        self.machine.default_behaviour = Behaviour(heartbeat=False)
+        self.causes: list[str] = []
+        self.restart_daemon()
+
+    def restart_daemon(self) -> None:
+        self.reconciler = VmReconciler("hv1", lambda: self.cluster.state, self.machine, self._hear, VirtualClock())
+
+    async def _hear(self, report: Any, cause: str) -> None:
+        self.causes.append(cause)
+        self.cluster.report(report)
+
+    async def settle(self, limit_s: float = 300) -> None:
+        """Reconcile whenever it is asked for, until nothing is."""
+        end = asyncio.get_running_loop().time() + limit_s
+        while (delay_s := await self.reconciler.reconcile(self.vm)) is not None:
+            await asyncio.sleep(delay_s)
+            assert asyncio.get_running_loop().time() < end, "it does not settle"
+
+    def told(self) -> list[str]:
+        return [decode_event(raw).TYPE for entry in self.cluster.entries for raw in entry.record.events]
+
+    @property
+    def state(self) -> VmState:
+        return self.cluster.vm().state
+
+
+def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Any:
+    import functools
+
+    @functools.wraps(test)
+    def run(**arguments: Any) -> None:
+        run_virtual(test(**arguments))
+
+    return run
+
+
+@virtual
+async def test_a_start_is_carried_out_and_reported_with_its_cause() -> None:
+    house = House("starting")
+    request = house.cluster.vm().cause
+    await house.settle()
+    assert house.state is VmState.RUNNING
+    assert house.machine.snapshot()[house.vm].state is DomainState.RUNNING
+    assert house.causes == [request]
+
+
+@virtual
+async def test_what_happens_to_a_running_vm_has_no_cause_in_the_log() -> None:
+    house = House("starting", on_crash="stop")
+    await house.settle()
+    house.machine.end_behind_our_back(house.vm, OffReason.CRASHED)
+    await house.settle()
+    assert house.causes[-1] == ""
+    assert house.state is VmState.FAILED
+    assert house.machine.snapshot() == {}
+
+
+@virtual
+async def test_a_definition_that_is_refused_fails_the_start_with_a_short_reason() -> None:
+    house = House("starting")
+    house.machine.default_behaviour = Behaviour(refuses_define="no " * 1000)
+    request = house.cluster.vm().cause
+    await house.settle()
+    assert house.state is VmState.FAILED
+    assert len(house.cluster.vm().error) == MAX_MESSAGE
+    assert house.causes == [request]
+
+
+@virtual
+async def test_a_start_that_is_refused_leaves_no_domain() -> None:
+    house = House("starting")
+    house.machine.default_behaviour = Behaviour(refuses_start="no such disk")
+    await house.settle()
+    assert (house.state, house.cluster.vm().error) == (VmState.FAILED, "no such disk")
+    assert house.machine.snapshot() == {}
+
+
+@virtual
+async def test_a_guest_that_hears_the_button_is_down_at_once() -> None:
+    house = House("starting")
+    await house.settle()
+    house.cluster.do("vm.shutdown", vm="web01")
+    await house.settle()
+    assert house.state is VmState.STOPPED
+    assert house.told()[-1] == "vm.stopped"
+
+
+@virtual
+async def test_a_deaf_guest_is_asked_again_and_then_forced() -> None:
+    house = House("starting")
+    house.machine.default_behaviour = Behaviour(obeys_acpi_after_s=None, heartbeat=False)
+    await house.settle()
+    house.cluster.do("vm.shutdown", vm="web01", timeout_s=12)
+    begin = asyncio.get_running_loop().time()
+    await house.settle()
+    assert asyncio.get_running_loop().time() - begin == pytest.approx(12, abs=0.1)
+    assert [effect for effect, _ in house.machine.effects].count("shutdown") == 3
+    assert house.told()[-2:] == ["vm.shutdown_timed_out", "vm.stopped"]
+    assert house.state is VmState.STOPPED
+
+
+@virtual
+async def test_a_button_that_could_not_be_pressed_is_pressed_as_soon_as_it_can() -> None:
+    house = House("starting")
+    await house.settle()
+    house.cluster.do("vm.shutdown", vm="web01")
+    pressed = house.machine.shutdown
+
+    async def stuck(vm: str) -> None:
+        house.machine.shutdown = pressed  # type: ignore[method-assign]
+        raise Unavailable("libvirtd is away")
+
+    house.machine.shutdown = stuck  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):
+        await house.reconciler.reconcile(house.vm)
+    await asyncio.sleep(ASK_AGAIN_S / 10)
+    await house.reconciler.reconcile(house.vm)
+    assert ("shutdown", house.vm) in house.machine.effects
+
+
+@virtual
+async def test_a_restart_runs_the_new_spec() -> None:
+    house = House("starting")
+    await house.settle()
+    house.cluster.do("vm.modify", vm="web01", memory_mib=2048, restart=True)
+    await house.settle()
+    assert house.state is VmState.RUNNING
+    assert house.machine.spec(house.vm).memory_mib == 2048
+    assert house.machine.snapshot()[house.vm].epoch == 2
+
+
+@virtual
+async def test_a_reset_is_done_once() -> None:
+    house = House("starting")
+    await house.settle()
+    house.cluster.do("vm.reset", vm="web01")
+    await house.settle()
+    await house.settle()
+    assert [effect for effect, _ in house.machine.effects].count("reset") == 1
+    assert house.state is VmState.RUNNING
+
+
+@virtual
+async def test_a_removed_vm_and_a_stray_are_cleared_away() -> None:
+    house = House("starting")
+    await house.settle()
+    house.cluster.do("vm.stop", vm="web01")
+    house.cluster.says_ended()
+    house.cluster.do("vm.remove", vm="web01")
+    assert house.reconciler.unsettled(await house.machine.list_domains()) == [house.vm]
+    await house.reconciler.reconcile(house.vm)
+    assert house.machine.snapshot() == {}
+    assert house.reconciler.unsettled([]) == []
+
+
+@virtual
+async def test_what_is_unsettled_is_told_without_touching_anything() -> None:
+    house = House("starting")
+    assert house.reconciler.unsettled([]) == [house.vm]
+    await house.settle()
+    assert house.reconciler.unsettled(await house.machine.list_domains()) == []
+    assert house.reconciler.unsettled([]) == [house.vm], "its domain is gone"
+
+
+@pytest.mark.parametrize("effect", EFFECTS)
+@pytest.mark.parametrize("command", ["vm.start", "vm.shutdown", "vm.stop", "vm.restart", "vm.reset"])
+@virtual
+async def test_a_daemon_killed_after_any_effect_heals_when_it_is_back(command: str, effect: str) -> None:
+    house = House("stopped" if command == "vm.start" else "starting")
+    if command != "vm.start":
+        await house.settle()
+    house.cluster.do(command, vm="web01")
+    killed: list[str] = []
+
+    def kill(done: str) -> None:
+        if done == effect and not killed:
+            killed.append(done)
+            raise Killed
+
+    house.machine.after_effect = kill
+    try:
+        await house.settle()
+    except Killed:
+        house.restart_daemon()
+        await house.settle()
+    ends = {"vm.shutdown": VmState.STOPPED, "vm.stop": VmState.STOPPED}
+    assert house.state is ends.get(command, VmState.RUNNING)
+    starts = [done for done, _ in house.machine.effects].count("start")
+    assert starts == (2 if command == "vm.restart" else 1), "no run was begun twice"
+    assert house.told().count("vm.crashed") == 0
