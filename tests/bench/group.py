@@ -20,6 +20,8 @@ from tests.bench.running import ask, fill, running
 
 CLIENTS = 24
 MANY = 10_000
+WARM_UP = 2
+"""Some 4,000 requests: the server's Java is compiled by then."""
 
 
 async def measure(bench: Bench) -> list[Row]:
@@ -38,7 +40,7 @@ async def _zookeeper(bench: Bench) -> Row:
         await _prepare(log)
         async with running(log) as (_, appender):
             sides = _commands(appender, each), _raw_creates(client, CLIENTS * each)
-            ours, raw = await take_turns(bench.rounds, *sides)
+            ours, raw = await take_turns(bench.rounds, *sides, warm_up=WARM_UP)
     finally:
         client.stop()
         client.close()
