@@ -145,14 +145,14 @@ def ended(state: ClusterState, event: e.VmStopped, record: Record) -> None:
     vm = state.vms.get(event.vm)
     if vm is not None:
         counted = not event.requested and vm.on_poweroff is EndPolicy.RESTART
-        _end(state, event, record, endings_us=_with(vm, record) if counted else vm.endings_us)
+        _end(state, vm, event, record, endings_us=_with(vm, record) if counted else vm.endings_us)
 
 
 def crashed(state: ClusterState, event: e.VmCrashed, record: Record) -> None:
     """The run is over, against everybody's will; when it happened counts for the policy."""
     vm = state.vms.get(event.vm)
     if vm is not None:
-        _end(state, event, record, error=f"the VM {event.words}", endings_us=_with(vm, record))
+        _end(state, vm, event, record, error=f"the VM {event.words}", endings_us=_with(vm, record))
 
 
 def failed(state: ClusterState, event: e.VmFailed, record: Record) -> None:
@@ -178,10 +178,7 @@ def _with(vm: Vm, record: Record) -> tuple[int, ...]:
     return (*vm.endings_us, record.time_us)[-KEPT_ENDINGS:]
 
 
-def _end(state: ClusterState, event: e.VmStopped | e.VmCrashed, record: Record, **changes: Any) -> None:
-    vm = state.vms.get(event.vm)
-    if vm is None:
-        return
+def _end(state: ClusterState, vm: Vm, event: e.VmStopped | e.VmCrashed, record: Record, **changes: Any) -> None:
     restarting = vm.state is VmState.RESTARTING
     fact(state, event, record, forced=False, running_spec=vm.spec if restarting else None, **changes)
 
