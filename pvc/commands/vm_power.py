@@ -149,6 +149,7 @@ def _require_running(vm: Vm) -> None:
 
 
 _ENDS_WELL = {e.VmStopped.TYPE: True, e.VmCrashed.TYPE: True}
+_STARTS_WELL = {e.VmStarted.TYPE: True, e.VmStartFailed.TYPE: False, e.VmStopRequested.TYPE: False}
 
 SPECS = (
     CommandSpec(
@@ -160,7 +161,7 @@ SPECS = (
         cli=("vm", "start"),
         args=("vm",),
         example={"vm": "web01"},
-        outcomes={e.VmStarted.TYPE: True, e.VmStartFailed.TYPE: False, e.VmStopRequested.TYPE: False},
+        outcomes=_STARTS_WELL,
     ),
     CommandSpec(
         name="vm.shutdown",
@@ -194,7 +195,7 @@ SPECS = (
         cli=("vm", "restart"),
         args=("vm",),
         example={"vm": "web01", "timeout_s": 60},
-        outcomes={e.VmStarted.TYPE: True, e.VmStartFailed.TYPE: False},
+        outcomes=_STARTS_WELL,
     ),
     CommandSpec(
         name="vm.reset",

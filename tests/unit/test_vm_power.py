@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pvc.commands.facts import Ending
+from pvc.commands.registry import BY_NAME
 from pvc.errors import Rejected
 from pvc.events import vm as e
 from pvc.events.types import ShutdownTimeoutAction
@@ -174,3 +176,26 @@ def test_an_unknown_vm_is_refused_with_near_names(name: str) -> None:
 def test_in_an_empty_cluster_there_is_no_vm_to_find() -> None:
     with pytest.raises(Rejected, match="there is no VM 'web01'"):
         a_cluster().do("vm.start", vm="web01")
+
+
+@pytest.mark.parametrize("name", ["vm.start", "vm.shutdown", "vm.stop", "vm.restart", "vm.reset"])
+@pytest.mark.parametrize("ending", list(Ending))
+@pytest.mark.parametrize("stopped", [True, False], ids=["stopped by another", "left alone"])
+def test_who_waits_for_a_power_command_always_learns_an_outcome(name: str, ending: Ending, stopped: bool) -> None:
+    cluster = a_cluster_with_vm("stopped" if name == "vm.start" else "running")
+    cluster.do(name, vm="web01")
+    after = cluster.state.position
+    if stopped and name != "vm.stop":
+        cluster.do("vm.stop", vm="web01")
+    cluster.says_ended(ending)
+    if cluster.vm().state is VmState.STARTING:
+        cluster.says_running()
+    told = {raw.type for entry in cluster.entries[after:] for raw in entry.record.events}
+    assert told & BY_NAME[name].outcomes.keys()
+
+
+def test_who_waits_for_a_guest_that_is_left_running_learns_that_it_did_not_shut_down() -> None:
+    cluster = a_cluster_with_vm("running")
+    cluster.do("vm.shutdown", vm="web01", on_timeout="leave")
+    (event,) = cluster.says_timed_out()
+    assert BY_NAME["vm.shutdown"].outcomes[event.TYPE] is False
