@@ -48,7 +48,8 @@ class World:
         return self.state.position
 
     def apply(self, entry: Entry, *, trusted: bool = False) -> None:
-        """Fold one record, unless it is folded already. Raises LogDamaged or UnknownEvent, and then stays stopped."""
+        """Fold one record, unless it is folded already. Raises LogDamaged, UnknownEvent or what a defect of the fold
+        comes to, and then stays stopped."""
         state = self.state
         if entry.record.position <= state.head.position:
             return
@@ -59,6 +60,15 @@ class World:
         except PvcError as fault:
             self.fault = fault
             raise
+        except Exception as error:
+            # Were it to end the node, it would do so again at each start; so writes stop, and VMs go on.
+            logger.exception("fold: defect position=%d", entry.position)
+            self.fault = PvcError(
+                f"this version of PVC cannot fold record {entry.position}: {error!r}",
+                code="fold.defect",
+                hint="update PVC on this node",
+            )
+            raise self.fault from error
         for listener in self._listeners:
             listener(entry, events)
         if self._waiters:

@@ -145,6 +145,20 @@ async def test_more_than_fits_one_append_is_several_in_order() -> None:
 
 
 @virtual
+async def test_when_the_second_of_two_appends_fails_the_first_ones_know_that_theirs_did_not() -> None:
+    def fine(log: TroubledLog, entries: Any, after: Head) -> None:
+        pass
+
+    async with a_desk() as desk:
+        desk.log.troubles = [fine, unavailable]
+        count = MAX_BATCH_ENTRIES + 50
+        outcomes = await gathered(*(desk.do("vm.define", name=f"vm{i}", memory_mib=64) for i in range(count)))
+        assert all(isinstance(outcome, Outcome) for outcome in outcomes[:MAX_BATCH_ENTRIES])
+        assert {getattr(outcome, "code", "") for outcome in outcomes[MAX_BATCH_ENTRIES:]} == {"log.disk_full"}
+        assert len(desk.world.state.vms) == MAX_BATCH_ENTRIES == len(await desk.names()) - 2
+
+
+@virtual
 async def test_large_records_are_split_by_their_bytes() -> None:
     async with a_desk() as desk:
         text = "x" * 60_000
@@ -410,6 +424,35 @@ async def test_a_record_over_the_cap_is_refused_and_others_go_on() -> None:
         outcomes = await gathered(desk.appender.submit(bad), desk.do("vm.define", name="web01", memory_mib=64))
         assert getattr(outcomes[0], "code", "") == "log.record_too_large"
         assert isinstance(outcomes[1], Outcome)
+
+
+@virtual
+async def test_a_defect_in_the_log_fails_its_batch_and_not_the_appender() -> None:
+    def broken(log: TroubledLog, entries: Any, after: Head) -> None:
+        raise ZeroDivisionError
+
+    async with a_desk() as desk:
+        desk.log.troubles = [broken]
+        outcomes = await gathered(
+            desk.do("vm.define", name="web01", memory_mib=64), desk.do("vm.define", name="web02", memory_mib=64)
+        )
+        assert [getattr(outcome, "code", "") for outcome in outcomes] == ["internal", "internal"]
+        assert (await desk.do("vm.define", name="web01", memory_mib=64)).position == 3
+
+
+@virtual
+async def test_after_a_batch_that_failed_the_next_is_decided_without_it() -> None:
+    async with a_desk() as desk:
+        for trouble in (unavailable, conflict, unknown_and_not_done):
+            before = desk.world.position
+            desk.log.troubles = [trouble]
+            names = [f"{trouble.__name__.replace('_', '-')}-{number}" for number in range(3)]
+            await gathered(*(desk.do("vm.define", name=name, memory_mib=64) for name in names))
+            again = await gathered(*(desk.do("vm.define", name=name, memory_mib=64) for name in names))
+            taken = [getattr(outcome, "code", "") for outcome in again]
+            assert taken == (["vm.name_taken"] * 3 if trouble is conflict else [""] * 3)
+            assert desk.world.position == before + 3
+        assert desk.world.state.state_hash() == await _replayed_hash(desk)
 
 
 @virtual

@@ -8,10 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from pvc.errors import LogDamaged, Unavailable
+from pvc.errors import LogDamaged, PvcError, Unavailable
 from pvc.events.record import CommandRef, RawEvent, Record, seal
 from pvc.events.registry import UnknownEvent
+from pvc.events.vm import VmStartRequested
 from pvc.log.memory import MemoryLog
+from pvc.projections.fold import EVOLVE
 from pvc.runtime.world import REPLAY_BATCH, World, catch_up, follow
 from pvc.sim.loop import run_virtual
 from tests.support.core import ADMIN, TinyCluster, a_cluster_with_vm
@@ -69,6 +71,22 @@ def test_an_event_from_the_future_stops_the_fold_and_changes_nothing(raw: RawEve
         world.apply(_with_event(cluster, raw))
     assert failure.value.code == code and failure.value.hint
     assert (world.position, world.state.state_hash()) == (cluster.state.position, before)
+
+
+def test_a_defect_in_the_fold_stops_writes_and_is_told_as_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(state: Any, event: Any, record: Any) -> None:
+        raise KeyError("no such node")
+
+    cluster = a_cluster_with_vm("running")
+    world = World()
+    for entry in cluster.entries[:3]:
+        world.apply(entry)
+    monkeypatch.setitem(EVOLVE, VmStartRequested, broken)
+    for entry in cluster.entries[3:]:
+        with pytest.raises(PvcError, match="cannot fold record 4") as failure:
+            world.apply(entry)
+        assert failure.value.code == "fold.defect"
+        assert failure.value is world.fault
 
 
 def test_a_replay_longer_than_a_batch_is_whole() -> None:
