@@ -44,7 +44,7 @@ run() {
 run_pytest() {
     local fast=$1 status=0 command
     shift
-    command=(python -m pytest --cov --cov-report= -p tests.coverage_summary "$@")
+    command=(python -m pytest --cov --cov-report= -p tests.coverage_summary --durations=8 --durations-min=5 "$@")
     if [[ $fast == yes ]] || ! can_be_root; then
         "${command[@]}"
         return
