@@ -33,7 +33,7 @@ async def _zookeeper(bench: Bench) -> Row:
     what = "durable append, one client, ZooKeeper"
     if not bench.zookeeper:
         return skipped(what, "there is no ZooKeeper here (apt-get install zookeeper default-jre-headless)")
-    count = bench.size(150, 400)
+    count = bench.size(100, 200)
     log = await ZookeeperLog.open(bench.zookeeper, "append")
     client = KazooClient(hosts=bench.zookeeper)
     client.start(timeout=10)
@@ -48,7 +48,7 @@ async def _zookeeper(bench: Bench) -> Row:
 
 
 async def _sqlite(bench: Bench) -> Row:
-    count = bench.size(150, 400)
+    count = bench.size(100, 200)
     log = await SqliteLog.open(bench.home / "ours.db")
     db = _raw_database(bench.home / "raw.db")
     try:

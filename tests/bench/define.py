@@ -12,7 +12,7 @@ from pvc.log.memory import MemoryLog
 from pvc.log.sqlite import SqliteLog
 from pvc.runtime.appender import Appender
 from pvc.runtime.world import World
-from tests.bench.measure import Bench, Row, Side, at_most, compare, stopwatch, take_turns
+from tests.bench.measure import Bench, Row, Side, at_most, compare, cpu_stopwatch, stopwatch, take_turns
 from tests.bench.records import Chain, a_cluster
 from tests.bench.running import ask, fill, running
 
@@ -28,7 +28,7 @@ async def measure(bench: Bench) -> list[Row]:
             for size in SIZES:
                 log = MemoryLog() if kind == "memory" else await SqliteLog.open(bench.home / f"{size}.db")
                 stack.push_async_callback(log.close)
-                sides.append(await _define_at(log, size, bench.size(50, 200), stack))
+                sides.append(await _define_at(log, size, bench.size(40, 100), stack))
             figures = await take_turns(bench.rounds, *sides)
         for size, times in list(zip(SIZES, figures, strict=True))[1:]:
             what = f"define a VM at {size:,} VMs, {kind} log"
@@ -40,10 +40,11 @@ async def _define_at(log: Log, size: int, count: int, stack: contextlib.AsyncExi
     await fill(log, a_cluster(Chain(), size))
     world, appender = await stack.enter_async_context(running(log))
     numbers = itertools.count()
+    timed = cpu_stopwatch if isinstance(log, MemoryLog) else stopwatch  # memory waits for nothing, a disk does
 
     async def round_() -> float:
         names = [f"new-{next(numbers)}" for _ in range(count)]
-        with stopwatch() as watch:
+        with timed() as watch:
             for name in names:
                 await _define(appender, name)
         await _remove_again(world, appender, names, size)

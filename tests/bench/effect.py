@@ -22,7 +22,7 @@ async def measure(bench: Bench) -> list[Row]:
         for _ in range(bench.rounds + 1):
             starts.append([])
             tags.append([])
-            for number in itertools.islice(itertools.cycle(range(VMS)), bench.size(16, 48)):
+            for number in itertools.islice(itertools.cycle(range(VMS)), bench.size(12, 24)):
                 starts[-1].append(client.start(vm_name(number)))
                 tags[-1].append(client.set_autostart(vm_name(number)))
                 client.stop(vm_name(number))

@@ -34,7 +34,7 @@ async def measure(bench: Bench) -> list[Row]:
     try:
         writer = _Writer(log, client, peer)
         await writer.warm_up()
-        count = bench.size(60, 150)
+        count = bench.size(40, 80)
         ours: list[list[float]] = []
         raw: list[list[float]] = []
         for _ in range(bench.rounds):

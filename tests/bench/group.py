@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from kazoo.client import KazooClient
 
@@ -14,9 +16,22 @@ from pvc.log.sqlite import SqliteLog
 from pvc.log.zookeeper import ZookeeperLog
 from pvc.runtime.appender import Appender
 from tests.bench.append import READ_ONLY, some_records
-from tests.bench.measure import Bench, Row, Side, at_least, compare, skipped, stopwatch, take_turns
+from tests.bench.measure import (
+    Bench,
+    Row,
+    Side,
+    Stopwatch,
+    at_least,
+    compare,
+    cpu_stopwatch,
+    skipped,
+    stopwatch,
+    take_turns,
+)
 from tests.bench.records import Chain, a_cluster, vm_name
 from tests.bench.running import ask, fill, running
+
+Timed = Callable[[], AbstractContextManager[Stopwatch]]
 
 CLIENTS = 24
 MANY = 10_000
@@ -32,7 +47,7 @@ async def _zookeeper(bench: Bench) -> Row:
     what = f"{CLIENTS} clients through the appender, ZooKeeper"
     if not bench.zookeeper:
         return skipped(what, "there is no ZooKeeper here (apt-get install zookeeper default-jre-headless)")
-    each = bench.size(40, 100)
+    each = bench.size(30, 50)
     log = await ZookeeperLog.open(bench.zookeeper, "group")
     client = KazooClient(hosts=bench.zookeeper)
     client.start(timeout=10)
@@ -49,7 +64,7 @@ async def _zookeeper(bench: Bench) -> Row:
 
 
 async def _sqlite(bench: Bench) -> Row:
-    each = bench.size(40, 100)
+    each = bench.size(30, 50)
     log = await SqliteLog.open(bench.home / "log.db")
     try:
         await _prepare(log)
@@ -64,12 +79,13 @@ async def _sqlite(bench: Bench) -> Row:
 
 async def _among_many(bench: Bench) -> Row:
     """A batch is decided against a fork of the state; what the fork costs grows with the state."""
-    each = bench.size(40, 100)
+    each = bench.size(30, 50)
     few, many = MemoryLog(), MemoryLog()
     await _prepare(few)
     await _prepare(many, MANY)
     async with running(few) as (_, among_few), running(many) as (_, among_many):
-        ours, reference = await take_turns(bench.rounds, _commands(among_many, each), _commands(among_few, each))
+        sides = (_commands(appender, each, timed=cpu_stopwatch) for appender in (among_many, among_few))
+        ours, reference = await take_turns(bench.rounds, *sides)
     what = f"{CLIENTS} clients through the appender at {MANY:,} VMs, memory log"
     return compare(what, "/s", ours, reference, f"at {CLIENTS} VMs")
 
@@ -78,7 +94,7 @@ async def _prepare(log: Log, vms: int = CLIENTS) -> None:
     await fill(log, a_cluster(Chain(), vms))
 
 
-def _commands(appender: Appender, each: int, clients: int = CLIENTS) -> Side:
+def _commands(appender: Appender, each: int, clients: int = CLIENTS, timed: Timed = stopwatch) -> Side:
     """Each client puts tags on a VM of its own and takes them off again, waiting for each answer."""
 
     async def one(name: str) -> None:
@@ -87,7 +103,7 @@ def _commands(appender: Appender, each: int, clients: int = CLIENTS) -> Side:
             await ask(appender, "vm.remove_tag", RemoveVmTag(vm=name, tag=f"t{number % 8}"))
 
     async def round_() -> float:
-        with stopwatch() as watch:
+        with timed() as watch:
             await asyncio.gather(*(one(vm_name(number)) for number in range(clients)))
         return clients * (each // 2) * 2 / watch.seconds
 

@@ -25,7 +25,7 @@ async def measure(bench: Bench) -> list[Row]:
         for size in SIZES:
             home = bench.home / str(size)
             await prepare(home, a_cluster(Chain(), size))
-            sides.append(_list_all(stack.enter_context(daemon(home)), size, bench.size(2, 5)))
+            sides.append(_list_all(stack.enter_context(daemon(home)), size, bench.size(1, 2)))
         figures = await take_turns(bench.rounds, *sides)
     rows = [
         compare(

@@ -77,8 +77,9 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def rounds(self) -> int:
-        """An odd number, so that the median is one of the rounds."""
-        return 3 if self.quick else 7
+        """Many short ones rather than few long ones: a burst of somebody else's work then spoils few of them. Odd, so
+        that the median is one of them."""
+        return 5 if self.quick else 15
 
 
 async def take_turns(rounds: int, *sides: Side, warm_up: int = 1) -> list[list[float]]:

@@ -22,7 +22,7 @@ async def measure(bench: Bench) -> list[Row]:
     home = bench.home / "daemon"
     await prepare(home, a_cluster(Chain(), VMS))
     with daemon(home):
-        env, times = environment(home), bench.size(2, 4)
+        env, times = environment(home), bench.size(1, 2)
         ours, click = await take_turns(
             bench.rounds,
             _run([str(pvc), "vm", "list"], env, vm_name(VMS - 1), times),

@@ -24,7 +24,7 @@ VMS = 500
 
 
 async def measure(bench: Bench) -> list[Row]:
-    count = bench.size(12_000, 60_000)
+    count = bench.size(6_000, 30_000)
     chain = Chain()
     entries = list(itertools.chain(a_cluster(chain, VMS), daily_life(chain, VMS, count)))
     data = [entry.data for entry in entries]
@@ -40,7 +40,7 @@ async def measure(bench: Bench) -> list[Row]:
 
 async def _plain(bench: Bench, memory: Log, sqlite: Log, data: Sequence[bytes]) -> list[Row]:
     sides = _catch_up(memory, data), _catch_up(sqlite, data), _plain_fold(data), _bare_fold(data)
-    from_list, from_sqlite, plain, bare = await take_turns(bench.rounds, *sides)
+    from_list, from_sqlite, plain, bare = await take_turns(min(bench.rounds, 7), *sides)
     size = sum(map(len, data)) // len(data)
     note = f"per second of processor, records of {size} bytes; the reference does no hashes, chain or idempotency keys"
     against, target = "decode + fold, no checks", at_least(0.4)
@@ -108,7 +108,7 @@ async def _eventsourcing(bench: Bench, memory: Log, sqlite: Log, data: Sequence[
         from tests.bench import with_eventsourcing
     except ModuleNotFoundError as error:
         return [skipped(what, f"{error.name} is not installed (pip install '.[bench]')")]
-    count = bench.size(12_000, 30_000)
+    count = bench.size(6_000, 15_000)
     in_memory = with_eventsourcing.replay(VMS, count)
     in_sqlite = with_eventsourcing.replay(VMS, count, str(bench.home / "eventsourcing.db"))
     sides = _catch_up(memory, data), in_memory, _catch_up(sqlite, data), in_sqlite
