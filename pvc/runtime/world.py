@@ -27,6 +27,12 @@ REPLAY_BATCH = 1_000
 """Records read at a time while catching up."""
 
 
+class FoldDefect(PvcError):
+    """The fold fails on a record that it should understand; it stops there, as at one that it does not."""
+
+    status = 503
+
+
 class World:
     """The present state, and a way to wait for a position. Lives in one event loop."""
 
@@ -63,7 +69,7 @@ class World:
         except Exception as error:
             # Were it to end the node, it would do so again at each start; so writes stop, and VMs go on.
             logger.exception("fold: defect position=%d", entry.position)
-            self.fault = PvcError(
+            self.fault = FoldDefect(
                 f"this version of PVC cannot fold record {entry.position}: {error!r}",
                 code="fold.defect",
                 hint="update PVC on this node",
