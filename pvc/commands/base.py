@@ -18,6 +18,9 @@ from pvc.projections.state import Cluster, ClusterState, Node, Vm
 MAX_COMPARED = 500
 """Names that a mistyped one is compared with letter by letter: a typo must not hold up a node with 10,000 VMs."""
 
+MAX_NAME = 63
+"""The longest name there is. A longer text is no slip of one, and its neighbours would fill the memory of a node."""
+
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789-"
 
 
@@ -78,7 +81,7 @@ def find_vm(state: ClusterState, ref: str) -> Vm:
     if vm is None:
         near = near_names(ref, state.vm_names)
         hint = f"did you mean {' or '.join(near)}?" if near else "`pvc vm list` shows the VMs there are"
-        raise NotFound(f"there is no VM {ref!r}", code="vm.not_found", hint=hint, field="vm")
+        raise NotFound(f"there is no VM {quoted(ref)}", code="vm.not_found", hint=hint, field="vm")
     return vm
 
 
@@ -88,12 +91,19 @@ def find_node(state: ClusterState, name: str, *, field: str = "node") -> Node:
     if node is None:
         near = near_names(name, state.nodes)
         hint = f"did you mean {' or '.join(near)}?" if near else "`pvc node list` shows the nodes there are"
-        raise NotFound(f"there is no node {name!r}", code="node.not_found", hint=hint, field=field)
+        raise NotFound(f"there is no node {quoted(name)}", code="node.not_found", hint=hint, field=field)
     return node
+
+
+def quoted(name: str) -> str:
+    """A name as a message shows it, however long somebody made it."""
+    return repr(name if len(name) <= MAX_NAME + 1 else f"{name[:MAX_NAME]}…")
 
 
 def near_names(given: str, names: Mapping[str, object]) -> list[str]:
     """Up to three names that may have been meant: those one slip away, and the most alike of the first few."""
+    if len(given) > MAX_NAME + 1:
+        return []
     one_slip = [name for name in sorted(_one_slip_away(given)) if name in names]
     alike = difflib.get_close_matches(given, islice(names, MAX_COMPARED), n=3, cutoff=0.6)
     return list(dict.fromkeys((*one_slip, *alike)))[:3]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
+from pvc.commands.base import near_names
 from pvc.errors import InvalidInput, NotFound, Unavailable
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.records import RecordView, decode_record, record_view
@@ -179,11 +179,11 @@ def _check_subject(subject: str) -> None:
 def _require_known(state: ClusterState, subject: str) -> None:
     """Say that there never was such a thing, rather than that nothing happened to it."""
     kind, _, name = subject.partition("/")
-    names: dict[str, Iterable[str]] = {"vm": state.vm_names, "node": state.nodes, "access": state.tokens}
-    known = list(names.get(kind, ()))
+    names: dict[str, Mapping[str, object]] = {"vm": state.vm_names, "node": state.nodes, "access": state.tokens}
+    known = names.get(kind, {})
     if kind == "cluster" or name in known:
         return
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    near = near_names(name, known)
     hint = f"did you mean {' or '.join(near)}?" if near else "see `pvc vm list` and `pvc node list`"
     shown = {"vm": "a VM", "node": "a node", "access": "a token"}[kind]
     raise NotFound(f"there never was {shown} {name!r}", code=f"{kind}.not_found", hint=hint, field="subject")

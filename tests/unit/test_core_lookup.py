@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pvc.commands.base import find_node, near_names
+from pvc.commands.base import find_node, find_vm, near_names
 from pvc.errors import NotFound
 from tests.support.core import a_cluster
 
@@ -37,6 +37,19 @@ def test_an_unknown_node_is_refused_with_near_names() -> None:
         find_node(a_cluster("hv1", "hv2").state, "hv11", field="target")
     assert (refusal.value.code, refusal.value.field) == ("node.not_found", "target")
     assert refusal.value.hint.startswith("did you mean hv1")
+
+
+def test_a_name_longer_than_any_is_compared_with_none() -> None:
+    # Every text one slip away from it would fill the memory of a node: 65,000 characters have 5 million neighbours.
+    began = time.perf_counter()
+    assert near_names("a" * 65_000, NAMES) == []
+    assert time.perf_counter() - began < 0.1
+
+
+def test_a_refusal_quotes_no_more_of_a_name_than_a_person_reads() -> None:
+    with pytest.raises(NotFound) as refusal:
+        find_vm(a_cluster("hv1").state, "a" * 65_000)
+    assert len(refusal.value.message) < 120
 
 
 def _seconds(typo: str, names: dict[str, str]) -> float:
