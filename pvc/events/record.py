@@ -35,6 +35,8 @@ class CommandRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     id: str
     name: str
+    digest: str = ""
+    """A hash of what was asked: the same id with another digest is not the same command. Empty for reports."""
 
 
 class RawEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

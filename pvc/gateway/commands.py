@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
 import re
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from pvc.clock import new_ulid
 from pvc.commands.base import CommandSpec, Decision
 from pvc.commands.cluster import InitCluster
 from pvc.commands.registry import COMMANDS
-from pvc.errors import InvalidInput, OutcomeUnknown, Rejected
+from pvc.errors import InvalidInput, OutcomeUnknown
 from pvc.events.record import Record
 from pvc.events.registry import encode_event
 from pvc.gateway.access_log import told_in_access_log
@@ -29,11 +30,14 @@ from pvc.gateway.records import decode_record
 from pvc.gateway.services import GatewayServices
 from pvc.projections.state import RECENT_COMMANDS
 from pvc.projections.story import ToldEvent, tell
-from pvc.runtime.appender import Outcome
+from pvc.runtime.appender import Outcome, key_reused
 from pvc.runtime.appender import Request as Submission
 
 COMMAND_DEADLINE_S = 60.0
 """Longer than the appender tries (some 20 s) and the disk may take (30 s); past it the outcome is not known."""
+
+_DIGEST_BYTES = 8
+"""Told apart are a client's own mistakes, not an attacker's forgeries."""
 
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -92,10 +96,12 @@ async def _handle(spec: CommandSpec, fields: Fields, services: GatewayServices, 
         values = await read_fields(call.request, fields)
         line.about = str(values.get("vm", values.get("name", "")))
         command = fields.decode(spec.struct, values)
+        digest = _digest(command)
         token = make_token(services.rng) if isinstance(command, InitCluster) else None
         if token is not None:
             command = msgspec.structs.replace(command, token_id=token.id, token_sha256=token.sha256)
-        submission = _submission(spec, services, call, command, key or new_ulid(services.clock, services.rng))
+        key_or_new = key or new_ulid(services.clock, services.rng)
+        submission = _submission(spec, services, call, command, key_or_new, digest)
         repeated = await _done_long_ago(services, submission) if key else None
         if repeated is not None:
             reply = _reply(spec, submission, repeated.position, repeated, Decision(events=()), repeated=True)
@@ -122,6 +128,12 @@ def _idempotency_key(request: Request) -> str:
     return key
 
 
+def _digest(command: msgspec.Struct) -> str:
+    """A hash of what the client asked for, before the gateway adds anything of its own."""
+    data = msgspec.msgpack.encode(command, order="deterministic")
+    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
+
+
 def _dry_run(request: Request) -> bool:
     text = request.query_params.get("dry_run", "false").lower()
     if text not in ("true", "1", "false", "0", ""):
@@ -132,7 +144,7 @@ def _dry_run(request: Request) -> bool:
 
 
 def _submission(
-    spec: CommandSpec, services: GatewayServices, call: Call, command: msgspec.Struct, key: str
+    spec: CommandSpec, services: GatewayServices, call: Call, command: msgspec.Struct, key: str, digest: str
 ) -> Submission:
     state = services.world.state
     vm = getattr(command, "vm", "")
@@ -143,6 +155,7 @@ def _submission(
         decide=spec.decide,
         actor=call.principal.actor,
         command_id=key,
+        digest=digest,
         audit_vm=vm_id if vm_id in state.vms else "",
         audit_refusal=True,
     )
@@ -229,11 +242,7 @@ async def _done_long_ago(services: GatewayServices, submission: Submission) -> R
     if data is None:
         return None
     record = decode_record(data)
-    if record.command.name != submission.name:
-        raise Rejected(
-            f"the idempotency key {submission.command_id!r} was used for {record.command.name} "
-            f"at position {record.position}",
-            code="idempotency.key_reused",
-            hint="use a new key for each new command",
-        )
+    refusal = key_reused(submission, record)
+    if refusal is not None:
+        raise refusal
     return record

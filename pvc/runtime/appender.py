@@ -49,6 +49,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     actor: Actor
     command_id: str = ""
     """The idempotency key; one is made if it is empty."""
+    digest: str = ""
+    """A hash of what is asked for, to tell a repeated command from another one under the same key."""
     cause: str = ""
     audit_vm: str = ""
     """The id of the VM it is about, where it is known: a refusal is then part of that VM's history."""
@@ -240,7 +242,7 @@ class Appender:
     async def _decide_one(self, state: ClusterState, request: Request, batch: _Batch) -> Outcome | PvcError:
         earlier = state.recent.get(request.command_id)
         if earlier is not None:
-            return await self._repeat(request, *earlier, batch)
+            return await self._repeat(request, earlier[0], batch)
         context = self._context(request)
         try:
             decision = request.decide(state, request.command, context)
@@ -280,22 +282,19 @@ class Appender:
                 time_us=context.time_us,
                 actor=request.actor,
                 origin=self._origin,
-                command=CommandRef(id=request.command_id, name=request.name),
+                command=CommandRef(id=request.command_id, name=request.name, digest=request.digest),
                 cause=request.cause,
                 level=FEATURE_LEVEL,
                 events=tuple(_readable(event) for event in decision.events),
             )
         )
 
-    async def _repeat(self, request: Request, position: int, name: str, batch: _Batch) -> Outcome | PvcError:
-        if name != request.name:
-            return Rejected(
-                f"the idempotency key {request.command_id!r} was used for {name} at position {position}",
-                code="idempotency.key_reused",
-                hint="use a new key for each new command",
-            )
+    async def _repeat(self, request: Request, position: int, batch: _Batch) -> Outcome | PvcError:
         own = next((entry for entry in batch.entries if entry.position == position), None)
         entry = own or unseal((await self._log.read(position, 1))[0])
+        refusal = key_reused(request, entry.record)
+        if refusal is not None:
+            return refusal
         return Outcome(entry=entry, decision=Decision(events=()), position=position, repeated=True)
 
     def _context(self, request: Request) -> Context:
@@ -305,6 +304,19 @@ class Appender:
         if request.command_id:
             return request
         return msgspec.structs.replace(request, command_id=new_ulid(self._clock, self._rng))
+
+
+def key_reused(request: Request, record: Record) -> Rejected | None:
+    """The refusal of a request whose key stands for another command already; None where it is that very command."""
+    command = record.command
+    if (command.name, command.digest) == (request.name, request.digest):
+        return None
+    used_for = command.name if command.name != request.name else f"another {command.name}"
+    return Rejected(
+        f"the idempotency key {request.command_id!r} was used for {used_for} at position {record.position}",
+        code="idempotency.key_reused",
+        hint="use a new key for each new command",
+    )
 
 
 def _readable(event: Event) -> RawEvent:

@@ -109,6 +109,15 @@ async def test_a_key_that_another_command_used_is_refused(house: House) -> None:
     assert house.state.vms[house.state.vm_names["web01"]].state is VmState.STOPPED
 
 
+async def test_a_key_is_no_excuse_for_doing_something_else(house: House) -> None:
+    """The same command under the same key, but about another VM, must not be answered with the first one's success."""
+    await house.root.post("/vms", json=WEB01, headers={"Idempotency-Key": "key-1"})
+    other = await house.root.post("/vms", json={**WEB01, "name": "web02"}, headers={"Idempotency-Key": "key-1"})
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency.key_reused")
+    same = await house.root.post("/vms", data={**WEB01}, headers={"Idempotency-Key": "key-1"})
+    assert same.json()["repeated"] is True, "as a form it is the same command"
+
+
 async def test_a_key_older_than_the_state_remembers_still_does_nothing_twice(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
