@@ -5,30 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import uvicorn
-
 from pvc.clock import SystemClock, SystemRng
 from pvc.daemon.config import Config
-from pvc.daemon.sockets import close_unix_socket, open_tcp_socket, open_unix_socket
+from pvc.daemon.serving import serve
 from pvc.drivers.hypervisor import Hypervisor
 from pvc.errors import PvcError, Unavailable
-from pvc.gateway.app import create_app, local_app
 from pvc.gateway.services import GatewayServices
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.node.node import Node, Services
 from pvc.runtime.appender import Appender
 from pvc.runtime.world import World
-
-logger = logging.getLogger(__name__)
-
-GRACE_S = 5
-"""How long open requests (streams, consoles) may take to end when the daemon stops."""
 
 
 async def run_daemon(config: Config, stop: asyncio.Event) -> None:
@@ -46,7 +37,7 @@ async def run_daemon(config: Config, stop: asyncio.Event) -> None:
                 rng=services.rng,
                 node=services.name,
             )
-            await _serve(config, Node(services), gateway, stop)
+            await serve(config, Node(services), gateway, stop)
 
 
 async def open_log(config: Config) -> Log:
@@ -110,65 +101,18 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex]
         yield services, history
 
 
-async def _serve(config: Config, node: Node, gateway: GatewayServices, stop: asyncio.Event) -> None:
-    app = create_app(gateway)
-    servers = [(_server(local_app(app)), open_unix_socket(Path(config.gateway.socket)))]
-    if config.gateway.listen:
-        servers.append((_server(app, config), open_tcp_socket(config.gateway.listen)))
-    tasks = [asyncio.create_task(server.serve(sockets=[listener])) for server, listener in servers]
-    tasks.append(asyncio.create_task(node.run()))
-    tasks.append(asyncio.create_task(gateway.history.run(gateway.log)))
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
-        for task in done - {stopping}:
-            task.result()  # a part of the daemon ended by itself: its error is the daemon's
-    finally:
-        for server, _ in servers:
-            server.should_exit = True
-        await asyncio.wait(tasks[: len(servers)], timeout=GRACE_S + 1)
-        for task in (*tasks, stopping):
-            task.cancel()
-        await asyncio.gather(*tasks, stopping, return_exceptions=True)
-        close_unix_socket(Path(config.gateway.socket))
-
-
-class _Server(uvicorn.Server):
-    """A server that leaves the process's signals to the daemon."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _server(app: object, config: Config | None = None) -> _Server:
-    tls = {}
-    if config is not None and config.gateway.tls_cert:
-        tls = {"ssl_certfile": config.gateway.tls_cert, "ssl_keyfile": config.gateway.tls_key}
-    return _Server(
-        uvicorn.Config(
-            app,  # type: ignore[arg-type]
-            lifespan="off",
-            proxy_headers=False,
-            server_header=False,
-            access_log=False,
-            log_config=None,
-            timeout_graceful_shutdown=GRACE_S,
-            **tls,  # type: ignore[arg-type]
-        )
-    )
-
-
 @contextlib.contextmanager
 def _only_one(data_dir: Path) -> Iterator[None]:
     """Hold the data directory: two daemons on one would each believe to be the node."""
-    with (data_dir / "lock").open("w") as lock:
+    # "a": opening it must not wipe the other daemon's process id.
+    with (data_dir / "lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise Unavailable(
                 f"another daemon uses {data_dir}", code="node.data_dir_taken", hint="stop it, or set node.data_dir"
             ) from error
+        lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         yield

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import subprocess
 import sys
 import time
@@ -109,7 +111,28 @@ def test_a_second_daemon_on_the_same_data_is_refused(new_daemon: Callable[..., D
     )
     assert second.returncode == 1
     assert "another daemon uses" in second.stderr
+    assert (daemon.directory / "data" / "lock").read_text().strip().isdecimal(), "it still says which process has it"
     assert "Traceback" not in second.stderr
+
+
+def test_a_log_that_is_damaged_under_a_running_node_stops_writes_and_not_the_node(
+    new_daemon: Callable[..., DaemonProcess],
+) -> None:
+    daemon = new_daemon()
+    client = daemon.client()
+    client.command("cluster.init", {"name": "test"})
+    until_ready(client)
+    client.command("vm.define", {"name": "web01", "memory_mib": 64})
+    _append_garbage(daemon.directory / "data" / "log.db")
+    with pytest.raises(ApiError) as refused:
+        for _ in range(100):
+            client.command("vm.modify", {"vm": "web01", "description": "x"})
+            time.sleep(0.05)
+    assert refused.value.code == "log.undecodable"
+    time.sleep(1)  # whatever else reads the log has had its chance to fall over it
+    assert not daemon.ended, "VMs and consoles still need the node"
+    assert [vm["name"] for vm in client.vms()] == ["web01"], "reads go on"
+    assert client.history(subject="vm/web01")["records"], "so does the history"
 
 
 @pytest.mark.parametrize(
@@ -131,6 +154,13 @@ def test_a_bad_configuration_is_told_in_one_line(tmp_path: Path, line: str, mess
     assert checked.returncode == 1
     assert message in checked.stderr
     assert "Traceback" not in checked.stderr
+
+
+def _append_garbage(log: Path) -> None:
+    with contextlib.closing(sqlite3.connect(log)) as file, file:
+        (last,) = file.execute("SELECT max(position) FROM record").fetchone()
+        row = (last + 1, "nobody", bytes(32), b"not a record")
+        file.execute("INSERT INTO record (position, id, hash, data) VALUES (?, ?, ?, ?)", row)
 
 
 def _fill(path: Path) -> None:

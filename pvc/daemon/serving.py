@@ -1,0 +1,105 @@
+"""Runs a node and its gateway side by side until the daemon is told to stop, or one of them ends by itself.
+
+The history index runs beside them and may fail: what it holds can still be asked, and VMs do not depend on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from pvc.daemon.config import Config, GatewayConfig
+from pvc.daemon.sockets import open_tcp_socket, open_unix_socket
+from pvc.errors import PvcError, Unavailable
+from pvc.gateway.app import create_app, local_app
+from pvc.gateway.services import GatewayServices
+from pvc.node.node import Node
+
+logger = logging.getLogger(__name__)
+
+GRACE_S = 5
+"""How long open requests (streams, consoles) may take to end when the daemon stops."""
+
+
+async def serve(config: Config, node: Node, gateway: GatewayServices, stop: asyncio.Event) -> None:
+    """Run all until `stop` is set, then end all. Raises PvcError when a socket cannot be opened, and whatever ended
+    the node or a server."""
+    app = create_app(gateway)
+    with contextlib.ExitStack() as doors:
+        local = doors.enter_context(open_unix_socket(Path(config.gateway.socket)))
+        listeners = [(_server(local_app(app)), local)]
+        if config.gateway.listen:
+            public = doors.enter_context(open_tcp_socket(config.gateway.listen))
+            listeners.append((_server(app, config.gateway), public))
+        await _run(listeners, node, gateway, stop)
+
+
+async def _run(
+    listeners: list[tuple[_Server, socket.socket]], node: Node, gateway: GatewayServices, stop: asyncio.Event
+) -> None:
+    serving = [asyncio.create_task(server.serve(sockets=[door]), name="gateway") for server, door in listeners]
+    parts = [*serving, asyncio.create_task(node.run(), name="node")]
+    history = asyncio.create_task(_keep_history(gateway), name="history")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        done, _ = await asyncio.wait([*parts, stopping], return_when=asyncio.FIRST_COMPLETED)
+        for part in done - {stopping}:
+            part.result()  # its error is the daemon's
+            raise PvcError(f"the {part.get_name()} has ended by itself", code="node.part_ended")
+    finally:
+        for server, _ in listeners:
+            server.should_exit = True
+        await asyncio.wait(serving, timeout=GRACE_S + 1)
+        rest = (*parts, history, stopping)
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+
+
+async def _keep_history(gateway: GatewayServices) -> None:
+    try:
+        await gateway.history.run(gateway.log)
+    except PvcError as error:
+        logger.error("history: stopped position=%d code=%s error=%s", gateway.history.position, error.code, error)
+    except Exception:
+        # A defect in the index must not end the node either: /health tells that the index is behind.
+        logger.exception("history: stopped by a defect position=%d", gateway.history.position)
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the process's signals to the daemon."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server(app: ASGIApp, public: GatewayConfig | None = None) -> _Server:
+    settings = uvicorn.Config(
+        app,
+        lifespan="off",
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=GRACE_S,
+        ssl_certfile=(public.tls_cert or None) if public else None,
+        ssl_keyfile=(public.tls_key or None) if public else None,
+    )
+    try:
+        settings.load()
+    except OSError as error:
+        assert public is not None, "only certificates are read"
+        raise Unavailable(
+            f"gateway.tls_cert {public.tls_cert} and gateway.tls_key {public.tls_key} cannot be used: {error}",
+            code="gateway.tls_failed",
+            hint="give a certificate and its key, both PEM files that pvcd may read",
+        ) from error
+    return _Server(settings)
