@@ -57,11 +57,10 @@ class HistoryIndex:
         """Open the index, or begin a new one where there is none or it is damaged. Raises Unavailable."""
         index = cls(Path(path))
         try:
-            await index._attach()
-        except sqlite3.Error as error:
-            if not _means_damage(error):
-                raise index._unavailable(error) from error
-            await index._begin_anew(str(error))
+            await index._open()
+        except BaseException:
+            await index.close()
+            raise
         return index
 
     @property
@@ -82,7 +81,6 @@ class HistoryIndex:
         Outages of the log and of the disk are waited out. Ends only by cancellation, or with what the log's `follow`
         raises.
         """
-        await self._until_done(self._check_same_log, log)
         while True:
             following = asyncio.create_task(self._follow(log), name="history follow")
             damaged = asyncio.create_task(self._damaged.wait(), name="history damage")
@@ -123,8 +121,18 @@ class HistoryIndex:
 
     async def close(self) -> None:
         """Let running calls finish, close the file."""
-        await self._reading.close()
-        await self._writing.close()
+        try:
+            await self._reading.close()
+        finally:
+            await self._writing.close()
+
+    async def _open(self) -> None:
+        try:
+            await self._attach()
+        except (sqlite3.Error, OSError) as error:
+            if not _means_damage(error):
+                raise self._unavailable(error) from error
+            await self._begin_anew(str(error))
 
     async def _attach(self) -> None:
         await self._writing.open(self._path)
@@ -142,6 +150,7 @@ class HistoryIndex:
             raise self._unavailable(error) from error
 
     async def _follow(self, log: Log) -> None:
+        await self._until_done(self._check_same_log, log)
         async for batch in log.follow(self._position):
             for first in range(0, len(batch), _BATCH):
                 entries = await asyncio.to_thread(_unseal_all, batch[first : first + _BATCH])
@@ -212,8 +221,10 @@ class _Lane:
             await self._in_worker(file.close)
 
     async def close(self) -> None:
-        await self.detach()
-        self._worker.shutdown(wait=False)
+        try:
+            await self.detach()
+        finally:
+            self._worker.shutdown(wait=False)
 
     async def _in_worker(self, work: Callable[[], T]) -> T:
         try:
@@ -227,7 +238,7 @@ class _Lane:
             ) from error
 
 
-def _means_damage(error: sqlite3.Error) -> bool:
+def _means_damage(error: Exception) -> bool:
     """Whether the file is to be thrown away: it is broken, no database, or of another version."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return isinstance(error, ForeignFormat) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

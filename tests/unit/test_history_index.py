@@ -8,6 +8,8 @@ import os
 import random
 import sqlite3
 import stat
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -241,6 +243,42 @@ async def test_an_index_of_another_log_is_thrown_away(tmp_path: Path) -> None:
     assert [one.data for one in found] == [entry.data for entry in reversed(other)]
     await stop(running)
     await index.close()
+
+
+async def test_damage_found_while_comparing_with_the_log_is_mended_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = a_log(20)
+    log = MemoryLog()
+    await append(log, entries)
+    index = await HistoryIndex.open(tmp_path / "history.db")
+    await index.index(entries[:10])
+    real, spoilt = history_file.HistoryFile.data, list[history_file.HistoryFile]()
+
+    def data(file: history_file.HistoryFile, position: int) -> bytes | None:
+        if file in spoilt or not spoilt:
+            spoilt.append(file)
+            error = sqlite3.DatabaseError("database disk image is malformed")
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
+        return real(file, position)
+
+    monkeypatch.setattr(history_file.HistoryFile, "data", data)
+    running = asyncio.create_task(index.run(log))
+    await index.reach(20, 5)
+    assert [one.data for one in await index.query(HistoryQuery())] == [entry.data for entry in reversed(entries)]
+    await stop(running)
+    await index.close()
+
+
+async def test_an_index_that_cannot_be_opened_leaves_no_thread_behind(tmp_path: Path) -> None:
+    before = threading.active_count()
+    with pytest.raises(Unavailable):
+        await HistoryIndex.open(tmp_path / "no" / "such" / "folder" / "history.db")
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before:
+        assert time.monotonic() < deadline, threading.enumerate()
+        await asyncio.sleep(0.01)
 
 
 async def test_a_search_that_takes_too_long_is_ended_with_advice(
