@@ -9,7 +9,7 @@ from msgspec import Struct
 from pvc.events.types import Role
 
 
-class TokenCreated(Struct, frozen=True, kw_only=True):
+class TokenCreated(Struct, frozen=True, kw_only=True, gc=False):
     """A token was made for a principal; the secret was shown once and is not here."""
 
     TYPE: ClassVar[str] = "access.token_created"

@@ -7,7 +7,7 @@ from typing import ClassVar
 from msgspec import Struct
 
 
-class ClusterInitialised(Struct, frozen=True, kw_only=True):
+class ClusterInitialised(Struct, frozen=True, kw_only=True, gc=False):
     """The cluster came into being; always the first record of its log."""
 
     TYPE: ClassVar[str] = "cluster.initialised"
@@ -16,7 +16,7 @@ class ClusterInitialised(Struct, frozen=True, kw_only=True):
     name: str
 
 
-class CommandRejected(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class CommandRejected(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """An authenticated principal asked for something that was refused. Changes nothing."""
 
     TYPE: ClassVar[str] = "command.rejected"

@@ -7,14 +7,14 @@ from typing import ClassVar
 from msgspec import Struct
 
 
-class NodeJoined(Struct, frozen=True, kw_only=True):
+class NodeJoined(Struct, frozen=True, kw_only=True, gc=False):
     """A node became a member of the cluster."""
 
     TYPE: ClassVar[str] = "node.joined"
     node: str
 
 
-class NodeReady(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class NodeReady(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """Fact: the node's daemon has started, caught up with the log, and takes VMs."""
 
     TYPE: ClassVar[str] = "node.ready"

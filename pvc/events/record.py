@@ -2,6 +2,9 @@
 
 Decoding has two stages: the envelope here, each event's data by its type (`pvc.events.registry`). The chain is
 hashed over the stored bytes, never over a re-encoding, so a record of a newer version keeps its hash.
+
+Records, events and the state's objects are made with `gc=False`: they are values that cannot form a cycle, and a replay
+makes millions of them, which the garbage collector would otherwise walk again and again (it doubled the decoding).
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ ZERO_HASH = bytes(32)
 """What the first record names as its predecessor."""
 
 
-class Actor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Actor(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """Who caused a record: a principal (`admin`, `root`, `node/hv1`), how it proved itself, and from where."""
 
     principal: str
@@ -30,7 +33,7 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Through what: `cli/0.1.0`, `api`, `node`; the client says it, so it is a statement, not a proof."""
 
 
-class CommandRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class CommandRef(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """The command a record is the outcome of: its id (the idempotency key) and registered name."""
 
     id: str
@@ -39,7 +42,7 @@ class CommandRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A hash of what was asked: the same id with another digest is not the same command. Empty for reports."""
 
 
-class RawEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RawEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """An event as stored: its type and version say how to read `data`; unknown types pass through verbatim."""
 
     type: str
@@ -47,7 +50,7 @@ class RawEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     data: msgspec.Raw
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """One position of the log. All events of one command stand in one record, so they are atomic."""
 
     position: int
@@ -68,7 +71,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     events: tuple[RawEvent, ...]
 
 
-class Head(msgspec.Struct, frozen=True, kw_only=True):
+class Head(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The end of the log: position, hash and id of the last record (0, `ZERO_HASH` and "" when it is empty)."""
 
     position: int = 0
@@ -82,7 +85,7 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Record)
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A record together with its stored bytes and their hash."""
 
     record: Record

@@ -25,7 +25,7 @@ from pvc.events.types import (
 )
 
 
-class Disk(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class Disk(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
     """A disk of a VM."""
 
     path: AbsolutePath
@@ -34,7 +34,7 @@ class Disk(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     read_only: Annotated[bool, Meta(description="The guest may not write to it.")] = False
 
 
-class Nic(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class Nic(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
     """A network interface of a VM."""
 
     bridge: Annotated[
@@ -51,7 +51,7 @@ class Nic(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_
     model: Annotated[NicModel, Meta(description="What network card the guest sees.")] = NicModel.VIRTIO
 
 
-class VmSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class VmSpec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
     """What a VM is made of. A running VM keeps the spec it was started with; a new one counts from its next start."""
 
     memory_mib: MemoryMib
@@ -66,7 +66,7 @@ class VmSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     """The libvirt domain XML the VM was defined from, if it was; memory and vCPUs above override it."""
 
 
-class VmDefined(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class VmDefined(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """A VM was defined. It does not run yet."""
 
     TYPE: ClassVar[str] = "vm.defined"
@@ -84,7 +84,7 @@ class VmDefined(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tags: tuple[str, ...] = ()
 
 
-class VmModified(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class VmModified(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """A VM's spec, description or policies were replaced; a field that is absent stays as it was."""
 
     TYPE: ClassVar[str] = "vm.modified"
@@ -95,7 +95,7 @@ class VmModified(Struct, frozen=True, kw_only=True, omit_defaults=True):
     on_crash: EndPolicy | None = None
 
 
-class VmRenamed(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class VmRenamed(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """A VM got another name; its id and its history stay."""
 
     TYPE: ClassVar[str] = "vm.renamed"
@@ -104,7 +104,7 @@ class VmRenamed(Struct, frozen=True, kw_only=True, omit_defaults=True):
     old_name: str
 
 
-class VmRemoved(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class VmRemoved(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """A VM's definition was removed; its history stays."""
 
     TYPE: ClassVar[str] = "vm.removed"
@@ -112,7 +112,7 @@ class VmRemoved(Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str
 
 
-class VmAutostartSet(Struct, frozen=True, kw_only=True):
+class VmAutostartSet(Struct, frozen=True, kw_only=True, gc=False):
     """Whether the VM starts when its node becomes ready."""
 
     TYPE: ClassVar[str] = "vm.autostart_set"
@@ -120,7 +120,7 @@ class VmAutostartSet(Struct, frozen=True, kw_only=True):
     autostart: bool
 
 
-class VmSelectorSet(Struct, frozen=True, kw_only=True):
+class VmSelectorSet(Struct, frozen=True, kw_only=True, gc=False):
     """How a target node is chosen for the VM."""
 
     TYPE: ClassVar[str] = "vm.selector_set"
@@ -128,7 +128,7 @@ class VmSelectorSet(Struct, frozen=True, kw_only=True):
     selector: Selector
 
 
-class VmNodeLimitsSet(Struct, frozen=True, kw_only=True):
+class VmNodeLimitsSet(Struct, frozen=True, kw_only=True, gc=False):
     """The nodes the VM may run on; empty means all."""
 
     TYPE: ClassVar[str] = "vm.node_limits_set"
@@ -136,7 +136,7 @@ class VmNodeLimitsSet(Struct, frozen=True, kw_only=True):
     node_limits: tuple[str, ...]
 
 
-class VmMigrationMethodSet(Struct, frozen=True, kw_only=True):
+class VmMigrationMethodSet(Struct, frozen=True, kw_only=True, gc=False):
     """How the VM is moved to another node."""
 
     TYPE: ClassVar[str] = "vm.migration_method_set"
@@ -144,7 +144,7 @@ class VmMigrationMethodSet(Struct, frozen=True, kw_only=True):
     migration_method: MigrationMethod
 
 
-class VmTagAdded(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class VmTagAdded(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """A tag was put on the VM, or its protection changed."""
 
     TYPE: ClassVar[str] = "vm.tag_added"
@@ -153,7 +153,7 @@ class VmTagAdded(Struct, frozen=True, kw_only=True, omit_defaults=True):
     protected: bool = False
 
 
-class VmTagRemoved(Struct, frozen=True, kw_only=True):
+class VmTagRemoved(Struct, frozen=True, kw_only=True, gc=False):
     """A tag was taken off the VM."""
 
     TYPE: ClassVar[str] = "vm.tag_removed"
@@ -161,7 +161,7 @@ class VmTagRemoved(Struct, frozen=True, kw_only=True):
     tag: str
 
 
-class VmStartRequested(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class VmStartRequested(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """The VM is to run; `epoch` numbers this run."""
 
     TYPE: ClassVar[str] = "vm.start_requested"
@@ -172,7 +172,7 @@ class VmStartRequested(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why, where it was not an admin's command: autostart, or the policy after a crash."""
 
 
-class VmShutdownRequested(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class VmShutdownRequested(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """The guest is to power itself off (ACPI) within `timeout_s`; then `on_timeout` applies."""
 
     TYPE: ClassVar[str] = "vm.shutdown_requested"
@@ -181,14 +181,14 @@ class VmShutdownRequested(Struct, frozen=True, kw_only=True, omit_defaults=True)
     on_timeout: ShutdownTimeoutAction
 
 
-class VmStopRequested(Struct, frozen=True, kw_only=True):
+class VmStopRequested(Struct, frozen=True, kw_only=True, gc=False):
     """The VM is to be forced off now."""
 
     TYPE: ClassVar[str] = "vm.stop_requested"
     vm: str
 
 
-class VmRestartRequested(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class VmRestartRequested(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """The running domain is to shut down (within `timeout_s`, then by force) and a new one, `epoch`, to start."""
 
     TYPE: ClassVar[str] = "vm.restart_requested"
@@ -197,7 +197,7 @@ class VmRestartRequested(Struct, frozen=True, kw_only=True, omit_defaults=True):
     timeout_s: int
 
 
-class VmResetRequested(Struct, frozen=True, kw_only=True):
+class VmResetRequested(Struct, frozen=True, kw_only=True, gc=False):
     """The VM's reset button is to be pressed; `mark` makes that happen once."""
 
     TYPE: ClassVar[str] = "vm.reset_requested"
@@ -205,21 +205,21 @@ class VmResetRequested(Struct, frozen=True, kw_only=True):
     mark: str
 
 
-class VmDisabled(Struct, frozen=True, kw_only=True):
+class VmDisabled(Struct, frozen=True, kw_only=True, gc=False):
     """The VM may not be started until it is enabled."""
 
     TYPE: ClassVar[str] = "vm.disabled"
     vm: str
 
 
-class VmEnabled(Struct, frozen=True, kw_only=True):
+class VmEnabled(Struct, frozen=True, kw_only=True, gc=False):
     """The VM may be started again."""
 
     TYPE: ClassVar[str] = "vm.enabled"
     vm: str
 
 
-class VmStarted(Struct, frozen=True, kw_only=True):
+class VmStarted(Struct, frozen=True, kw_only=True, gc=False):
     """Fact: the VM's domain runs."""
 
     TYPE: ClassVar[str] = "vm.started"
@@ -228,7 +228,7 @@ class VmStarted(Struct, frozen=True, kw_only=True):
     epoch: int
 
 
-class VmStartFailed(Struct, frozen=True, kw_only=True):
+class VmStartFailed(Struct, frozen=True, kw_only=True, gc=False):
     """Fact: the domain could not be started; `message` is the hypervisor's reason."""
 
     TYPE: ClassVar[str] = "vm.start_failed"
@@ -239,7 +239,7 @@ class VmStartFailed(Struct, frozen=True, kw_only=True):
     message: str
 
 
-class VmStopped(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class VmStopped(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """Fact: the domain is off, as it was asked to be (`requested`), or because the guest powered itself off."""
 
     TYPE: ClassVar[str] = "vm.stopped"
@@ -251,7 +251,7 @@ class VmStopped(Struct, frozen=True, kw_only=True, omit_defaults=True):
     requested: bool = True
 
 
-class VmCrashed(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class VmCrashed(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """Fact: the domain ended without PVC or the guest having wanted it."""
 
     TYPE: ClassVar[str] = "vm.crashed"
@@ -273,7 +273,7 @@ class VmCrashed(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.WORDS.get(self.how, "ended for an unknown reason")
 
 
-class VmFailed(Struct, frozen=True, kw_only=True):
+class VmFailed(Struct, frozen=True, kw_only=True, gc=False):
     """The policy gave up on the VM: it ended too often, or there is no room to start it."""
 
     TYPE: ClassVar[str] = "vm.failed"
@@ -281,7 +281,7 @@ class VmFailed(Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class VmShutdownTimedOut(Struct, frozen=True, kw_only=True):
+class VmShutdownTimedOut(Struct, frozen=True, kw_only=True, gc=False):
     """Fact: the guest did not power off in time, so now it is forced off."""
 
     TYPE: ClassVar[str] = "vm.shutdown_timed_out"
@@ -290,7 +290,7 @@ class VmShutdownTimedOut(Struct, frozen=True, kw_only=True):
     epoch: int
 
 
-class VmShutdownAbandoned(Struct, frozen=True, kw_only=True):
+class VmShutdownAbandoned(Struct, frozen=True, kw_only=True, gc=False):
     """Fact: the guest did not power off in time, and goes on running, as the request said."""
 
     TYPE: ClassVar[str] = "vm.shutdown_abandoned"
@@ -299,7 +299,7 @@ class VmShutdownAbandoned(Struct, frozen=True, kw_only=True):
     epoch: int
 
 
-class VmWasReset(Struct, frozen=True, kw_only=True):
+class VmWasReset(Struct, frozen=True, kw_only=True, gc=False):
     """Fact: the reset button was pressed."""
 
     TYPE: ClassVar[str] = "vm.was_reset"

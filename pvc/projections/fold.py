@@ -67,7 +67,7 @@ def fold_trusted(state: ClusterState, entry: Entry) -> tuple[Event, ...]:
     events = tuple([decode_event(raw) for raw in record.events])
     state.head = entry.head
     if record.command.id:
-        state.remember_command(record.command.id, record.command.name)
+        state.remember_command(record.command.id)
     for event in events:
         EVOLVE[type(event)](state, event, record)
     return events

@@ -30,7 +30,7 @@ RECENT_SLACK = 2_500
 _HASH_MODULUS = 1 << 128
 
 
-class Vm(msgspec.Struct, frozen=True, kw_only=True):
+class Vm(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A VM: what it is, what is wanted of it, and what was last heard of it."""
 
     id: str
@@ -72,7 +72,7 @@ class Vm(msgspec.Struct, frozen=True, kw_only=True):
     """The last record that touched it."""
 
 
-class Node(msgspec.Struct, frozen=True, kw_only=True):
+class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A node of the cluster."""
 
     name: str
@@ -88,7 +88,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     position: int = 0
 
 
-class Token(msgspec.Struct, frozen=True, kw_only=True):
+class Token(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An access token; only the hash of its secret is known."""
 
     id: str
@@ -98,7 +98,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     created_us: int = 0
 
 
-class Cluster(msgspec.Struct, frozen=True, kw_only=True):
+class Cluster(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The cluster's identity."""
 
     id: str
@@ -106,7 +106,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     initialised_us: int
 
 
-class Load(msgspec.Struct, frozen=True, kw_only=True):
+class Load(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the active VMs of a node take; derived from the VMs, kept as they change."""
 
     memory_mib: int = 0
@@ -149,8 +149,8 @@ class ClusterState:
         self.nodes: dict[str, Node] = {}
         self.vms: dict[str, Vm] = {}
         self.tokens: dict[str, Token] = {}
-        self.recent: dict[str, tuple[int, str]] = {}
-        """Command id -> (position of its record, command name), oldest first: RECENT_COMMANDS, or some more."""
+        self.recent: dict[str, int] = {}
+        """Command id -> position of its record, oldest first: RECENT_COMMANDS, or some more."""
         # Derived, never stored: indexes that keep every look-up O(1).
         self.vm_names: dict[str, str] = {}
         self.loads: dict[str, Load] = {}
@@ -212,9 +212,9 @@ class ClusterState:
         self.cluster = cluster
         self._dirty.add(("cluster", ""))
 
-    def remember_command(self, command_id: str, name: str) -> None:
+    def remember_command(self, command_id: str) -> None:
         """Note that a command was committed at the current head."""
-        self.recent[command_id] = (self.head.position, name)
+        self.recent[command_id] = self.head.position
         if len(self.recent) > RECENT_COMMANDS + RECENT_SLACK:
             self.recent = dict(islice(self.recent.items(), RECENT_SLACK, None))
 
@@ -260,7 +260,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     nodes: list[Node]
     vms: list[Vm]
     tokens: list[Token]
-    recent: list[tuple[str, int, str]]
+    recent: list[tuple[str, int]]
 
 
 def snapshot(state: ClusterState) -> bytes:
@@ -273,7 +273,7 @@ def snapshot(state: ClusterState) -> bytes:
             nodes=list(state.nodes.values()),
             vms=list(state.vms.values()),
             tokens=list(state.tokens.values()),
-            recent=[(key, position, name) for key, (position, name) in state.recent.items()],
+            recent=list(state.recent.items()),
         )
     )
 
@@ -309,7 +309,7 @@ def restore(data: bytes) -> ClusterState:
         state.put_vm(vm)
     for token in stored.tokens:
         state.put_token(token)
-    state.recent = {key: (position, name) for key, position, name in stored.recent}
+    state.recent = dict(stored.recent)
     return state
 
 

@@ -242,7 +242,7 @@ class Appender:
     async def _decide_one(self, state: ClusterState, request: Request, batch: _Batch) -> Outcome | PvcError:
         earlier = state.recent.get(request.command_id)
         if earlier is not None:
-            return await self._repeat(request, earlier[0], batch)
+            return await self._repeat(request, earlier, batch)
         context = self._context(request)
         try:
             decision = request.decide(state, request.command, context)

@@ -111,7 +111,7 @@ MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "unknown is taken for failed": lambda patch: patch.setattr(Appender, "_learn_outcome", take_unknown_for_failed),
     "unknown is taken for done": lambda patch: patch.setattr(Appender, "_learn_outcome", take_unknown_for_done),
     "idempotency keys are forgotten": lambda patch: patch.setattr(
-        ClusterState, "remember_command", lambda self, command_id, name: None
+        ClusterState, "remember_command", lambda self, command_id: None
     ),
 }
 

@@ -93,7 +93,7 @@ def test_the_newest_commands_are_remembered_and_the_oldest_forgotten() -> None:
     state = ClusterState()
     total = RECENT_COMMANDS + 2 * RECENT_SLACK
     for number in range(total):
-        state.remember_command(f"c{number}", "vm.start")
+        state.remember_command(f"c{number}")
     assert RECENT_COMMANDS <= len(state.recent) <= RECENT_COMMANDS + RECENT_SLACK
     assert list(state.recent)[-RECENT_COMMANDS:] == [f"c{n}" for n in range(total - RECENT_COMMANDS, total)]
 
