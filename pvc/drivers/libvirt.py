@@ -3,8 +3,9 @@
 Domains are persistent in libvirt, never started by it, and stay defined after they ended: so how a run ended outlives
 this daemon. What libvirt forgets when it is restarted stands in PVC's mark (`domain_xml.Mark`) and in QEMU's log.
 
-A start has three steps, so that a daemon killed in between leaves no doubt: create the domain paused, write into its
-mark that it started, let it run. A domain found paused before its mark says `settled` has not run: it counts as off.
+A start has four steps, so that a daemon killed in between leaves no doubt: create the domain paused, write into its
+mark that it started, let it run, write that it is settled. A domain found paused as it was created, without the last
+of these in its mark, has not run: it counts as off.
 """
 
 from __future__ import annotations
@@ -319,13 +320,13 @@ def _set_mark(domain: Any, mark: Mark) -> None:
 
 def _clear_away(domain: Any, mark: Mark) -> bool:
     """Whether the domain is off for PVC, and by now for libvirt too."""
-    number = domain.state()[0]
+    number, detail = domain.state()
     if number == libvirt.VIR_DOMAIN_SHUTOFF:
         return True
-    if number == libvirt.VIR_DOMAIN_CRASHED or (number == libvirt.VIR_DOMAIN_PAUSED and not mark.settled):
-        _quietly(domain.destroy)
-        return True
-    return False
+    if read_state(number, detail, mark, None)[0] is not DomainState.OFF:
+        return False
+    _quietly(domain.destroy)
+    return True
 
 
 def _name_is_taken(connection: Any, name: str, vm: str) -> bool:

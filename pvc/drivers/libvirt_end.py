@@ -21,6 +21,13 @@ _STATES = {
     # Its QEMU still stands, but only because libvirtd was away when the guest panicked.
     libvirt.VIR_DOMAIN_CRASHED: DomainState.OFF,
 }
+_PERHAPS_NOT_STARTED = {
+    libvirt.VIR_DOMAIN_PAUSED_UNKNOWN,
+    libvirt.VIR_DOMAIN_PAUSED_USER,
+    libvirt.VIR_DOMAIN_PAUSED_STARTING_UP,
+}
+"""How a domain is paused that was created so. A full disk, a watchdog or a panic only pauses one that has run."""
+
 _REASONS = {
     libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: OffReason.GUEST,
     libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED: OffReason.DESTROYED,
@@ -45,7 +52,7 @@ _LOG_LINE = re.compile(r"^\S+ \S+: (?:starting up|shutting down, reason=(\w+))",
 def read_state(number: int, detail: int, mark: Mark, log: Path | None) -> tuple[DomainState, OffReason | None]:
     """libvirt's state and its detail -> PVC's. `log` is libvirt's log of the domain's QEMU, if known."""
     state = _STATES.get(number, DomainState.RUNNING)
-    if state is DomainState.PAUSED and not mark.settled:
+    if number == libvirt.VIR_DOMAIN_PAUSED and detail in _PERHAPS_NOT_STARTED and not mark.settled:
         return DomainState.OFF, OffReason.NEVER_RAN
     if state is not DomainState.OFF:
         return state, None

@@ -38,6 +38,28 @@ def test_a_state_without_a_reason_of_its_own(
 
 
 @pytest.mark.parametrize(
+    ("number", "detail"),
+    [
+        (PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR),
+        (PAUSED, libvirt.VIR_DOMAIN_PAUSED_WATCHDOG),
+        (libvirt.VIR_DOMAIN_PMSUSPENDED, 0),
+    ],
+)
+def test_a_guest_that_stopped_for_a_reason_of_its_own_has_run_even_if_the_daemon_died_before_it_could_say_so(
+    number: int, detail: int
+) -> None:
+    assert read_state(number, detail, STARTED, None) == (DomainState.PAUSED, None)
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [libvirt.VIR_DOMAIN_PAUSED_UNKNOWN, libvirt.VIR_DOMAIN_PAUSED_USER, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP],
+)
+def test_a_domain_that_is_paused_as_it_was_created_has_not_run(detail: int) -> None:
+    assert read_state(PAUSED, detail, STARTED, None) == (DomainState.OFF, OffReason.NEVER_RAN)
+
+
+@pytest.mark.parametrize(
     ("detail", "expected"),
     [
         (libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN, OffReason.GUEST),
