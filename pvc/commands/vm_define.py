@@ -309,7 +309,7 @@ SPECS = (
         path="/vms",
         cli=("vm", "define"),
         args=("name",),
-        example={"name": "web01", "memory_mib": 2048, "vcpus": 2, "disks": [{"path": "/var/lib/pvc/images/web01.raw"}]},
+        example={"name": "web01", "memory_mib": 2048, "vcpus": 2, "disks": [{"path": "/var/lib/libvirt/images/web01.raw"}]},
     ),
     CommandSpec(
         name="vm.modify",

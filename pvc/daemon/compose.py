@@ -48,9 +48,13 @@ async def open_log(config: Config) -> Log:
 
             return await SqliteLog.open(config.data_dir / "log.db")
         case "zookeeper":
+            from pvc.daemon.zookeeper_access import zookeeper_access
             from pvc.log.zookeeper import ZookeeperLog
 
-            return await ZookeeperLog.open(config.log.hosts, config.log.cluster)
+            access = zookeeper_access(config.log)
+            return await ZookeeperLog.open(
+                config.log.hosts, config.log.cluster, credentials=access.credentials, tls=access.tls
+            )
         case "memory":
             from pvc.log.memory import MemoryLog
 

@@ -44,6 +44,14 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """ZooKeeper's servers."""
     cluster: str = "main"
     """Name of the log in ZooKeeper: its place is /pvc/<cluster>."""
+    user: str = ""
+    """Digest identity for ZooKeeper; empty: none, and whoever reaches ZooKeeper can read and append."""
+    password_file: str = ""
+    """File with that identity's password."""
+    tls_ca: str = ""
+    """PEM file of the authority of ZooKeeper's certificates; empty: no TLS."""
+    tls_cert: str = ""
+    tls_key: str = ""
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -66,7 +66,7 @@ AbsolutePath = Annotated[
         pattern=r"^/[^\x00-\x1f\x7f]*" + END,
         max_length=1024,
         description="Absolute path of a file on the node.",
-        examples=["/var/lib/pvc/images/web01.qcow2"],
+        examples=["/var/lib/libvirt/images/web01.qcow2"],
     ),
 ]
 TimeoutS = Annotated[int, Meta(ge=1, le=86_400, description="Time-out in seconds.", examples=[120])]

@@ -122,7 +122,7 @@ def _json_list(card: FieldCard, text: str) -> list[Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        example = '{"path": "/var/lib/pvc/images/web01.raw"}' if card.name == "disks" else '[{"name": "value"}]'
+        example = '{"path": "/var/lib/libvirt/images/web01.raw"}' if card.name == "disks" else '[{"name": "value"}]'
         raise _invalid(card.name, f"`{card.name}` cannot be {_shown(text)}", f"write it as JSON: {example}") from None
     return value if isinstance(value, list) else [value]
 
@@ -167,8 +167,8 @@ def _invalid(field: str, message: str, hint: str) -> InvalidInput:
 def _hint(card: FieldCard | None) -> str:
     if card is None:
         return ""
-    example = f"for example {json.dumps(card.example)}" if card.example is not None else ""
-    choice = f"one of {', '.join(card.enum)}" if card.enum else ""
+    example = f"For example {json.dumps(card.example)}" if card.example is not None else ""
+    choice = f"One of {', '.join(card.enum)}" if card.enum else ""
     return " ".join(part for part in (card.description, choice or example) if part)
 
 

@@ -54,7 +54,7 @@ async def _define_at(log: Log, size: int, count: int, stack: contextlib.AsyncExi
 
 
 async def _define(appender: Appender, name: str) -> None:
-    disk = Disk(path=f"/var/lib/pvc/images/{name}.raw")
+    disk = Disk(path=f"/var/lib/libvirt/images/{name}.raw")
     await ask(appender, "vm.define", DefineVm(name=name, memory_mib=2048, vcpus=2, disks=(disk,), tags=("bench",)))
 
 

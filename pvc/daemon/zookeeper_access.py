@@ -1,0 +1,52 @@
+"""Reads from the configuration how this node proves itself to ZooKeeper, and how the way there is protected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from pvc.daemon.config import LogConfig
+from pvc.errors import InvalidInput
+from pvc.log.zookeeper import Credentials, Tls
+
+
+class Access(msgspec.Struct, frozen=True, kw_only=True):
+    """What `ZookeeperLog.open` takes besides the address."""
+
+    credentials: Credentials | None
+    tls: Tls | None
+
+
+def zookeeper_access(config: LogConfig) -> Access:
+    """Credentials and TLS. Raises InvalidInput when a part is missing or the password cannot be read."""
+    return Access(credentials=_credentials(config), tls=_tls(config))
+
+
+def _credentials(config: LogConfig) -> Credentials | None:
+    if bool(config.user) != bool(config.password_file):
+        raise _bad("log.user and log.password_file go together", "give both, or neither")
+    if not config.user:
+        return None
+    path = Path(config.password_file)
+    try:
+        password = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise _bad(f"log.password_file {path} cannot be read: {reason}", "mend the path or the file") from error
+    if not password:
+        raise _bad(f"log.password_file {path} is empty", "write the password into it")
+    return Credentials(user=config.user, password=password)
+
+
+def _tls(config: LogConfig) -> Tls | None:
+    parts = (config.tls_ca, config.tls_cert, config.tls_key)
+    if not any(parts):
+        return None
+    if not all(parts):
+        raise _bad("log.tls_ca, log.tls_cert and log.tls_key go together", "give all three, or none")
+    return Tls(ca=config.tls_ca, certificate=config.tls_cert, key=config.tls_key)
+
+
+def _bad(message: str, hint: str) -> InvalidInput:
+    return InvalidInput(message, code="config.invalid", hint=hint)
