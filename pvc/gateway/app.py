@@ -20,6 +20,7 @@ from starlette.websockets import WebSocket
 from pvc.commands.base import require_cluster
 from pvc.errors import InvalidInput, PvcError
 from pvc.gateway.auth import LOCAL, Doorkeeper, require_role
+from pvc.gateway.bodies import control_of
 from pvc.gateway.cards import BASE_PATH
 from pvc.gateway.commands import command_endpoints
 from pvc.gateway.console import CONSOLE, CONSOLE_PATH, CONSOLE_ROLE, serve_console
@@ -161,7 +162,7 @@ async def _no_such_route(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def _reach(services: GatewayServices, request: Request) -> None:
     """Wait until the fold has what the client has seen."""
-    text = request.query_params.get("min_position", "")
+    text = control_of(request, "min_position")
     if not text:
         return
     if not text.isascii() or not text.isdigit() or len(text) > 18:

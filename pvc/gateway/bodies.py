@@ -9,11 +9,11 @@ from typing import Any
 
 from starlette.datastructures import FormData, ImmutableMultiDict, UploadFile
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from pvc.errors import InvalidInput, TooLarge
 from pvc.gateway.fields import Fields
-from pvc.gateway.problems import Malformed, TooSlow, WrongContentType
+from pvc.gateway.problems import HungUp, Malformed, TooSlow, WrongContentType
 
 MAX_BODY_BYTES = 1024 * 1024
 """Four times the largest record, so that a body over it could never become one."""
@@ -23,6 +23,17 @@ BODY_DEADLINE_S = 30.0
 
 CONTROLS = ("dry_run", "min_position")
 """Query arguments that are about the request and not about the command."""
+
+
+def control_of(request: Request, name: str) -> str:
+    """The text of a control, or nothing. Raises InvalidInput where it is given twice: which one counts?"""
+    assert name in CONTROLS, "a query argument that is no field"
+    values = request.query_params.getlist(name)
+    if len(values) > 1:
+        raise InvalidInput(
+            f"`{name}` is given {len(values)} times", code="input.conflict", hint="give it once", field=name
+        )
+    return values[0] if values else ""
 
 
 async def read_fields(request: Request, fields: Fields) -> dict[str, Any]:
@@ -96,6 +107,8 @@ async def _read_bytes(request: Request) -> bytes:
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
                     raise _too_large()
+    except ClientDisconnect as error:
+        raise HungUp("the client hung up in the middle of the body", hint="send it again") from error
     except TimeoutError as error:
         raise TooSlow(
             f"the body did not arrive within {BODY_DEADLINE_S:g} s", hint="send it again, over a better line"

@@ -22,7 +22,7 @@ from pvc.events.record import Record
 from pvc.events.registry import encode_event
 from pvc.gateway.access_log import told_in_access_log
 from pvc.gateway.auth import NewToken, make_token
-from pvc.gateway.bodies import read_fields
+from pvc.gateway.bodies import control_of, read_fields
 from pvc.gateway.cards import docstring
 from pvc.gateway.endpoint import Call, Endpoint, json_response
 from pvc.gateway.fields import Fields
@@ -94,7 +94,7 @@ async def _handle(spec: CommandSpec, fields: Fields, services: GatewayServices, 
         key = _idempotency_key(call.request)
         dry_run = _dry_run(call.request)
         values = await read_fields(call.request, fields)
-        line.about = str(values.get("vm", values.get("name", "")))
+        line.about = str(values.get("vm") or values.get("name") or "")
         command = fields.decode(spec.struct, values)
         digest = _digest(command)
         token = make_token(services.rng) if isinstance(command, InitCluster) else None
@@ -135,7 +135,7 @@ def _digest(command: msgspec.Struct) -> str:
 
 
 def _dry_run(request: Request) -> bool:
-    text = request.query_params.get("dry_run", "false").lower()
+    text = control_of(request, "dry_run").lower()
     if text not in ("true", "1", "false", "0", ""):
         raise InvalidInput(
             f"`dry_run` cannot be {text[:40]!r}", hint="it is true or false", code="input.invalid", field="dry_run"

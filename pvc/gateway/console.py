@@ -15,12 +15,14 @@ from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from pvc.commands.base import find_vm
+from pvc.commands.vm_ref import wrong_state
 from pvc.drivers.hypervisor import Console, Hypervisor
-from pvc.errors import PvcError, Rejected, Unavailable
+from pvc.errors import NotFound, PvcError, Rejected, Unavailable
 from pvc.events.types import Role
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of
 from pvc.gateway.services import GatewayServices
 from pvc.projections.state import Vm
+from pvc.projections.vm_machine import AT_REST
 
 logger = logging.getLogger("pvc.gateway.access")
 
@@ -64,17 +66,31 @@ async def _log(services: GatewayServices, call: Call) -> Response:
 async def serve_console(services: GatewayServices, websocket: WebSocket) -> None:
     """Join a WebSocket with a VM's console until either ends. Raises PvcError before the socket was accepted."""
     vm = find_vm(services.world.state, websocket.path_params["vm"])
-    hypervisor = _hypervisor_of(services, vm)
-    try:
-        async with asyncio.timeout(OPEN_DEADLINE_S):
-            console = await hypervisor.open_console(vm.id)
-    except TimeoutError as error:
-        raise Unavailable("the hypervisor does not answer", code="hypervisor.unavailable") from error
+    console = await _open(_hypervisor_of(services, vm), vm)
     try:
         await websocket.accept()
         await _join(websocket, console)
     finally:
         await console.close()
+
+
+async def _open(hypervisor: Hypervisor, vm: Vm) -> Console:
+    if vm.state in AT_REST:
+        raise wrong_state(vm, f"start it with: pvc vm start {vm.name}")
+    try:
+        async with asyncio.timeout(OPEN_DEADLINE_S):
+            return await hypervisor.open_console(vm.id)
+    except TimeoutError as error:
+        raise Unavailable(
+            "the hypervisor does not answer", code="hypervisor.unavailable", hint="see that libvirt runs on the node"
+        ) from error
+    except NotFound as error:
+        # The guest has just ended, or not yet begun; the state will say so in a moment.
+        raise Rejected(
+            f"{vm.name} does not run at this moment",
+            code="vm.no_console",
+            hint=f"`pvc vm info {vm.name}` shows its state; try again when it is running",
+        ) from error
 
 
 async def _join(websocket: WebSocket, console: Console) -> None:

@@ -126,7 +126,8 @@ async def _events(services: GatewayServices, call: Call) -> Response:
     await services.history.reach(services.world.position, INDEX_DEADLINE_S)
     found, considered = await _wait_for(services, arguments)
     page = EventPage(
-        position=max(considered, services.world.position),
+        # Not `considered`: who asks for what comes after a position that is not there yet must not believe it is.
+        position=max(services.history.position, services.world.position),
         records=[record_view(one) for one in found],
         next_after=considered,
     )

@@ -47,6 +47,13 @@ class TooSlow(PvcError):
     default_code = "http.too_slow"
 
 
+class HungUp(PvcError):
+    """The client went away before its request was whole; nobody hears of this but the node's log."""
+
+    status = 400
+    default_code = "http.hung_up"
+
+
 class WrongContentType(PvcError):
     """The body is of a kind that is not understood."""
 

@@ -116,7 +116,8 @@ async def test_a_client_that_hangs_up_leaves_no_console_open(served: Served) -> 
         (None, "web01", 401, "access.unauthenticated"),
         (Role.VIEWER, "web01", 403, "access.forbidden"),
         (Role.OPERATOR, "nothere", 404, "vm.not_found"),
-        (Role.OPERATOR, "web02", 404, "hypervisor.not_running"),
+        (Role.OPERATOR, "web02", 409, "vm.is_stopped"),
+        (Role.OPERATOR, "web03", 409, "vm.no_console"),  # the guest has ended, and the log does not know yet
     ],
 )
 async def test_a_console_that_may_not_be_is_refused_with_a_problem(
@@ -124,6 +125,8 @@ async def test_a_console_that_may_not_be_is_refused_with_a_problem(
 ) -> None:
     await a_running_vm(served.house)
     await served.house.define(name="web02")
+    await served.house.define(name="web03")
+    await served.house.start("web03")
     headers = {"Authorization": f"Bearer {await served.house.token(role)}"} if role else {}
     with pytest.raises(websockets.InvalidStatus) as refused:
         async with websockets.connect(f"{served.ws}/vms/{vm}/console", additional_headers=headers):

@@ -133,6 +133,13 @@ async def test_a_poll_in_vain_returns_empty_with_the_position_to_go_on_from(hous
     assert page["records"] == [] and page["next_after"] == here
 
 
+async def test_a_poll_after_a_position_that_is_not_there_tells_the_true_one(house: House) -> None:
+    reply = await house.root.get("/events?after=999999&wait_s=0")
+    true = house.services.world.position
+    assert (reply.json()["position"], int(reply.headers["PVC-Position"])) == (true, true)
+    assert reply.json()["next_after"] == 999_999
+
+
 async def test_following_the_events_sees_each_record_once_in_order(house: House) -> None:
     async def follow() -> list[int]:
         after, seen = 0, []

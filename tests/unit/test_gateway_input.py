@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from pvc.gateway.app import local_app
 from pvc.gateway.bodies import MAX_BODY_BYTES
 from tests.unit.gateway_house import WEB01, House, a_house
 
@@ -56,6 +57,11 @@ async def test_a_wrong_field_is_named_with_its_value_and_a_remedy(
     assert (problem["field"], message in problem["detail"], hint in problem["hint"]) == (field, True, True), problem
     assert not [vm for vm in house.state.vm_names if vm != "web01"]
     assert house.services.world.position <= before + 1, "at most the note of a refusal"
+
+
+async def test_a_remedy_reads_as_sentences(house: House) -> None:
+    reply = await house.root.post("/vms", json={"name": "web02", "memory_mib": 8})
+    assert check_problem(reply, 422, "input.invalid")["hint"] == "Memory in MiB. For example 2048"
 
 
 async def test_a_missing_field_is_named(house: House) -> None:
@@ -176,6 +182,36 @@ async def test_a_min_position_that_is_none_is_refused(house: House, value: str) 
 async def test_a_dry_run_that_is_neither_true_nor_false_is_refused(house: House) -> None:
     before = house.services.world.position
     check_problem(await house.root.post("/vms/web01/start?dry_run=maybe"), 422, "input.invalid")
+    assert house.services.world.position == before
+
+
+@pytest.mark.parametrize("control", ["dry_run", "min_position"])
+async def test_a_control_given_twice_is_refused_rather_than_guessed(house: House, control: str) -> None:
+    before = house.services.world.position
+    reply = await house.root.post(f"/vms/web01/start?{control}=1&{control}=0")
+    assert check_problem(reply, 422, "input.conflict")["field"] == control
+    assert house.services.world.position == before
+
+
+async def test_a_client_that_hangs_up_in_mid_body_is_no_defect(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    sent = []
+    messages = [{"type": "http.request", "body": b'{"name"', "more_body": True}, {"type": "http.disconnect"}]
+    scope = {
+        "type": "http", "method": "POST", "path": "/api/v1/vms", "raw_path": b"", "query_string": b"",
+        "headers": [(b"content-type", b"application/json")], "client": None,
+    }  # fmt: skip
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    before = house.services.world.position
+    with caplog.at_level("INFO"):
+        await local_app(house.app)(scope, receive, send)
+    assert sent[0]["status"] == 400
+    assert "http.hung_up" in caplog.text and "Traceback" not in caplog.text
     assert house.services.world.position == before
 
 
