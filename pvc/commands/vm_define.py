@@ -278,6 +278,10 @@ def _require_bootable(spec: e.VmSpec) -> None:
 
 
 def _checked_xml_name(name: str) -> str:
+    if not name:
+        raise invalid(
+            "xml", "the XML has no <name>", "give one with `name`, or put one into the XML", "vm.name_missing"
+        )
     try:
         return msgspec.convert(name, VmName)
     except msgspec.ValidationError as error:
@@ -309,7 +313,12 @@ SPECS = (
         path="/vms",
         cli=("vm", "define"),
         args=("name",),
-        example={"name": "web01", "memory_mib": 2048, "vcpus": 2, "disks": [{"path": "/var/lib/libvirt/images/web01.raw"}]},
+        example={
+            "name": "web01",
+            "memory_mib": 2048,
+            "vcpus": 2,
+            "disks": [{"path": "/var/lib/libvirt/images/web01.raw"}],
+        },
     ),
     CommandSpec(
         name="vm.modify",

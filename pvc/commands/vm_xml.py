@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, ParseError
+from xml.parsers.expat import ErrorString
 
-import msgspec
 from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
 
@@ -55,7 +55,8 @@ def parse_domain_xml(xml: str) -> ParsedXml:
         root: Element = ElementTree.fromstring(xml)
     except ParseError as error:
         line, column = error.position
-        raise _bad(f"the XML is not well-formed at line {line}, column {column + 1}: {error}") from error
+        what = ErrorString(error.code) or "no XML"
+        raise _bad(f"the XML is not well-formed at line {line}, column {column + 1}: {what}") from error
     except (DefusedXmlException, ValueError) as error:
         raise _bad(f"the XML is not accepted: {type(error).__name__}", "leave out the DTD and its entities") from error
     if root.tag != "domain":
@@ -75,30 +76,34 @@ def _memory_mib(root: Element) -> int:
     factor = _TO_BYTES.get(unit.lower())
     if factor is None:
         raise _bad(f"the unit {unit[:40]!r} of <memory> is not known", "use KiB, MiB or GiB")
-    mib = _number(element, "memory") * factor // 1024**2
-    # What passes here goes into an event, so it must be all that the event's type demands.
-    return _fitting(mib, MemoryMib, f"<memory> is {mib} MiB", "give it a unit: <memory unit='MiB'>1024</memory>")
+    mib = _number(element, "memory", _MEMORY_HINT) * factor // 1024**2
+    return _fitting(mib, MemoryMib, f"<memory> is {mib} MiB", _MEMORY_HINT)
 
 
 def _vcpus(root: Element) -> int:
     element = root.find("vcpu")
     if element is None:
         return 1
-    count = _number(element, "vcpu")
-    return _fitting(count, Vcpus, f"<vcpu> is {count}", "write for example <vcpu>2</vcpu>")
+    count = _number(element, "vcpu", _VCPU_HINT)
+    return _fitting(count, Vcpus, f"<vcpu> is {count}", _VCPU_HINT)
+
+
+_MEMORY_HINT = "write for example <memory unit='MiB'>1024</memory>; without a unit it is KiB"
+_VCPU_HINT = "write for example <vcpu>2</vcpu>"
 
 
 def _fitting(number: int, wanted: Any, said: str, hint: str) -> int:
-    try:
-        return int(msgspec.convert(number, wanted))
-    except msgspec.ValidationError as error:
-        raise _bad(f"{said}, out of range: {error}", hint) from error
+    """The number, if it is all that the event's type demands, since it goes into an event."""
+    bounds = wanted.__metadata__[0]
+    if not bounds.ge <= number <= bounds.le:
+        raise _bad(f"{said}, out of range: it may be {bounds.ge:,} to {bounds.le:,}", hint)
+    return number
 
 
-def _number(element: Element, what: str) -> int:
+def _number(element: Element, what: str, hint: str) -> int:
     text = (element.text or "").strip()
     if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise _bad(f"<{what}> is {text[:40]!r}, not a whole number", f"write for example <{what}>2</{what}>")
+        raise _bad(f"<{what}> is {text[:40]!r}, not a whole number of at most 18 digits", hint)
     return int(text)
 
 

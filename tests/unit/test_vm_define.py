@@ -66,7 +66,7 @@ def test_an_xml_gives_what_is_not_given_beside_it() -> None:
         ({"xml": XML, "name": "web02", "nics": [{"bridge": "br0"}]}, "input.conflict", "nics"),
         ({"xml": XML}, "vm.name_taken", ""),
         ({"xml": XML.replace("web01", "Web 01")}, "vm.name_invalid", "xml"),
-        ({"xml": XML.replace("<name>web01</name>", "")}, "vm.name_invalid", "xml"),
+        ({"xml": XML.replace("<name>web01</name>", "")}, "vm.name_missing", "xml"),
         ({"xml": "<domain"}, "vm.xml_invalid", "xml"),
         ({"name": derived_id("x"), "memory_mib": 64}, "vm.name_invalid", "name"),
     ],

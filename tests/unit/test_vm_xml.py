@@ -52,7 +52,7 @@ OUTSIDE = """<!DOCTYPE domain [<!ENTITY x SYSTEM "file:///etc/passwd">]><domain>
     [
         ("", "vm.xml_invalid", "not well-formed at line 1"),
         ("hello", "vm.xml_invalid", "not well-formed"),
-        ("<domain>\n<memory>\n</domain>", "vm.xml_invalid", "at line 3"),
+        ("<domain>\n<memory>\n</domain>", "vm.xml_invalid", "at line 3, column 3: mismatched tag"),
         (GOOD + "<more/>", "vm.xml_invalid", "not well-formed"),
         ("<domain>\x00</domain>", "vm.xml_invalid", "not well-formed"),
         ("<domain>\ud800</domain>", "vm.xml_invalid", "not accepted"),
@@ -66,10 +66,10 @@ OUTSIDE = """<!DOCTYPE domain [<!ENTITY x SYSTEM "file:///etc/passwd">]><domain>
         (domain("<memory>1e9</memory>"), "vm.xml_invalid", "'1e9'"),
         (domain("<memory>٣</memory>"), "vm.xml_invalid", "not a whole number"),
         (domain("<memory unit='parsec'>1</memory>"), "vm.xml_invalid", "'parsec'"),
-        (domain("<memory>1</memory>"), "vm.xml_invalid", "0 MiB"),
+        (domain("<memory>1</memory>"), "vm.xml_invalid", "0 MiB, out of range: it may be 16 to 16,777,216"),
         (domain("<memory unit='MiB'>15</memory>"), "vm.xml_invalid", "15 MiB"),
         (domain(f"<memory unit='TiB'>{'9' * 18}</memory>"), "vm.xml_invalid", "out of range"),
-        (domain(f"<memory unit='MiB'>{'9' * 5000}</memory>"), "vm.xml_invalid", "not a whole number"),
+        (domain(f"<memory unit='MiB'>{'9' * 5000}</memory>"), "vm.xml_invalid", "at most 18 digits"),
         (domain("<memory unit='MiB'>64</memory><vcpu>0</vcpu>"), "vm.xml_invalid", "<vcpu> is 0"),
         (domain("<memory unit='MiB'>64</memory><vcpu>1025</vcpu>"), "vm.xml_invalid", "<vcpu> is 1025"),
         (domain("<memory unit='MiB'>64</memory><vcpu>two</vcpu>"), "vm.xml_invalid", "'two'"),
@@ -86,6 +86,12 @@ def test_a_bad_xml_is_refused_with_its_place_and_a_remedy(xml: str, code: str, s
     assert refusal.value.hint
     assert refusal.value.field == "xml"
     assert len(refusal.value.message) < 300
+
+
+def test_the_remedy_for_a_bad_memory_has_a_unit_and_a_sensible_size() -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        parse_domain_xml(domain("<memory unit='GiB'>1.5</memory>"))
+    assert "<memory unit='MiB'>1024</memory>" in refusal.value.hint
 
 
 def test_an_xml_as_deep_as_is_allowed_can_be_written_again() -> None:
