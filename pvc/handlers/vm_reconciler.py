@@ -106,7 +106,8 @@ class VmReconciler:
         try:
             await effect
         except DriverError as error:
-            message = error.message[:MAX_MESSAGE]
+            # The hypervisor knows the VM by its id; whoever reads the history knows it by its name.
+            message = error.message.replace(f"VM {vm_id}", vm.name if vm else vm_id)[:MAX_MESSAGE]
             failure = ReportStartFailed(vm=vm_id, node=self._node, epoch=epoch, code=error.code, message=message)
             await self._report(failure, _cause(vm))
 

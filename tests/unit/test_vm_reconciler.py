@@ -109,6 +109,16 @@ async def test_a_start_that_is_refused_leaves_no_domain() -> None:
 
 
 @virtual
+async def test_a_refusal_names_the_vm_and_not_its_id() -> None:
+    house = House("starting")
+    vm = house.cluster.vm()
+    refusal = f"libvirt could not start VM {vm.id}: no such disk"
+    house.machine.default_behaviour = Behaviour(refuses_start=refusal)
+    await house.settle()
+    assert house.cluster.vm().error == "libvirt could not start web01: no such disk"
+
+
+@virtual
 async def test_a_guest_that_hears_the_button_is_down_at_once() -> None:
     house = House("starting")
     await house.settle()
