@@ -152,7 +152,8 @@ start_daemon() {
 tell_story() {
     local boot=() guest="the simulated guest"
     if [[ $hypervisor == libvirt ]]; then
-        boot=(--kernel "$GUEST/vmlinuz" --initrd "$GUEST/initrd.img") guest="the tiny guest"
+        boot=(--kernel "$GUEST/vmlinuz" --initrd "$GUEST/initrd.img" --cmdline "console=ttyS0 quiet pvc.name=web01")
+        guest="the tiny guest"
     fi
     tell "A new cluster; its first admin token is shown once."
     show pvc cluster init demo
@@ -176,14 +177,21 @@ tell_story() {
 
 tell() { printf '\n%s# %s%s' "$DIM" "$1" "$PLAIN"; }
 
+# What is shown can be typed: words with spaces stand in quotes, as a person would write them.
 show() {
-    printf '\n%s$ %s%s\n' "$BOLD" "$*" "$PLAIN"
+    local word line=""
+    for word in "$@"; do
+        [[ $word == *" "* ]] && word="\"$word\""
+        line+=" $word"
+    done
+    printf '\n%s$%s%s\n' "$BOLD" "$line" "$PLAIN"
     "$@" || die_in_story "$*"
 }
 
+# A few beats, so that the last lines are beats and not the rest of the boot.
 wait_for_heartbeat() {
     local deadline=$((SECONDS + HEARTBEAT_S))
-    until pvc vm log web01 --lines 50 2>/dev/null | grep -q heartbeat; do
+    until [[ $(pvc vm log web01 --lines 50 2>/dev/null | grep -c heartbeat) -ge 4 ]]; do
         [[ $SECONDS -lt $deadline ]] || die_in_story "waiting for the guest's heartbeat"
         sleep 0.3
     done
