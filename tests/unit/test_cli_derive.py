@@ -10,7 +10,7 @@ import click
 import pytest
 
 from pvc.cli.app import VIEWS, cli
-from pvc.cli.base import PvcCommand
+from pvc.cli.base import CONTEXT, PvcCommand
 from pvc.cli.derive import command_from_card, example_line, option_name
 from pvc.cli.run import as_typed, sentence
 from pvc.cli.values import Amount, OnOff, Parts
@@ -25,12 +25,12 @@ def parsed(line: str) -> dict[str, Any]:
     """The parameters of a typed line, without running it."""
     words = shlex.split(line)[1:]
     command: click.Command = cli
-    ctx = click.Context(cli)
+    ctx = click.Context(cli, **CONTEXT)
     while isinstance(command, click.Group):
         found = command.get_command(ctx, words.pop(0))
         assert found is not None
         command = found
-    return command.make_context("x", words).params
+    return command.make_context("x", words, **CONTEXT).params
 
 
 @pytest.mark.parametrize("card", CARDS.values(), ids=CARDS)
@@ -155,7 +155,7 @@ def test_every_command_has_help_with_an_example() -> None:
     todo: list[tuple[click.Group, str]] = [(cli, "pvc")]
     while todo:
         group, path = todo.pop()
-        ctx = click.Context(group, info_name=path)
+        ctx = click.Context(group, info_name=path, **CONTEXT)
         for name in group.list_commands(ctx):
             command = group.get_command(ctx, name)
             assert command is not None, f"{path} {name}"
@@ -163,7 +163,7 @@ def test_every_command_has_help_with_an_example() -> None:
                 todo.append((command, f"{path} {name}"))
                 continue
             assert isinstance(command, PvcCommand)
-            text = command.get_help(click.Context(command, info_name=name))
+            text = command.get_help(click.Context(command, info_name=name, **CONTEXT))
             assert re.search(r"^Example:\n  .*pvc ", text, re.MULTILINE), f"{path} {name}"
             assert "`" not in text, f"{path} {name}"
             seen += 1
