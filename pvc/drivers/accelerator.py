@@ -21,6 +21,8 @@ QEMU = "qemu-system-x86_64"
 PROOF_TIMEOUT_S = 2.5
 """A good KVM needs a tenth of a second. A bad one hangs for ever, or (seen) needs 4 s for what TCG does in 0.1 s."""
 _VERSION_TIMEOUT_S = 10.0
+_KILL_TIMEOUT_S = 5.0
+"""A process that hangs within the kernel's KVM does not even die; the daemon has to start all the same."""
 _CACHE_FILE = "accelerator.json"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -108,7 +110,7 @@ async def qemu_version(qemu: str = QEMU) -> str:
 
 
 async def _run(command: list[str], timeout: float) -> tuple[int, str]:
-    """Exit code and output. Raises TimeoutError, and never leaves the process behind."""
+    """Exit code and output. Raises TimeoutError, and leaves no process behind that can be killed."""
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,
@@ -116,12 +118,15 @@ async def _run(command: list[str], timeout: float) -> tuple[int, str]:
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), timeout)
+        async with asyncio.timeout(timeout):
+            output, _ = await process.communicate()
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_KILL_TIMEOUT_S):
+                    await process.wait()
     assert process.returncode is not None, "communicate waits for the end"
     return process.returncode, output.decode(errors="replace")
 

@@ -215,10 +215,15 @@ class LibvirtHypervisor:
             console.attach(connection, domain)
             return True
 
-        if not await self._link.call(attach, "attach to", f"the console of VM {vm}"):
-            raise NotFound(f"VM {vm} is not running here", code="hypervisor.not_running", hint="start it first")
         self._consoles.add(console)
-        return console
+        try:
+            if await self._link.call(attach, "attach to", f"the console of VM {vm}"):
+                return console
+        except BaseException:
+            console.hang_up()
+            raise
+        console.hang_up()
+        raise NotFound(f"VM {vm} is not running here", code="hypervisor.not_running", hint="start it first")
 
     def console_log(self, vm: str) -> Path:
         """`<console_dir>/<vm>.log`; virtlogd rotates it at 2 MiB into `.0`, `.1`, `.2`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,9 @@ class LibvirtConsole:
         domain.openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE)
         self._stream = stream
         stream.eventAddCallback(_ALL_EVENTS, self._on_event, None)
+        if self._gone:
+            # Whoever wanted it has lost patience meanwhile, and will not come back to close it.
+            _end(stream)
 
     async def read(self) -> bytes:
         """The next bytes; empty when the console is gone."""
@@ -52,18 +56,21 @@ class LibvirtConsole:
             await self._changed.wait()
         data = bytes(self._unread)
         self._unread.clear()
-        if self._paused and not self._gone:
+        stream = self._stream
+        if self._paused and not self._gone and stream is not None:
             self._paused = False
-            await self._link.in_thread(lambda: self._listen(_ALL_EVENTS), "read from the console")
+            await self._link.in_thread(lambda: _listen(stream, _ALL_EVENTS), "read from the console")
         return data
 
     async def write(self, data: bytes) -> None:
         """Type; into the void when the console is gone. Raises Unavailable when the guest takes nothing for long."""
         deadline = self._loop.time() + _WRITE_TIMEOUT_S
-        while data and not self._gone:
-            rest = data
+        # Another task may close the console while a thread is still sending.
+        stream = self._stream
+        while data and not self._gone and stream is not None:
+            send = functools.partial(stream.send, data)
             try:
-                sent = await self._link.in_thread(lambda: self._stream.send(rest), "write to the console")  # noqa: B023
+                sent = await self._link.in_thread(send, "write to the console")
             except libvirt.libvirtError:
                 self.hang_up()
                 return
@@ -117,11 +124,12 @@ class LibvirtConsole:
             self.hang_up()
         elif len(self._unread) > _MAX_UNREAD_BYTES and not self._paused and self._stream is not None:
             self._paused = True
-            self._listen(_END_EVENTS)
+            _listen(self._stream, _END_EVENTS)
 
-    def _listen(self, events: int) -> None:
-        with contextlib.suppress(libvirt.libvirtError):  # it has ended meanwhile
-            self._stream.eventUpdateCallback(events)
+
+def _listen(stream: Any, events: int) -> None:
+    with contextlib.suppress(libvirt.libvirtError):  # it has ended meanwhile
+        stream.eventUpdateCallback(events)
 
 
 def _end(stream: Any) -> None:

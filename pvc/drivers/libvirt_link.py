@@ -65,7 +65,8 @@ class LibvirtLink:
     async def in_thread(self, do: Callable[[], T], what: str, *, timeout: float = CALL_TIMEOUT_S) -> T:
         """Run a blocking `do` in a thread, as it is; raises Unavailable when it takes longer than `timeout`."""
         try:
-            return await asyncio.wait_for(self._pool.run(do), timeout)
+            async with asyncio.timeout(timeout):
+                return await self._pool.run(do)
         except TimeoutError as error:
             raise Unavailable(
                 f"libvirt did not {what} within {timeout:.0f} s",
@@ -117,7 +118,8 @@ class LibvirtLink:
             # Everybody who waited may have given up by the time it fails.
             self._attempt.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
-            await asyncio.wait_for(asyncio.shield(self._attempt), OPEN_TIMEOUT_S)
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                await asyncio.shield(self._attempt)
         except TimeoutError as error:
             raise _unreachable(self._uri, f"no answer within {OPEN_TIMEOUT_S:.0f} s") from error
         except libvirt.libvirtError as error:
@@ -146,6 +148,7 @@ class LibvirtLink:
 
         connection = await self._opener.run(open_connection)
         if not connection.isAlive():
+            self._pool.submit(lambda: _hang_up(connection))
             raise _unreachable(self._uri, "the connection broke at once")
         self._connection = connection
         self._changed("")
@@ -233,7 +236,8 @@ class _DaemonPool:
         self._started = 0
 
     async def run(self, do: Callable[[], T]) -> T:
-        """`do()`'s result or exception. When cancelled, `do` still runs to its end, unheard."""
+        """`do()`'s result or exception. When cancelled, a `do` that has begun runs to its end, unheard; one that waits
+        for a thread is not begun any more: by then the world may have moved on, and it could undo what came after."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -246,6 +250,8 @@ class _DaemonPool:
                 future.set_result(result)  # type: ignore[arg-type]
 
         def work() -> None:
+            if future.done():
+                return
             result, error = None, None
             try:
                 result = do()
