@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pvc.client.errors import ConfigError
+from pvc.files import replace_file
 
 LOCAL = "local"
 DEFAULT_SOCKET = "/run/pvc/pvc.sock"
@@ -91,17 +92,10 @@ def save_connections(stored: Stored, env: Mapping[str, str] | None = None) -> No
         for connection in stored.connections.values()
     ]
     text = json.dumps({"version": 1, "in_use": stored.in_use, "connections": entries}, indent=2) + "\n"
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh.unlink(missing_ok=True)
-        with open(fresh, "x", opener=_private, encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        replace_file(path, text.encode(), mode=0o600)
     except OSError as error:
-        fresh.unlink(missing_ok=True)
         raise ConfigError(
             f"{path} cannot be written: {error.strerror}", hint="PVC_CONFIG_DIR names another place"
         ) from error
@@ -225,10 +219,6 @@ def _decode(data: bytes, path: Path) -> Stored:
         return Stored(connections, str(document.get("in_use", "")))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is damaged: {error}", hint="move it away and add the connections again") from error
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _bad_url(url: str, hint: str) -> ConfigError:

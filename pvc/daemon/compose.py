@@ -13,7 +13,8 @@ from pvc.clock import SystemClock, SystemRng
 from pvc.daemon.config import Config
 from pvc.daemon.serving import serve
 from pvc.drivers.hypervisor import Hypervisor
-from pvc.errors import PvcError, Unavailable
+from pvc.drivers.machine import boot_id
+from pvc.errors import Unavailable
 from pvc.gateway.services import GatewayServices
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
@@ -94,7 +95,7 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex]
         world = World(behind=True)
         services = Services(
             name=config.node_name,
-            boot=_boot_id(),
+            boot=boot_id(),
             world=world,
             log=log,
             appender=Appender(world, log, origin=config.node_name, clock=clock, rng=rng),
@@ -120,10 +121,3 @@ def _only_one(data_dir: Path) -> Iterator[None]:
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         yield
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError as error:
-        raise PvcError(f"the kernel's boot id cannot be read: {error.strerror}", code="node.no_boot_id") from error

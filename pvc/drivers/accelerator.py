@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 import tempfile
 from pathlib import Path
 
 import msgspec
 
+from pvc.drivers.machine import boot_id
 from pvc.errors import DriverError
+from pvc.files import replace_file
 
 QEMU = "qemu-system-x86_64"
 PROOF_TIMEOUT_S = 2.5
@@ -24,7 +25,6 @@ _VERSION_TIMEOUT_S = 10.0
 _KILL_TIMEOUT_S = 5.0
 """A process that hangs within the kernel's KVM does not even die; the daemon has to start all the same."""
 _CACHE_FILE = "accelerator.json"
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _CPU = {"kvm": "host", "tcg": "max"}
 """The same as VMs get: (seen) a nested KVM that runs simple CPUs, and makes QEMU abort over a register of `host`."""
@@ -62,12 +62,13 @@ async def resolve_accelerator(setting: str, data_dir: Path, *, qemu: str = QEMU)
     if setting == "tcg":
         return "tcg"
     cache = data_dir / _CACHE_FILE
-    boot_id, version = _boot_id(), await qemu_version(qemu)
+    boot, version = boot_id(), await qemu_version(qemu)
     known = _read_cache(cache)
-    if known is None or (known.boot_id, known.qemu) != (boot_id, version):
+    if known is None or (known.boot_id, known.qemu) != (boot, version):
         works = await runs_a_guest("kvm", qemu=qemu)
-        known = _Answer(boot_id=boot_id, qemu=version, accelerator="kvm" if works else "tcg")
-        _write_cache(cache, known)
+        known = _Answer(boot_id=boot, qemu=version, accelerator="kvm" if works else "tcg")
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(cache, msgspec.json.encode(known))
     if setting == "kvm" and known.accelerator != "kvm":
         raise DriverError(
             f"KVM does not run a guest on this machine within {PROOF_TIMEOUT_S:.0f} s",
@@ -131,20 +132,9 @@ async def _run(command: list[str], timeout: float) -> tuple[int, str]:
     return process.returncode, output.decode(errors="replace")
 
 
-def _boot_id() -> str:
-    return _BOOT_ID.read_text().strip()
-
-
 def _read_cache(path: Path) -> _Answer | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=_Answer)
     except (OSError, msgspec.MsgspecError):
         # Not there, or not readable: it is found out anew.
         return None
-
-
-def _write_cache(path: Path, answer: _Answer) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_bytes(msgspec.json.encode(answer))
-    scratch.replace(path)

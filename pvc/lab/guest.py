@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import re
 import shutil
 import struct
@@ -22,6 +21,7 @@ from pathlib import Path
 import msgspec
 
 from pvc.errors import DriverError, PvcError
+from pvc.files import replace_file
 from pvc.lab.guest_files import FOLDERS, MODULES, files
 
 KERNEL_META_PACKAGE = "linux-image-cloud-amd64"
@@ -56,10 +56,10 @@ def build_guest(out: Path, *, cache: Path = _DEFAULT_CACHE, progress: Progress =
     out.mkdir(parents=True, exist_ok=True)
     if _differs(image.initrd, archive):
         progress(f"writing {image.initrd} ({len(archive) // 1024} KiB)")
-        _write(image.initrd, archive)
+        replace_file(image.initrd, archive)  # a VM that is just starting reads the old one or the new one
     if _differs(image.kernel, kernel):
         progress(f"writing {image.kernel} (Linux {version})")
-        _write(image.kernel, kernel)
+        replace_file(image.kernel, kernel)
     return image
 
 
@@ -180,13 +180,6 @@ def _differs(path: Path, content: bytes) -> bool:
     if not path.exists() or path.stat().st_size != len(content):
         return True
     return hashlib.sha256(path.read_bytes()).digest() != hashlib.sha256(content).digest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace the file in one step: a VM that is just starting reads the old one or the new one."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_bytes(content)
-    scratch.replace(path)
 
 
 def _run(command: list[str], *, cwd: str | None = None, timeout: float = _COMMAND_TIMEOUT_S) -> str:

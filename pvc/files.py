@@ -1,0 +1,24 @@
+"""Replaces a file in one step: whoever reads it, also after a crash or a power cut, finds all of the old or the new."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Put `content` in the place of `path`, with these permissions from its first instant (less the umask).
+
+    Raises OSError; the old file is untouched then, and nothing is left beside it.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.unlink(missing_ok=True)  # of a process that died in the middle and had the same number
+    try:
+        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
