@@ -64,7 +64,9 @@ def a_cluster(chain: Chain, vms: int) -> Iterator[Entry]:
     )
     yield chain.add("node.report_ready", node.NodeJoined(node=NODE), ready, actor=FACT)
     for number in range(vms):
-        spec = vm.VmSpec(memory_mib=2048, vcpus=2, disks=(vm.Disk(path=f"/var/lib/libvirt/images/{vm_name(number)}.raw"),))
+        spec = vm.VmSpec(
+            memory_mib=2048, vcpus=2, disks=(vm.Disk(path=f"/var/lib/libvirt/images/{vm_name(number)}.raw"),)
+        )
         defined = vm.VmDefined(vm=vm_id(number), name=vm_name(number), spec=spec, node=NODE, tags=("bench",))
         yield chain.add("vm.define", defined)
 
