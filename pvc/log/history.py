@@ -22,6 +22,7 @@ from pvc.events.record import Entry, unseal
 from pvc.log.base import Log, closed
 from pvc.log.history_file import ForeignFormat, Found, HistoryFile
 from pvc.log.history_search import HistoryQuery
+from pvc.log.sqlite_common import code_of
 
 __all__ = ["Found", "HistoryIndex", "HistoryQuery"]
 
@@ -240,8 +241,7 @@ class _Lane:
 
 def _means_damage(error: Exception) -> bool:
     """Whether the file is to be thrown away: it is broken, no database, or of another version."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return isinstance(error, ForeignFormat) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return isinstance(error, ForeignFormat) or code_of(error) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _unseal_all(batch: Sequence[bytes]) -> list[Entry]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import collections
-import contextlib
-import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +15,7 @@ from pvc.events.record import Entry, Record
 from pvc.events.registry import Event, Subject, UnknownEvent, decode_event, subject_of
 from pvc.events.vm import VmDefined, VmRenamed
 from pvc.log.history_search import SPAN, HistoryQuery, find_positions, find_subjects
+from pvc.log.sqlite_common import code_of, make_private, transaction
 
 FORMAT = 0x50564902
 """Stands in the file's header; a file of another format is thrown away and filled anew."""
@@ -79,9 +78,7 @@ class HistoryFile:
     """An open index. Methods raise sqlite3.Error, which `pvc.log.history` knows what to do about."""
 
     def __init__(self, path: Path) -> None:
-        # Created here and not by SQLite, which would leave it readable for everyone: records name people.
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        make_private(path)
         self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         try:
             _prepare(self._db)
@@ -107,7 +104,7 @@ class HistoryFile:
 
     def index(self, entries: Sequence[Entry]) -> None:
         """Add records in one transaction; those that are there already are passed over."""
-        with _transaction(self._db):
+        with transaction(self._db):
             known = self.position()
             _add(self._db, [entry for entry in entries if entry.position > known])
 
@@ -120,11 +117,11 @@ class HistoryFile:
         give_up = time.monotonic() + QUERY_DEADLINE_S
         self._db.set_progress_handler(lambda: time.monotonic() > give_up, _STEPS_BETWEEN_LOOKS_AT_THE_CLOCK)
         try:
-            with _transaction(self._db, "DEFERRED"):  # all parts of the search see the same moment
+            with transaction(self._db, "DEFERRED"):  # all parts of the search see the same moment
                 positions = find_positions(self._db, query)
                 return [Found(*self._db.execute(_FETCH, (position,)).fetchone()) for position in positions]
         except sqlite3.OperationalError as error:
-            if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_INTERRUPT:
+            if code_of(error) != sqlite3.SQLITE_INTERRUPT:
                 raise
             raise Unavailable(
                 f"the search took longer than {QUERY_DEADLINE_S:g} s",
@@ -198,16 +195,3 @@ def _about(record: Record) -> Iterator[tuple[Subject, str, Event | None]]:
             yield Subject(raw.type.partition(".")[0], ""), raw.type, None
         else:
             yield subject_of(event), raw.type, event
-
-
-@contextlib.contextmanager
-def _transaction(db: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
-    db.execute(f"BEGIN {kind}")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            with contextlib.suppress(sqlite3.Error):  # the first error is the one to report
-                db.execute("ROLLBACK")
-        raise

@@ -52,9 +52,8 @@ class SqliteLog:
         """
         where = Path(path)
         worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"log-{where.name}")
-        loop = asyncio.get_running_loop()
         try:
-            file = await loop.run_in_executor(worker, LogFile, where)
+            file = await _in_worker(worker, where, functools.partial(LogFile, where))
         except BaseException:
             worker.shutdown(wait=False)
             raise
@@ -112,24 +111,14 @@ class SqliteLog:
         if self._poller is not None:
             self._poller.cancel()
         try:
-            async with asyncio.timeout(DEADLINE_S):
-                await asyncio.get_running_loop().run_in_executor(self._worker, self._file.close)
+            await _in_worker(self._worker, self.path, self._file.close)
         finally:
             self._worker.shutdown(wait=False)
 
     async def _run(self, call: Callable[Concatenate[LogFile, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._closed:
             raise closed()
-        work = functools.partial(call, self._file, *args, **kwargs)
-        try:
-            async with asyncio.timeout(DEADLINE_S):
-                return await asyncio.get_running_loop().run_in_executor(self._worker, work)
-        except TimeoutError as error:
-            raise _TooSlow(
-                f"the disk under {self.path} did not answer within {DEADLINE_S:g} s",
-                code="log.timeout",
-                hint="check the disk and the kernel's log",
-            ) from error
+        return await _in_worker(self._worker, self.path, functools.partial(call, self._file, *args, **kwargs))
 
     def _poll_for_others(self) -> None:
         if self._poller is None or self._poller.done():
@@ -152,3 +141,15 @@ class SqliteLog:
 
 class _TooSlow(Unavailable):
     """The worker did not finish in time; it may still do so."""
+
+
+async def _in_worker(worker: ThreadPoolExecutor, path: Path, work: Callable[[], T]) -> T:
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            return await asyncio.get_running_loop().run_in_executor(worker, work)
+    except TimeoutError as error:
+        raise _TooSlow(
+            f"the disk under {path} did not answer within {DEADLINE_S:g} s",
+            code="log.timeout",
+            hint="check the disk and the kernel's log",
+        ) from error

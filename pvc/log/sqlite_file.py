@@ -17,6 +17,7 @@ from pathlib import Path
 from pvc.errors import LogDamaged, OutcomeUnknown, PvcError, Unavailable
 from pvc.events.record import EMPTY, ZERO_HASH, Entry, Head, unseal
 from pvc.log.base import MAX_READ_BYTES, conflict
+from pvc.log.sqlite_common import code_of, make_private, transaction
 
 BUSY_S = 5.0
 """How long an append waits for another process's transaction, which takes milliseconds."""
@@ -67,7 +68,7 @@ class LogFile:
 
     def append(self, entries: Sequence[Entry], after: Head) -> Head:
         """Insert all entries and wait for the disk, if the head is `after`; else Conflict."""
-        with self._translated("append to"), _transaction(self._db):
+        with self._translated("append to"), transaction(self._db):
             found = _head(self._db)
             if found != after:
                 raise conflict(found, after)
@@ -128,15 +129,20 @@ def _check_place(path: Path) -> None:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    # Created here and not by SQLite, which would leave it readable for everyone: records name people and addresses.
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    try:
+        make_private(path)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot open the log: {path} cannot be created: {error.strerror}",
+            code="log.cannot_open",
+            hint="see that its file system is mounted writable and has room",
+        ) from error
     # Opened in the one thread that uses it, closed perhaps from another when opening fails half-way.
     return sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    with _transaction(db, "DEFERRED"):  # both from one snapshot: another process may be creating the file
+    with transaction(db, "DEFERRED"):  # both from one snapshot: another process may be creating the file
         (found,) = db.execute("PRAGMA application_id").fetchone()
         (objects,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     if found != APPLICATION_ID and (found or objects):
@@ -149,7 +155,7 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
     db.execute("PRAGMA synchronous = FULL")
     db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     if found != APPLICATION_ID:
-        with _transaction(db):
+        with transaction(db):
             db.execute(_SCHEMA)
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
@@ -161,7 +167,7 @@ def _switch_to_wal(db: sqlite3.Connection) -> None:
         try:
             (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
         except sqlite3.OperationalError as error:
-            if _primary(error) not in _CONTENDED or time.monotonic() > until:
+            if code_of(error) & 0xFF not in _CONTENDED or time.monotonic() > until:
                 raise
             time.sleep(0.01)
         else:
@@ -195,26 +201,8 @@ def _head(db: sqlite3.Connection) -> Head:
     return Head(position=row[0], hash=row[1], record_id=row[2]) if row else EMPTY
 
 
-@contextlib.contextmanager
-def _transaction(db: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
-    """BEGIN IMMEDIATE takes the write lock first, so nothing changes between the comparison and the insert."""
-    db.execute(f"BEGIN {kind}")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:  # on some errors SQLite has rolled back by itself
-            with contextlib.suppress(sqlite3.Error):  # the first error is the one to report
-                db.execute("ROLLBACK")
-        raise
-
-
-def _primary(error: sqlite3.Error) -> int:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
 def _translate(error: sqlite3.Error, path: Path, doing: str) -> PvcError:
-    code = getattr(error, "sqlite_errorcode", 0)
+    code = code_of(error)
     if code in _NO_ROOM:
         return Unavailable(
             f"cannot {doing} {path}: the disk is full",

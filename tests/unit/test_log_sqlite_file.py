@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import sqlite3
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from pvc.errors import LogDamaged, OutcomeUnknown, PvcError, Unavailable
 from pvc.events.record import EMPTY
 from pvc.log import sqlite as sqlite_log
+from pvc.log import sqlite_file
 from pvc.log.sqlite import SqliteLog
 from pvc.log.sqlite_file import LogFile
 from tests.contract.log_contract import read_all, take
@@ -63,6 +66,27 @@ async def test_a_directory_in_place_of_the_file_is_named(tmp_path: Path) -> None
     error = await refusal_of(tmp_path)
     assert (type(error), error.code) == (Unavailable, "log.cannot_open")
     assert "is a directory" in error.message
+
+
+async def test_a_disk_without_room_for_a_new_log_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sqlite_file, "make_private", no_room)
+    error = await refusal_of(tmp_path / "log.db")
+    assert (type(error), error.code) == (Unavailable, "log.cannot_open")
+    assert "No space left" in error.message and error.hint
+
+
+async def test_a_disk_that_does_not_answer_at_the_start_is_waited_for_only_so_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_log, "DEADLINE_S", 0.05)
+    thaw = threading.Event()
+    monkeypatch.setattr(sqlite_file, "make_private", lambda path: thaw.wait(5))
+    error = await refusal_of(tmp_path / "log.db")
+    thaw.set()
+    assert (isinstance(error, Unavailable), error.code) == (True, "log.timeout")
 
 
 async def test_a_file_that_is_no_database_is_damage(tmp_path: Path) -> None:
