@@ -26,6 +26,9 @@ from pvc.log.zookeeper_types import Credentials, Lost, NodeExists, NoNode, NoSes
 REWIND_GRACE_S = 3.0
 """A server met after a lost session may be behind the others for moments; one that stays behind was set back."""
 
+FOUNDING_TRIES = 3
+"""Another cluster may have made the znode that all share in the same moment; and then there is the look afterwards."""
+
 PAUSE_S = 0.05
 """After a lost connection, so that one that breaks at once is not tried in a tight loop."""
 
@@ -224,7 +227,7 @@ class View:
 
     async def _find_or_found(self) -> None:
         """Learn the active segment and check the incarnation; create an empty log if none was ever seen here."""
-        for _ in range(2):
+        for _ in range(FOUNDING_TRIES):
             await self.bridge.sync("/")  # what another has just created must be seen here too
             try:
                 data, _version = await self.bridge.get(self.layout.active)

@@ -61,6 +61,16 @@ async def test_four_processes_append_at_once_and_nothing_is_lost_or_doubled(
         await assert_exactly(log, crowd.acknowledged)
 
 
+async def test_several_clusters_founded_at_once_on_a_new_ensemble_do_not_take_each_other_for_damage(
+    own_zookeeper: ZookeeperServer,
+) -> None:
+    names = [f"c{number}" for number in range(8)]
+    logs = await asyncio.gather(*(ZookeeperLog.open(own_zookeeper.hosts, name) for name in names))
+    assert [await log.head() for log in logs] == [EMPTY] * len(logs)
+    assert len({log.seen.incarnation for log in logs}) == len(logs)
+    await asyncio.gather(*(log.close() for log in logs))
+
+
 async def test_many_clients_that_found_the_log_at_once_find_the_same_log(
     zookeeper: ZookeeperServer, cluster: str
 ) -> None:
