@@ -7,7 +7,7 @@ crash must not bring the VM back up. A report that no longer says anything new l
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 
 from msgspec import Struct
 
@@ -100,6 +100,10 @@ class ReportReset(Struct, frozen=True, kw_only=True):
     mark: str
 
 
+VmReport: TypeAlias = ReportRunning | ReportEnded | ReportStartFailed | ReportShutdownTimedOut | ReportReset
+Report: TypeAlias = ReportNodeReady | VmReport
+
+
 def node_ready(state: ClusterState, report: ReportNodeReady, context: Context) -> Decision:
     """The node joins if it is new, is ready, and after a boot of the machine its autostart VMs are to start."""
     known = state.nodes.get(report.node)
@@ -176,11 +180,7 @@ def was_reset(state: ClusterState, report: ReportReset, context: Context) -> Dec
     return Decision(events=(e.VmWasReset(vm=vm.id, node=report.node, epoch=report.epoch, mark=report.mark),))
 
 
-def _concerned(
-    state: ClusterState,
-    report: ReportRunning | ReportEnded | ReportStartFailed | ReportShutdownTimedOut | ReportReset,
-    event_type: str,
-) -> Vm | None:
+def _concerned(state: ClusterState, report: VmReport, event_type: str) -> Vm | None:
     vm = state.vms.get(report.vm)
     if vm is None or vm.node != report.node or report.epoch != concerned_epoch(vm, event_type):
         return None
@@ -225,7 +225,7 @@ def _no_room(vm: Vm, left_mib: int) -> e.VmFailed:
     return e.VmFailed(vm=vm.id, reason=reason)
 
 
-REPORTS: dict[type[Struct], tuple[str, Decide]] = {
+REPORTS: dict[type[Report], tuple[str, Decide]] = {
     ReportNodeReady: ("node.report_ready", node_ready),
     ReportRunning: ("vm.report_running", running),
     ReportEnded: ("vm.report_ended", run_ended),

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from pvc.commands.facts import Ending, ReportEnded, ReportReset, ReportRunning, ReportShutdownTimedOut
+from pvc.commands.facts import Ending, ReportEnded, ReportReset, ReportRunning, ReportShutdownTimedOut, VmReport
 from pvc.drivers.hypervisor import Domain, DomainState, OffReason
 from pvc.events.vm import VmSpec
 from pvc.projections.state import Vm
@@ -56,7 +56,7 @@ class Forget(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Tell the log what was found."""
 
-    report: ReportRunning | ReportEnded | ReportShutdownTimedOut | ReportReset
+    report: VmReport
 
 
 class Wait(msgspec.Struct, frozen=True, kw_only=True):

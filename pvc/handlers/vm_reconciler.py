@@ -7,12 +7,11 @@ decided there against the state of that moment.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import msgspec
 
 from pvc.clock import Clock
-from pvc.commands.facts import ReportStartFailed
+from pvc.commands.facts import Report, ReportStartFailed
 from pvc.drivers.hypervisor import Domain, Hypervisor
 from pvc.errors import DriverError
 from pvc.handlers import vm_plan as plan
@@ -22,10 +21,13 @@ from pvc.projections.vm_machine import VmState
 MAX_STEPS = 32
 """Steps in one go; the longest honest way (a restart) takes nine, so more means that two parties disagree."""
 
+DISAGREEMENT_S = 1.0
+"""Until the next look, when the steps have led nowhere."""
+
 MAX_MESSAGE = 500
 """Characters of a hypervisor's reason that go into the log: libvirt quotes QEMU's whole output at times."""
 
-GiveReport = Callable[[Any, str], Awaitable[None]]
+GiveReport = Callable[[Report, str], Awaitable[None]]
 """Appends a report, with the id of the record that caused it."""
 
 
@@ -70,7 +72,7 @@ class VmReconciler:
             if isinstance(step, plan.Wait):
                 return step.delay_s
             await self._do(vm_id, vm, step)
-        return 1.0
+        return DISAGREEMENT_S
 
     def unsettled(self, domains: list[Domain]) -> list[str]:
         """The ids of this node's VMs, and of strays, that need a step; one pass over state and domains, no calls."""

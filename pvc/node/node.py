@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import Any
 
 import msgspec
 
 from pvc import __version__
 from pvc.clock import Clock, Rng
-from pvc.commands.facts import REPORTS, ReportNodeReady
+from pvc.commands.facts import REPORTS, Report, ReportNodeReady
 from pvc.drivers.hypervisor import Hypervisor
 from pvc.errors import PvcError, Unavailable
 from pvc.events.record import Actor, Entry
@@ -109,12 +108,19 @@ class Node:
 
     async def _until_initialised(self) -> str:
         """Wait for a cluster to belong to; returns the id of the record that made it, if that was just now."""
-        cause = ""
-        while self._world.state.cluster is None:
-            with contextlib.suppress(Unavailable):
-                await self._world.reach(self._world.position + 1, PASS_S)
-                cause = self._world.state.head.record_id
-        return cause
+        made_by: list[str] = []
+
+        def note(entry: Entry, events: tuple[Event, ...]) -> None:
+            if self._world.state.cluster is not None and not made_by:
+                made_by.append(entry.record.id)
+
+        if self._world.state.cluster is not None:
+            return ""
+        with self._world.listening(note):
+            while not made_by:
+                with contextlib.suppress(Unavailable):
+                    await self._world.reach(self._world.position + 1, PASS_S)
+        return made_by[0]
 
     async def _announced(self, cause: str) -> bool:
         try:
@@ -162,7 +168,7 @@ class Node:
             if subject.kind == "vm":
                 self.queue.wake(subject.id)
 
-    async def _give_report(self, report: Any, cause: str) -> None:
+    async def _give_report(self, report: Report, cause: str) -> None:
         name, decide = REPORTS[type(report)]
         actor = Actor(principal=f"node/{self._services.name}", method="node")
         request = Request(name=name, command=report, decide=decide, actor=actor, cause=cause)

@@ -12,7 +12,7 @@ import heapq
 import logging
 from collections.abc import Callable, Iterator
 
-from pvc.errors import PvcError, Unavailable
+from pvc.errors import LogDamaged, PvcError, Unavailable
 from pvc.events.record import Entry, unseal
 from pvc.events.registry import Event
 from pvc.log.base import Log
@@ -144,7 +144,15 @@ async def catch_up(world: World, log: Log) -> None:
     """Fold everything that is in the log now. Raises Unavailable, LogDamaged or UnknownEvent."""
     target = (await log.head()).position
     while world.position < target:
-        for data in await log.read(world.position + 1, REPLAY_BATCH):
+        batch = await log.read(world.position + 1, REPLAY_BATCH)
+        if not batch and world.position < target:
+            # Somebody cut the log short; asking on would only keep the processor busy.
+            raise LogDamaged(
+                f"the log's head is at {target}, but there is no record {world.position + 1}",
+                code="log.gap",
+                hint="restore the log",
+            )
+        for data in batch:
             world.apply(unseal(data))
         # A long replay shares the loop with whoever else runs in this process.
         await asyncio.sleep(0)

@@ -176,3 +176,18 @@ def _with_event(cluster: TinyCluster, raw: RawEvent) -> Any:
             events=(raw,),
         )
     )
+
+
+async def test_a_log_that_is_shorter_than_its_head_is_damage_and_no_endless_loop() -> None:
+    class CutShort(MemoryLog):
+        async def read(self, first: int, limit: int) -> list[bytes]:
+            return []
+
+    cluster = a_cluster_with_vm()
+    log = CutShort()
+    for entry in cluster.entries:
+        await log.append([entry], after=await log.head())
+    with pytest.raises(LogDamaged) as failure:
+        async with asyncio.timeout(5):
+            await catch_up(World(), log)
+    assert failure.value.code == "log.gap"

@@ -1,0 +1,88 @@
+"""A node from its first moment: what it announces, and of whose doing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from pvc.commands.registry import BY_NAME
+from pvc.drivers.simulated import SimulatedHypervisor
+from pvc.errors import PvcError
+from pvc.events.record import Record, unseal
+from pvc.log.memory import MemoryLog
+from pvc.node.node import Node, Services
+from pvc.runtime.appender import Appender, Outcome, Request
+from pvc.runtime.world import World
+from pvc.sim.loop import VirtualClock, run_virtual
+from tests.support.core import ADMIN, command
+
+
+class House:
+    """A running node, its log and its machine."""
+
+    def __init__(self) -> None:
+        self.log = MemoryLog()
+        self.world = World()
+        self.machine = SimulatedHypervisor()
+        clock, rng = VirtualClock(), random.Random(1)
+        self.appender = Appender(self.world, self.log, origin="hv1", clock=clock, rng=rng)
+        self.node = Node(
+            Services(
+                name="hv1",
+                boot="boot-1",
+                world=self.world,
+                log=self.log,
+                appender=self.appender,
+                hypervisor=self.machine,
+                clock=clock,
+                rng=rng,
+            )
+        )
+
+    async def initialise(self) -> Outcome:
+        init = Request(
+            name="cluster.init",
+            command=command("cluster.init", name="main"),
+            decide=BY_NAME["cluster.init"].decide,
+            actor=ADMIN,
+            audit_refusal=True,
+        )
+        return await self.appender.submit(init)
+
+    async def records(self) -> list[Record]:
+        return [unseal(data).record for data in await self.log.read(1, 1_000)]
+
+
+@contextlib.asynccontextmanager
+async def a_house() -> AsyncIterator[House]:
+    house = House()
+    running = asyncio.create_task(house.node.run())
+    await asyncio.sleep(0.1)
+    yield house
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+def in_a_house(life: Callable[[House], Awaitable[None]]) -> None:
+    async def live() -> None:
+        async with a_house() as house:
+            await life(house)
+
+    run_virtual(live())
+
+
+def test_the_readiness_names_the_record_that_made_the_cluster_as_its_cause() -> None:
+    async def life(house: House) -> None:
+        first, second = await asyncio.gather(house.initialise(), house.initialise(), return_exceptions=True)
+        assert isinstance(first, Outcome) and isinstance(second, PvcError), (
+            "the second is refused"
+        )
+        await asyncio.sleep(1)
+        made, refused, ready = await house.records()
+        assert [raw.type for raw in refused.events] == ["command.rejected"]
+        assert "node.ready" in [raw.type for raw in ready.events]
+        assert ready.cause == made.id
+
+    in_a_house(life)
