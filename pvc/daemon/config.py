@@ -107,7 +107,7 @@ def load_config(path: Path) -> Config:
     except msgspec.ValidationError as error:
         raise _bad(path, f"is not valid: {error}", "docs/configuration.md lists the fields") from error
     _refuse_open_door(path, config.gateway)
-    assert config.node_name, "it raises where there is none"
+    _ = config.node_name  # a host name that is no node name is to be told now, not when it is first needed
     return config
 
 

@@ -1,17 +1,19 @@
-"""The command `pvcd`."""
+"""The command `pvcd`. What it needs is imported when it runs, so that its help and version come at once."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pvc import __version__
 from pvc.errors import PvcError
+
+if TYPE_CHECKING:
+    from pvc.daemon.config import Config
 
 EXAMPLE = "\b\nExample:\n  pvcd --config /etc/pvc/pvc.toml"
 
@@ -30,15 +32,10 @@ EXAMPLE = "\b\nExample:\n  pvcd --config /etc/pvc/pvc.toml"
 @click.version_option(__version__)
 def main(config_path: Path, check: bool, debug: bool) -> None:
     """Run a PVC node: it keeps this machine's VMs as the cluster's log says, and serves the API."""
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-        stream=sys.stderr,
-    )
-    logging.getLogger("kazoo").setLevel(logging.ERROR)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     from pvc.daemon.config import load_config
+    from pvc.daemon.journal import set_up_journal
 
+    set_up_journal(debug=debug)
     try:
         config = load_config(config_path)
         if check:
@@ -52,11 +49,9 @@ def main(config_path: Path, check: bool, debug: bool) -> None:
         raise SystemExit(1) from None
 
 
-async def _run(config: object) -> None:
+async def _run(config: Config) -> None:
     from pvc.daemon.compose import run_daemon
-    from pvc.daemon.config import Config
 
-    assert isinstance(config, Config)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
