@@ -60,6 +60,9 @@ def build_domain_xml(vm: str, mark: Mark, spec: VmSpec, *, accelerator: str, con
     _replace(domain, "on_poweroff", "destroy")
     _replace(domain, "on_reboot", "restart")
     _replace(domain, "on_crash", "destroy")
+    for label in [label for label in domain.findall("seclabel") if label.get("type") == "dynamic"]:
+        # libvirt fills it in at each start, and refuses it on a node with another security driver.
+        domain.remove(label)
     _put_mark(domain, mark)
     _put_console(_child(domain, "devices"), console_log)
     for element in domain.iter():

@@ -168,6 +168,13 @@ def test_a_definition_of_ones_own_keeps_what_pvc_has_no_word_for() -> None:
     assert targets == [("pty", "virtio"), ("pty", "serial")]
 
 
+def test_a_security_label_that_libvirt_filled_in_on_another_node_is_left_out() -> None:
+    own = """<domain><memory>1</memory><seclabel type='static' model='selinux'><label>mine</label></seclabel>
+    <seclabel type='dynamic' model='apparmor' relabel='yes'><label>libvirt-1</label></seclabel></domain>"""
+    labels = build(VmSpec(memory_mib=256, vcpus=1, xml=own)).findall("seclabel")
+    assert [label.get("model") for label in labels] == ["selinux"]
+
+
 def test_a_topology_that_fits_the_vcpus_stays_and_another_goes() -> None:
     def topology(cores: int) -> Element | None:
         xml = f"<domain><cpu mode='custom'><topology sockets='2' cores='{cores}' threads='1'/></cpu></domain>"
