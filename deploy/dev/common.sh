@@ -77,6 +77,7 @@ as_root() {
 give_back() {
     local owner=${SUDO_UID:-$UID} path
     for path in "$@"; do
-        if [[ -e $path && $owner -ne 0 ]]; then as_root chown -R "$owner" "$path"; fi
+        [[ -e $path && -n $(find "$path" ! -uid "$owner" -print -quit 2>/dev/null) ]] || continue
+        as_root chown -R "$owner" "$path"
     done
 }
