@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pvc.client.client import Client
+from pvc.client.client import MAX_TRIES, Client
 from pvc.client.connections import Connection
 from pvc.client.errors import ClientError
 
@@ -78,9 +78,9 @@ class DaemonProcess:
         """Whether the process has ended."""
         return self._process is not None and self._process.poll() is not None
 
-    def client(self) -> Client:
+    def client(self, *, tries: int = MAX_TRIES) -> Client:
         """A client on its socket."""
-        return Client(Connection(name="test", url=f"unix://{self.socket}", token=""))
+        return Client(Connection(name="test", url=f"unix://{self.socket}"), tries=tries)
 
     def _answers(self) -> bool:
         with self.client() as client:

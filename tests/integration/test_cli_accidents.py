@@ -6,13 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.integration.cli_process import PVC, Cli
 from tests.integration.fake_gateway import Answer, Asked, Drop, FakeGateway, Say, events, problem, reply
+from tests.support.waiting import wait_until
 
 OUTCOMES = {"vm.started": True, "vm.start_failed": False}
 
@@ -122,9 +122,7 @@ def test_ctrl_c_is_quiet_and_ends_with_130(tmp_path: Path) -> None:
         process = subprocess.Popen(
             [*PVC, "event", "follow", "--after", "0"], env=cli.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        deadline = time.monotonic() + 10
-        while not gateway.asked and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(lambda: gateway.asked, "pvc asks the gateway")
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=10)
     assert process.returncode == 130

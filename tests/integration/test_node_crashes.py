@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from pvc.client.client import Client
 from pvc.client.errors import ApiError, ClientError
 from tests.integration.daemon_process import DaemonProcess
+from tests.support.waiting import wait_until
 
 PATIENCE_S = 60.0
 
@@ -32,19 +34,13 @@ class Admin:
         return self._insist(lambda: dict(self._client().vm("web01")))
 
     def until(self, state: str) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while (found := self.vm())["state"] != state:
-            assert time.monotonic() < deadline, f"web01 is {found['state']} ({found['error']}), not {state}"
-            time.sleep(0.1)
+        wait_until(lambda: self.vm()["state"] == state, lambda: f"web01 is {state}: {self.vm()}", PATIENCE_S)
 
     def records(self) -> list[dict[str, Any]]:
         return self._insist(lambda: [dict(record) for record in self._client().history(limit=200)["records"]])
 
-    def _client(self) -> Any:
-        from pvc.client.client import Client
-        from pvc.client.connections import Connection
-
-        return Client(Connection(name="test", url=f"unix://{self._daemon.socket}"), tries=1)
+    def _client(self) -> Client:
+        return self._daemon.client(tries=1)
 
     def _insist(self, action: Callable[[], Any]) -> Any:
         deadline = time.monotonic() + PATIENCE_S

@@ -16,20 +16,15 @@ import pytest
 from pvc.client.client import Client
 from pvc.client.errors import ApiError
 from tests.integration.daemon_process import DaemonProcess
+from tests.support.waiting import wait_until
 
 
 def until(client: Client, name: str, state: str) -> None:
-    deadline = time.monotonic() + 30
-    while client.vm(name)["state"] != state:
-        assert time.monotonic() < deadline, f"{name} is {client.vm(name)['state']}, not {state}"
-        time.sleep(0.05)
+    wait_until(lambda: client.vm(name)["state"] == state, f"{name} is {state}")
 
 
 def until_ready(client: Client) -> None:
-    deadline = time.monotonic() + 30
-    while not any(node["ready"] for node in client.nodes()):
-        assert time.monotonic() < deadline, "the node does not become ready"
-        time.sleep(0.05)
+    wait_until(lambda: any(node["ready"] for node in client.nodes()), "the node is ready")
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 
 from pvc.client.errors import ApiError
 from tests.integration.daemon_process import DaemonProcess
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.libvirt
 
@@ -33,7 +34,7 @@ class House:
         self.daemon.start()
         self.client = self.daemon.client()
         self.client.command("cluster.init", {"name": "test"})
-        self.wait(lambda: any(node["ready"] for node in self.client.nodes()), "the node is ready")
+        wait_until(lambda: any(node["ready"] for node in self.client.nodes()), "the node is ready", PATIENCE_S)
         return self
 
     def define_and_start(self, **fields: Any) -> None:
@@ -47,14 +48,8 @@ class House:
             vm = self.client.vm("web01")
             return vm["state"] == state and vm["epoch"] >= epoch
 
-        self.wait(reached, f"web01 is {state}")
+        wait_until(reached, f"web01 is {state}", PATIENCE_S)
         return dict(self.client.vm("web01"))
-
-    def wait(self, condition: Any, what: str) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while not condition():
-            assert time.monotonic() < deadline, f"not within {PATIENCE_S} s: {what}"
-            time.sleep(0.1)
 
     def console(self) -> str:
         return b"".join(self.client.vm_log("web01", lines=500)).decode(errors="replace")
@@ -63,7 +58,7 @@ class House:
         return self.console().count("heartbeat")
 
     def until_booted(self) -> None:
-        self.wait(lambda: self.beats() > 0, "the guest's heartbeat arrives")
+        wait_until(lambda: self.beats() > 0, "the guest's heartbeat arrives", PATIENCE_S)
 
     def qemu_pid(self) -> int:
         return int(self.libvirt.qemu_pid("web01"))
@@ -176,7 +171,7 @@ def test_a_restart_touches_no_running_vm(house: House, who: str) -> None:
     if house.daemon.ended:
         house.daemon.start()
     beats = house.beats()
-    house.wait(lambda: house.beats() > beats, "the guest goes on")
+    wait_until(lambda: house.beats() > beats, "the guest goes on", PATIENCE_S)
     assert house.qemu_pid() == pid
     assert house.told() == before, "a restart is nothing that happens to the VM"
     house.client.command("vm.stop", {"vm": "web01"})
