@@ -11,6 +11,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from http.client import HTTPException
 from typing import Any, NamedTuple, cast
 from urllib.parse import quote, urlencode
 
@@ -207,15 +208,23 @@ class Client:
         self._transport.close()  # a stream begins on a fresh connection: a kept one may have died unnoticed
         try:
             answer, response = self._transport.stream(path, timeout_s=self._timeout_s)
-            if response is None:
-                self._decoded(answer)
-                return
+        except (NoConnection, Lost) as error:
+            raise self._unreachable(error) from error
+        if response is None:
+            self._decoded(answer)
+            return
+        try:
             while piece := response.read1(65536):
                 yield piece
-        except (NoConnection, Lost, OSError, EOFError) as error:
-            raise self._unreachable(error) from error
+        except (OSError, HTTPException):
+            follow = True
         finally:
             self._transport.close()
+        if follow:
+            raise Unreachable(
+                f"the gateway at {self.connection.url} has ended the log of {ref}: it stopped, or the line broke",
+                hint=f"go on when it answers again: pvc vm log {ref} --follow",
+            )
 
     def console(self, ref: str) -> Any:
         """A VM's serial console, as a connected `websockets.sync` connection of binary frames."""

@@ -54,6 +54,7 @@ async def _run(
             part.result()  # its error is the daemon's
             raise PvcError(f"the {part.get_name()} has ended by itself", code="node.part_ended")
     finally:
+        gateway.stopping.set()
         for server, _ in listeners:
             server.should_exit = True
         await asyncio.wait(serving, timeout=GRACE_S + 1)

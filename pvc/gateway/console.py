@@ -59,7 +59,7 @@ async def _log(services: GatewayServices, call: Call) -> Response:
     headers = {"PVC-Position": str(services.world.position), "X-Content-Type-Options": "nosniff"}
     if not arguments.follow:
         return Response(text, headers=headers, media_type="text/plain")
-    stream = _follow(call, path, text, end)
+    stream = _follow(services, call, path, text, end)
     return StreamingResponse(stream, headers=headers, media_type="text/plain")
 
 
@@ -136,9 +136,9 @@ def _hypervisor_of(services: GatewayServices, vm: Vm) -> Hypervisor:
     return services.hypervisor
 
 
-async def _follow(call: Call, path: Path, text: bytes, end: int) -> AsyncIterator[bytes]:
+async def _follow(services: GatewayServices, call: Call, path: Path, text: bytes, end: int) -> AsyncIterator[bytes]:
     yield text
-    while not await call.request.is_disconnected():
+    while not (services.stopping.is_set() or await call.request.is_disconnected()):
         chunk, end = await asyncio.to_thread(_read_on, path, end)
         if chunk:
             yield chunk

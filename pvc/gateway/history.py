@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 from collections.abc import Mapping
 from typing import Annotated
@@ -13,7 +12,7 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from pvc.commands.base import near_names
-from pvc.errors import InvalidInput, NotFound, Unavailable
+from pvc.errors import InvalidInput, NotFound
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.records import RecordView, decode_record, record_view
 from pvc.gateway.services import GatewayServices
@@ -147,13 +146,28 @@ async def _wait_for(services: GatewayServices, arguments: EventArguments) -> tup
                 full = len(found) == arguments.limit
                 return found, decode_record(found[-1].data).position if full else seen
         left_s = give_up - clock.monotonic()
-        if left_s <= 0:
+        if left_s <= 0 or services.stopping.is_set():
             return [], seen
         if in_vain:
             await asyncio.sleep(min(MIN_PAUSE_S, left_s))
         after, in_vain = seen, True
-        with contextlib.suppress(Unavailable):
-            await index.reach(after + 1, max(give_up - clock.monotonic(), 0))
+        await _until_moved(services, after + 1, max(give_up - clock.monotonic(), 0))
+
+
+async def _until_moved(services: GatewayServices, position: int, timeout_s: float) -> None:
+    """Until the index has this position, the time is over, or the daemon stops."""
+    waiting = [asyncio.create_task(services.history.reach(position, timeout_s))]
+    waiting.append(asyncio.create_task(_seen(services.stopping)))
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def _seen(event: asyncio.Event) -> None:
+    await event.wait()
 
 
 def _next_events(arguments: EventArguments, after: int, seen: int) -> HistoryQuery:

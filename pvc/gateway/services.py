@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 
 from pvc.clock import Clock, Rng
@@ -27,5 +28,7 @@ class GatewayServices:
     rng: Rng
     node: str
     """This node's name."""
+    stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    """Set when the daemon is about to end: whoever waits or streams answers with what there is, and goes."""
     names: Names = field(default_factory=Names, init=False)
     rows: Rows = field(default_factory=Rows, init=False)
