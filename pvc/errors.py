@@ -103,3 +103,11 @@ class DriverError(PvcError):
 
     status = 502
     default_code = "driver.failed"
+
+
+def internal_error(error: Exception) -> PvcError:
+    """What the outside is told of a defect: its kind only. Whoever caught it has written the rest to the node's log."""
+    return PvcError(
+        f"internal error: {type(error).__name__}",
+        hint="this is a defect in PVC; the node's log has the details",
+    )

@@ -1,4 +1,4 @@
-"""One line in the node's log for every command: who asked for what, from where, and what came of it. Never a token."""
+"""One line in the node's log for every command and console: who, what, from where, what came of it. Never a token."""
 
 from __future__ import annotations
 

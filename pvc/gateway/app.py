@@ -18,7 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from pvc.commands.base import require_cluster
-from pvc.errors import InvalidInput, PvcError
+from pvc.errors import InvalidInput, PvcError, internal_error
+from pvc.gateway.access_log import told_in_access_log
 from pvc.gateway.auth import LOCAL, Doorkeeper, require_role
 from pvc.gateway.bodies import control_of
 from pvc.gateway.cards import BASE_PATH
@@ -28,7 +29,7 @@ from pvc.gateway.endpoint import Call, Endpoint
 from pvc.gateway.health import health_response
 from pvc.gateway.history import HISTORY
 from pvc.gateway.openapi import openapi_endpoint
-from pvc.gateway.problems import NoSuchRoute, WrongMethod, internal_error, problem_response
+from pvc.gateway.problems import NoSuchRoute, WrongMethod, problem_response
 from pvc.gateway.queries import QUERIES
 from pvc.gateway.services import GatewayServices
 
@@ -149,9 +150,12 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, response: Response
 async def _console(services: GatewayServices, doorkeeper: Doorkeeper, websocket: WebSocket) -> None:
     await services.world.until_caught_up(REACH_DEADLINE_S)
     principal = doorkeeper.admit(websocket, services.world.state)
-    require_role(principal, CONSOLE_ROLE)
-    require_cluster(services.world.state)
-    await serve_console(services, websocket)
+    with told_in_access_log("vm.console", services.clock, principal.actor) as line:
+        line.about = websocket.path_params["vm"]
+        line.position = services.world.position
+        require_role(principal, CONSOLE_ROLE)
+        require_cluster(services.world.state)
+        await serve_console(services, websocket)
 
 
 async def _no_such_route(scope: Scope, receive: Receive, send: Send) -> None:

@@ -119,11 +119,3 @@ def problem_response(error: PvcError, position: int) -> Response:
         headers["Retry-After"] = "1"
     body = msgspec.json.encode(problem_of(error, position))
     return Response(body, error.status, headers, media_type=CONTENT_TYPE)
-
-
-def internal_error(error: Exception) -> PvcError:
-    """What the outside is told of a defect: its kind only. The node's log has the rest."""
-    return PvcError(
-        f"internal error: {type(error).__name__}",
-        hint="this is a defect in PVC; the node's log has the details",
-    )

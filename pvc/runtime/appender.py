@@ -16,7 +16,7 @@ import msgspec
 
 from pvc.clock import Clock, Rng, new_ulid
 from pvc.commands.base import Context, Decide, Decision
-from pvc.errors import Conflict, OutcomeUnknown, PvcError, Rejected, Unavailable
+from pvc.errors import Conflict, OutcomeUnknown, PvcError, Rejected, Unavailable, internal_error
 from pvc.events.cluster import CommandRejected
 from pvc.events.record import MAX_RECORD_BYTES, Actor, CommandRef, Entry, Head, RawEvent, Record, seal, unseal
 from pvc.events.registry import Event, UnknownEvent, decode_event, encode_event
@@ -161,7 +161,7 @@ class Appender:
             # A defect in a backend must not end the appender for everybody who comes later.
             logger.exception("appender: unexpected error")
             for waiting in taken:
-                _fail(waiting, _defect(error))
+                _fail(waiting, internal_error(error))
 
     async def _commit_some(self, taken: list[_Waiting]) -> int:
         """Commit a first part of `taken` as one append; returns how many were answered."""
@@ -256,7 +256,7 @@ class Appender:
         except Exception as error:
             # A defect in one command's code must not harm the others of its batch.
             logger.exception("appender: defect in a decision command=%s id=%s", request.name, request.command_id)
-            return _defect(error)
+            return internal_error(error)
         self._add(state, entry, batch)
         return Outcome(entry=entry, decision=decision, position=entry.position)
 
@@ -331,10 +331,6 @@ def _readable(event: Event) -> RawEvent:
 
 def _stopping() -> Unavailable:
     return Unavailable("the node is stopping", code="node.stopping", hint="ask another node")
-
-
-def _defect(error: Exception) -> PvcError:
-    return PvcError(f"internal error: {type(error).__name__}", hint="the node's log has the details")
 
 
 def _fail(waiting: _Waiting, error: PvcError) -> None:

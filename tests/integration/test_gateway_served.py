@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -83,6 +84,22 @@ async def test_what_is_typed_reaches_the_guest_and_what_it_writes_comes_back(ser
             assert isinstance(message, bytes)
             seen += message
         assert b"text too" in seen
+
+
+async def test_whoever_was_at_a_console_stands_in_the_nodes_log(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pvc.gateway.access")
+    await a_running_vm(served.house)
+    headers = {"Authorization": f"Bearer {await served.house.token(Role.OPERATOR)}"}
+    async with websockets.connect(f"{served.ws}/vms/web01/console", additional_headers=headers) as console:
+        await console.send(b"secret\n")
+    async with asyncio.timeout(5):
+        while not (lines := [line for line in caplog.messages if line.startswith("command=vm.console")]):
+            await asyncio.sleep(0.01)
+    assert "about=web01 principal=operator method=token address=127.0.0.1" in lines[0]
+    assert "result=ok" in lines[0]
+    assert "secret" not in caplog.text
 
 
 async def test_a_console_ends_when_the_guest_does(served: Served) -> None:
