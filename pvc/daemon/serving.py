@@ -16,6 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from pvc.daemon.config import Config, GatewayConfig
+from pvc.daemon.patience import PatientProtocol
 from pvc.daemon.sockets import open_tcp_socket, open_unix_socket
 from pvc.errors import PvcError, Unavailable
 from pvc.gateway.app import create_app, local_app
@@ -91,6 +92,7 @@ def _server(app: ASGIApp, public: GatewayConfig | None = None) -> _Server:
         access_log=False,
         log_config=None,
         timeout_graceful_shutdown=GRACE_S,
+        http=PatientProtocol,
         ssl_certfile=(public.tls_cert or None) if public else None,
         ssl_keyfile=(public.tls_key or None) if public else None,
     )

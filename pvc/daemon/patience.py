@@ -1,0 +1,37 @@
+"""How long a connection may stay open without a whole request: uvicorn itself waits for ever for the first one.
+
+Without this a few hundred connections that say nothing, or half a line, would use up the daemon's files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+HEAD_DEADLINE_S = 20.0
+"""For a request's line and headers, which fit into a few packets: many times what the worst line needs."""
+
+
+class PatientProtocol(H11Protocol):
+    """Hangs up on a client that has not sent the head of a request for so long."""
+
+    head_deadline_s = HEAD_DEADLINE_S
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The first head is waited for from here."""
+        super().connection_made(transport)
+        self._looked_at(None)
+
+    def _looked_at(self, seen: RequestResponseCycle | None) -> None:
+        """Look again later: what waits then, and has waited since `seen`, has had its time."""
+        self.loop.call_later(self.head_deadline_s, self._look, seen)
+
+    def _look(self, seen: RequestResponseCycle | None) -> None:
+        if self.transport.is_closing() or self.transport.get_protocol() is not self:
+            return  # gone, or a WebSocket by now
+        waits = self.cycle is None or self.cycle.response_complete
+        if waits and self.cycle is seen:
+            self.transport.close()
+        else:
+            self._looked_at(self.cycle)
