@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -113,7 +115,11 @@ def _greet(made: Connection) -> str:
 
 
 def _is_loopback(url: str) -> bool:
-    return url.removeprefix("http://").startswith(("127.", "localhost", "[::1]"))
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _absolute(path: str | None) -> str:

@@ -220,8 +220,8 @@ class SimulatedHypervisor:
                 "the simulated hypervisor does not answer", code="hypervisor.unavailable", hint="it will be tried again"
             )
         if not self._restored:
-            self._restored = True
             self._restore()
+            self._restored = True
 
     def _behaviour(self, vm: str) -> Behaviour:
         return self.behaviours.get(vm, self.default_behaviour)

@@ -194,8 +194,11 @@ def test_a_guest_that_leaves_by_itself_does_so_in_its_own_time() -> None:
     run_virtual(scenario())
 
 
-async def test_a_broken_state_file_is_named(tmp_path: Path) -> None:
+async def test_a_broken_state_file_is_named_each_time_and_never_taken_for_no_domains(tmp_path: Path) -> None:
     (tmp_path / "simulated.json").write_text("{nonsense")
-    with pytest.raises(DriverError, match="does not hold simulated domains") as refusal:
-        await SimulatedHypervisor(state_file=tmp_path / "simulated.json").list_domains()
-    assert refusal.value.code == "hypervisor.bad_state_file"
+    machine = SimulatedHypervisor(state_file=tmp_path / "simulated.json")
+    for _ in range(2):
+        with pytest.raises(DriverError, match="does not hold simulated domains") as refusal:
+            await machine.list_domains()
+        assert refusal.value.code == "hypervisor.bad_state_file"
+    assert (tmp_path / "simulated.json").read_text() == "{nonsense"
