@@ -20,6 +20,7 @@ from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.node.node import Node, Services
 from pvc.runtime.appender import Appender
+from pvc.runtime.snapshots import SnapshotFile, store_snapshot
 from pvc.runtime.world import World
 
 
@@ -92,7 +93,10 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex]
         stack.push_async_callback(history.close)
         hypervisor = await open_hypervisor(config)
         stack.push_async_callback(hypervisor.close)
-        world = World(behind=True)
+        snapshots = SnapshotFile(config.data_dir / "snapshot")
+        # With the log in memory nothing is left of what the state was folded from.
+        state = None if config.log.kind == "memory" else await asyncio.to_thread(snapshots.load)
+        world = World(state, behind=True)
         services = Services(
             name=config.node_name,
             boot=boot_id(),
@@ -102,8 +106,11 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex]
             hypervisor=hypervisor,
             clock=clock,
             rng=rng,
+            snapshots=snapshots,
         )
         yield services, history
+        if world.fault is None:
+            await store_snapshot(world, snapshots)
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from pvc.handlers.queue import KeyedQueue
 from pvc.handlers.vm_reconciler import VmReconciler
 from pvc.log.base import Log
 from pvc.runtime.appender import Appender, Request
+from pvc.runtime.snapshots import SnapshotFile, check_same_log, keep_snapshots
 from pvc.runtime.world import World, catch_up, follow
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     hypervisor: Hypervisor
     clock: Clock
     rng: Rng
+    snapshots: SnapshotFile | None = None
+    """Where the folded state is kept between starts, if anywhere."""
 
 
 class Node:
@@ -72,10 +75,13 @@ class Node:
                 group.create_task(self.queue.run())
                 group.create_task(self._watch_hypervisor())
                 group.create_task(self._announce_and_look())
+                if self._services.snapshots is not None:
+                    group.create_task(keep_snapshots(self._world, self._services.snapshots))
 
     async def _catch_up(self) -> None:
         while True:
             try:
+                await check_same_log(self._world, self._services.log)
                 return await catch_up(self._world, self._services.log)
             except Unavailable as error:
                 logger.warning("log: not available yet error=%s", error)

@@ -20,7 +20,7 @@ from pvc.errors import PvcError, Rejected
 from pvc.events.record import Actor
 from pvc.log.memory import MemoryLog
 from pvc.node.node import Node, Services
-from pvc.projections.state import ClusterState
+from pvc.projections.state import ClusterState, restore, snapshot
 from pvc.projections.vm_machine import AT_REST, VmState
 from pvc.runtime.appender import Appender, Request
 from pvc.runtime.world import World
@@ -70,6 +70,7 @@ class Simulation(LogFaults):
         self._lives = 0
         self._acknowledged: dict[str, int] = {}
         self._refused: set[str] = set()
+        self._stored = b""
         self._started: Counter[checks.Run] = Counter()
 
     def run(self) -> Result:
@@ -108,7 +109,7 @@ class Simulation(LogFaults):
         while True:
             self._lives += 1
             life = Life(self._strikes)
-            world, clock = World(), VirtualClock()
+            world, clock = World(self._remembered()), VirtualClock()
             log = MortalLog(self._log, life, self)
             self._appender = Appender(world, log, origin="hv1", clock=clock, rng=self._rng)
             self._world = world
@@ -135,6 +136,10 @@ class Simulation(LogFaults):
             self._note(f"life {self._lives} ends")
             await asyncio.sleep(self._rng.random() * 5)
 
+    def _remembered(self) -> ClusterState | None:
+        """What this life begins with: nothing, or the state as it was stored at some earlier position."""
+        return restore(self._stored) if self._stored and self._rng.random() < 0.5 else None
+
     def _strikes(self, effect: str) -> bool:
         self._effects += 1
         self._note(f"effect {self._effects}: {effect}")
@@ -148,6 +153,8 @@ class Simulation(LogFaults):
             self._started[vm, self._machine.snapshot()[vm].epoch] += 1
 
     async def _something_happens(self) -> None:
+        if self._rng.random() < 0.1 and self._world.fault is None:
+            self._stored = snapshot(self._world.state)
         dice = self._rng.random()
         if dice < 0.72:
             await self._admin_asks()

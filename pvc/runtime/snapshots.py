@@ -1,0 +1,99 @@
+"""Keeps the folded state in a file, so that a daemon need not fold the whole log again when it starts.
+
+The file is disposable: a damaged one, or one of another version of the fold, is passed over and the log folded from its
+beginning. What it is not allowed to be is ahead of the log, or of another log: then it is the log that was set back or
+exchanged since this node last saw it, and the node must not write on (`check_same_log`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from pathlib import Path
+
+from pvc.errors import LogDamaged, PvcError
+from pvc.events.record import unseal
+from pvc.files import replace_file
+from pvc.log.base import Log
+from pvc.projections.state import ClusterState, StaleSnapshot, restore, snapshot
+from pvc.runtime.world import World
+
+logger = logging.getLogger(__name__)
+
+EVERY_RECORDS = 4_096
+"""A segment's worth: the tail that a start has to fold is no longer than this, some 30 ms of work."""
+
+AT_LEAST_EVERY_S = 3600.0
+"""On a quiet cluster too, so that the file is no older than an hour."""
+
+_DIGEST_BYTES = 32
+
+
+class SnapshotFile:
+    """The newest snapshot of one node, in one file. Its methods block; the node calls `save` in a thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def load(self) -> ClusterState | None:
+        """The stored state; None when there is none that can be used."""
+        try:
+            content = self._path.read_bytes()
+            digest, data = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+            if hashlib.sha256(data).digest() != digest:
+                raise StaleSnapshot("its checksum is wrong")
+            return restore(data)
+        except FileNotFoundError:
+            return None
+        except (OSError, PvcError) as error:
+            logger.warning("snapshot: not usable, folding the whole log file=%s error=%s", self._path, error)
+            return None
+
+    def save(self, data: bytes) -> None:
+        """Store what `snapshot` made. Raises OSError; the old file is untouched then."""
+        replace_file(self._path, hashlib.sha256(data).digest() + data, mode=0o600)
+
+
+async def check_same_log(world: World, log: Log) -> None:
+    """Make sure that the log is the one that `world` was folded from, and has not lost anything of it since.
+
+    Raises LogDamaged when it is not, Unavailable when the log cannot be reached.
+    """
+    seen = world.state.head
+    if seen.position == 0:
+        return
+    head = await log.head()
+    if head.position < seen.position:
+        raise LogDamaged(
+            f"the log ends at position {head.position}, but this node has folded it up to {seen.position}",
+            code="log.rewound",
+            hint="it was set back, restored or exchanged; see docs/troubleshooting.md before anything is written",
+        )
+    stored = unseal((await log.read(seen.position, 1))[0])
+    if stored.hash != seen.hash:
+        raise LogDamaged(
+            f"the log's record {seen.position} is not the one that this node has folded",
+            code="log.rewritten",
+            hint="it was set back and written to, or exchanged; see docs/troubleshooting.md before anything is written",
+        )
+
+
+async def keep_snapshots(world: World, file: SnapshotFile) -> None:
+    """Store a snapshot now and then, until cancelled. A disk that is full or broken is tried again the next time."""
+    while True:
+        stored = world.position
+        with contextlib.suppress(PvcError):  # only the time was up
+            await world.reach(stored + EVERY_RECORDS, AT_LEAST_EVERY_S)
+        if world.position > stored and world.fault is None:
+            await store_snapshot(world, file)
+
+
+async def store_snapshot(world: World, file: SnapshotFile) -> None:
+    """Store the present state. Encoding happens at once, so the snapshot is of one position; writing in a thread."""
+    data, position = snapshot(world.state), world.position
+    try:
+        await asyncio.to_thread(file.save, data)
+    except OSError as error:
+        logger.warning("snapshot: not stored position=%d error=%s", position, error)
