@@ -6,6 +6,7 @@ boolean `--protected/--no-protected`, a boolean argument `on|off`.
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any
 
@@ -13,7 +14,7 @@ import click
 
 from pvc.cli import complete
 from pvc.cli.base import PvcCommand
-from pvc.cli.run import run_card
+from pvc.cli.run import as_typed, run_card
 from pvc.cli.session import Session
 from pvc.cli.values import Amount, OnOff, Parts, TextFile
 from pvc.client.cards import Card, Field
@@ -34,13 +35,15 @@ def command_from_card(card: Card) -> PvcCommand:
 
     fields = {field["name"]: field for field in card["fields"]}
     arguments = [_argument(fields[name], last=name == card["args"][-1]) for name in card["args"]]
-    options = [option for field in card["fields"] if field["name"] not in card["args"] for option in _options(field)]
+    options = [
+        option for field in card["fields"] if field["name"] not in card["args"] for option in _options(field, card)
+    ]
     return PvcCommand(
         card["cli"][-1],
         run,
         params=[*arguments, *options, *_controls(card)],
-        about={name: fields[name]["description"] for name in card["args"]},
-        help=f"{card['summary']}\n\n{_plain(card['help'])}",
+        about={name: _plain(fields[name]["description"], card) for name in card["args"]},
+        help=f"{card['summary']}\n\n{_plain(card['help'], card)}",
         short_help=card["summary"],
         example=example_line(card),
     )
@@ -110,10 +113,10 @@ def _argument(field: Field, *, last: bool) -> click.Argument:
     )
 
 
-def _options(field: Field) -> list[click.Option]:
+def _options(field: Field, card: Card) -> list[click.Option]:
     name = option_name(field)
     several = field["type"] in ("list", "object-list")
-    shared: dict[str, Any] = {"default": None, "required": bool(field.get("required")), "help": _help(field)}
+    shared: dict[str, Any] = {"default": None, "required": bool(field.get("required")), "help": _help(field, card)}
     if field["type"] == "boolean":
         return [click.Option([field["name"], f"--{name}/--no-{name}"], **shared)]
     option = click.Option(
@@ -177,8 +180,8 @@ def _metavar(field: Field) -> str:
     )
 
 
-def _help(field: Field) -> str:
-    text = _plain(field["description"])
+def _help(field: Field, card: Card) -> str:
+    text = _plain(field["description"], card)
     if field["type"] in ("list", "object-list"):
         text = f"{text} Can be repeated."
     default = field.get("default")
@@ -188,5 +191,6 @@ def _help(field: Field) -> str:
     return f"{text}  [default: {shown}]"
 
 
-def _plain(text: str) -> str:
-    return text.replace("`", "")
+def _plain(text: str, card: Card) -> str:
+    """A help text in words of the command line: `xml` is --xml, and `on_timeout: leave` is --on-timeout leave."""
+    return as_typed(re.sub(r"`(\w+): (\w+)`", r"`\1` \2", text), card).replace("`", "")

@@ -66,6 +66,21 @@ def test_options_are_named_as_a_person_would_say_them() -> None:
     assert named == ["memory", "timeout", "vcpus", "disk", "node-limit", "on-crash"]
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("vm.define", "With --xml, its memory"),
+        ("vm.define", "Initial RAM disk file, with --kernel."),
+        ("vm.modify", "--restart does that at once"),
+        ("vm.shutdown", "with --on-timeout leave left running"),
+    ],
+)
+def test_a_help_speaks_of_options_and_not_of_fields(name: str, said: str) -> None:
+    command = command_from_card(CARDS[name])
+    text = command.get_help(click.Context(command, terminal_width=200, max_content_width=200))
+    assert said in " ".join(text.split())
+
+
 def test_what_can_do_damage_asks_and_what_goes_on_can_be_waited_for() -> None:
     options = {word for param in command_from_card(CARDS["vm.stop"]).params for word in param.opts}
     assert {"--yes", "--wait", "--wait-timeout", "--dry-run", "--output"} <= options
