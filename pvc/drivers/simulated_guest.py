@@ -6,6 +6,7 @@ Time is the running loop's `call_later` alone, so a loop with virtual time makes
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,9 +133,11 @@ class SimulatedGuest:
         for console in self._consoles:
             console.show(data)
         if self._log is not None:
-            self._log.parent.mkdir(parents=True, exist_ok=True)
-            with self._log.open("ab") as log:
-                log.write(data)
+            # On a full disk the log loses what it cannot hold, and the guest goes on, as a real one does.
+            with contextlib.suppress(OSError):
+                self._log.parent.mkdir(parents=True, exist_ok=True)
+                with self._log.open("ab") as log:
+                    log.write(data)
 
     def _later(self, delay_s: float, do: Callable[[], None]) -> None:
         self._timers.append(self._loop.call_later(delay_s, do))

@@ -202,3 +202,17 @@ async def test_a_broken_state_file_is_named_each_time_and_never_taken_for_no_dom
             await machine.list_domains()
         assert refusal.value.code == "hypervisor.bad_state_file"
     assert (tmp_path / "simulated.json").read_text() == "{nonsense"
+
+
+def test_a_guest_outlives_a_log_that_cannot_be_written(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        machine, vm = SimulatedHypervisor(console_dir=tmp_path), new_id()
+        await machine.define(vm, "web", SPEC, epoch=1)
+        await machine.start(vm)
+        machine.console_log(vm).mkdir()
+        await asyncio.sleep(3.5)
+        machine.console_log(vm).rmdir()
+        await asyncio.sleep(1)
+        assert "heartbeat 4" in machine.console_log(vm).read_text()
+
+    run_virtual(scenario())
