@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from msgspec.structs import replace
 
@@ -11,6 +11,25 @@ from pvc.events.record import Record
 from pvc.events.types import EndPolicy, ShutdownTimeoutAction
 from pvc.projections.state import ClusterState, Vm
 from pvc.projections.vm_machine import VmState, next_state
+
+Request: TypeAlias = (
+    e.VmStartRequested
+    | e.VmShutdownRequested
+    | e.VmStopRequested
+    | e.VmRestartRequested
+    | e.VmResetRequested
+    | e.VmDisabled
+    | e.VmEnabled
+)
+Fact: TypeAlias = (
+    e.VmStarted
+    | e.VmStartFailed
+    | e.VmStopped
+    | e.VmCrashed
+    | e.VmShutdownTimedOut
+    | e.VmShutdownAbandoned
+    | e.VmWasReset
+)
 
 KEPT_ENDINGS = 8
 """Times of unwanted endings kept per VM; more than any policy looks at."""
@@ -85,7 +104,7 @@ def tag_removed(state: ClusterState, event: e.VmTagRemoved, record: Record) -> N
         _change(state, vm.id, record, tags={tag: held for tag, held in vm.tags.items() if tag != event.tag})
 
 
-def request(state: ClusterState, event: Any, record: Record, **changes: Any) -> None:
+def request(state: ClusterState, event: Request, record: Record, **changes: Any) -> None:
     """Any request: the state follows the table, and the facts that answer it will name this record."""
     vm = state.vms.get(event.vm)
     if vm is not None:
@@ -123,7 +142,7 @@ def reset_requested(state: ClusterState, event: e.VmResetRequested, record: Reco
     request(state, event, record, reset_mark=event.mark)
 
 
-def fact(state: ClusterState, event: Any, record: Record, **changes: Any) -> None:
+def fact(state: ClusterState, event: Fact, record: Record, **changes: Any) -> None:
     """Any fact: the state follows the table, if the fact is about the present run."""
     vm = state.vms.get(event.vm)
     if vm is not None and event.epoch == concerned_epoch(vm, event.TYPE):
@@ -183,7 +202,9 @@ def _end(state: ClusterState, vm: Vm, event: e.VmStopped | e.VmCrashed, record: 
     fact(state, event, record, forced=False, running_spec=vm.spec if restarting else None, **changes)
 
 
-def _move(state: ClusterState, vm: Vm, event: Any, record: Record, changes: dict[str, Any]) -> None:
+def _move(
+    state: ClusterState, vm: Vm, event: Request | Fact | e.VmFailed, record: Record, changes: dict[str, Any]
+) -> None:
     target = next_state(vm.state, event.TYPE)
     if target is None:
         return

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
@@ -36,6 +35,9 @@ MAX_ATTEMPTS = 30
 PAUSE_S = 0.002
 MAX_PAUSE_S = 1.0
 
+MAX_REFUSAL = 500
+"""Characters of a refusal's reason that go into the log: it may quote what was given, at any length."""
+
 FEATURE_LEVEL = 1
 """The level of records that this version writes."""
 
@@ -44,7 +46,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """A command or report on its way into the log."""
 
     name: str
-    command: Any
+    command: msgspec.Struct
     decide: Decide
     actor: Actor
     command_id: str = ""
@@ -263,7 +265,7 @@ class Appender:
     def _note_refusal(
         self, state: ClusterState, request: Request, context: Context, refusal: Rejected, batch: _Batch
     ) -> None:
-        note = CommandRejected(code=refusal.code, message=refusal.message[:500], vm=request.audit_vm)
+        note = CommandRejected(code=refusal.code, message=refusal.message[:MAX_REFUSAL], vm=request.audit_vm)
         entry = self._entry(state, request, context, Decision(events=(note,)))
         self._add(state, entry, batch)
 
