@@ -17,7 +17,8 @@ from pvc.errors import LogDamaged, PvcError
 from pvc.events.record import unseal
 from pvc.files import replace_file
 from pvc.log.base import Log
-from pvc.projections.state import ClusterState, StaleSnapshot, restore, snapshot
+from pvc.projections.snapshot import StaleSnapshot, restore, snapshot
+from pvc.projections.state import ClusterState
 from pvc.runtime.world import World
 
 logger = logging.getLogger(__name__)

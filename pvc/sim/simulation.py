@@ -20,7 +20,8 @@ from pvc.errors import PvcError, Rejected
 from pvc.events.record import Actor
 from pvc.log.memory import MemoryLog
 from pvc.node.node import Node, Services
-from pvc.projections.state import ClusterState, restore, snapshot
+from pvc.projections.snapshot import restore, snapshot
+from pvc.projections.state import ClusterState
 from pvc.projections.vm_machine import AT_REST, VmState
 from pvc.runtime.appender import Appender, Request
 from pvc.runtime.world import World

@@ -22,7 +22,8 @@ from pvc.commands.facts import (
 from pvc.errors import Rejected
 from pvc.events.registry import BY_TYPE
 from pvc.events.types import ShutdownTimeoutAction
-from pvc.projections.state import ClusterState, Load, Vm, held_mib, restore, snapshot
+from pvc.projections.snapshot import restore, snapshot
+from pvc.projections.state import ClusterState, Load, Vm, held_mib
 from pvc.projections.vm_machine import ACTIVE, AT_REST, TRANSITIONS, VmState
 from tests.support.core import SECOND_US, TinyCluster, command, node_ready, replayed, run_that_ends
 

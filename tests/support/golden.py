@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from pvc.events.record import Entry, unseal
-from pvc.projections.state import PROJECTION_VERSION
+from pvc.projections.snapshot import PROJECTION_VERSION
 from tests.support.core import TinyCluster
 from tests.support.samples import SAMPLES
 from tests.support.story_of_a_cluster import live

@@ -10,7 +10,8 @@ from pvc.errors import LogDamaged
 from pvc.events.record import check_follows
 from pvc.events.registry import EVENTS, decode_event, encode_event
 from pvc.projections.fold import fold
-from pvc.projections.state import PROJECTION_VERSION, ClusterState, restore, snapshot
+from pvc.projections.snapshot import PROJECTION_VERSION, restore, snapshot
+from pvc.projections.state import ClusterState
 from tests.support import golden
 from tests.support.core import TinyCluster, a_cluster_with_vm, replayed
 from tests.support.samples import SAMPLES

@@ -76,9 +76,7 @@ def in_a_house(life: Callable[[House], Awaitable[None]]) -> None:
 def test_the_readiness_names_the_record_that_made_the_cluster_as_its_cause() -> None:
     async def life(house: House) -> None:
         first, second = await asyncio.gather(house.initialise(), house.initialise(), return_exceptions=True)
-        assert isinstance(first, Outcome) and isinstance(second, PvcError), (
-            "the second is refused"
-        )
+        assert isinstance(first, Outcome) and isinstance(second, PvcError), "the second is refused"
         await asyncio.sleep(1)
         made, refused, ready = await house.records()
         assert [raw.type for raw in refused.events] == ["command.rejected"]

@@ -10,8 +10,8 @@ import pytest
 from pvc.errors import LogDamaged
 from pvc.events.record import Entry
 from pvc.log.memory import MemoryLog
-from pvc.projections import state as state_module
-from pvc.projections.state import snapshot
+from pvc.projections import snapshot as snapshot_module
+from pvc.projections.snapshot import snapshot
 from pvc.runtime.snapshots import SnapshotFile, check_same_log, keep_snapshots, store_snapshot
 from pvc.runtime.world import World, catch_up
 from tests.support.core import TinyCluster
@@ -77,7 +77,7 @@ async def test_a_state_of_another_fold_is_passed_over(
     file: SnapshotFile, entries: list[Entry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store_snapshot(await folded(await a_log(entries)), file)
-    monkeypatch.setattr(state_module, "PROJECTION_VERSION", state_module.PROJECTION_VERSION + 1)
+    monkeypatch.setattr(snapshot_module, "PROJECTION_VERSION", snapshot_module.PROJECTION_VERSION + 1)
     assert file.load() is None
 
 
@@ -91,7 +91,7 @@ async def test_a_log_that_was_set_back_is_noticed(entries: list[Entry]) -> None:
 
 async def test_a_log_with_another_record_there_is_noticed(entries: list[Entry]) -> None:
     world = await folded(await a_log(entries))
-    other = World(state_module.restore(snapshot(world.state)))
+    other = World(snapshot_module.restore(snapshot(world.state)))
     other.state.head = entries[-2].head.__class__(position=entries[-1].position, hash=b"\1" * 32, record_id="other")
     with pytest.raises(LogDamaged) as damage:
         await check_same_log(other, await a_log(entries))

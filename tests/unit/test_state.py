@@ -5,15 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from pvc.projections import state as state_module
-from pvc.projections.state import (
-    RECENT_COMMANDS,
-    RECENT_SLACK,
-    ClusterState,
-    StaleSnapshot,
-    restore,
-    snapshot,
-)
+from pvc.projections import snapshot as snapshot_module
+from pvc.projections.snapshot import StaleSnapshot, restore, snapshot
+from pvc.projections.state import RECENT_COMMANDS, RECENT_SLACK, ClusterState
 from pvc.projections.views import cluster_info, node_info, spec_differences, vm_info, vm_row
 from tests.support.core import a_cluster_with_vm, bring, replayed
 
@@ -81,7 +75,7 @@ def test_a_damaged_snapshot_is_stale(data: bytes) -> None:
 
 
 def test_a_snapshot_of_another_fold_is_stale_whatever_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state_module, "PROJECTION_VERSION", 99)
+    monkeypatch.setattr(snapshot_module, "PROJECTION_VERSION", 99)
     data = snapshot(a_cluster_with_vm().state)
     monkeypatch.undo()
     for stored in (data, msgspec.msgpack.encode({"projection_version": 99, "unheard": "of"})):

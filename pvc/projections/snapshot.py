@@ -1,0 +1,74 @@
+"""ClusterState as bytes and back, so that a start need not fold the whole log. Tagged with the version of the fold."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pvc.errors import PvcError
+from pvc.events.record import Head
+from pvc.projections.state import Cluster, ClusterState, Node, Token, Vm
+
+PROJECTION_VERSION = 1
+"""Raised whenever the fold's outcome changes for the same log; snapshots of another version are discarded."""
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored ClusterState."""
+
+    projection_version: int
+    head: Head
+    cluster: Cluster | None
+    nodes: list[Node]
+    vms: list[Vm]
+    tokens: list[Token]
+    recent: list[tuple[str, int]]
+
+
+def snapshot(state: ClusterState) -> bytes:
+    """The state as bytes."""
+    return msgspec.msgpack.encode(
+        Snapshot(
+            projection_version=PROJECTION_VERSION,
+            head=state.head,
+            cluster=state.cluster,
+            nodes=list(state.nodes.values()),
+            vms=list(state.vms.values()),
+            tokens=list(state.tokens.values()),
+            recent=list(state.recent.items()),
+        )
+    )
+
+
+class _SnapshotVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """The one field that can be read of a snapshot of any version."""
+
+    projection_version: int
+
+
+class StaleSnapshot(PvcError):
+    """The snapshot is damaged, or was made by another version of the fold; replay instead."""
+
+    default_code = "snapshot.stale"
+
+
+def restore(data: bytes) -> ClusterState:
+    """The state that `snapshot` stored. Raises StaleSnapshot when another version of the fold made it."""
+    try:
+        version = msgspec.msgpack.decode(data, type=_SnapshotVersion).projection_version
+        if version != PROJECTION_VERSION:
+            raise StaleSnapshot(f"the snapshot is of fold version {version}, not {PROJECTION_VERSION}")
+        stored = msgspec.msgpack.decode(data, type=Snapshot)
+    except msgspec.MsgspecError as error:
+        raise StaleSnapshot(f"the snapshot cannot be read: {error}") from error
+    state = ClusterState()
+    state.head = stored.head
+    if stored.cluster is not None:
+        state.put_cluster(stored.cluster)
+    for node in stored.nodes:
+        state.put_node(node)
+    for vm in stored.vms:
+        state.put_vm(vm)
+    for token in stored.tokens:
+        state.put_token(token)
+    state.recent = dict(stored.recent)
+    return state
