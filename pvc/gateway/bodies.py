@@ -81,7 +81,10 @@ async def _read_body(request: Request, fields: Fields) -> dict[str, Any]:
     if kind == "application/json" or kind.endswith("+json"):
         return _parse_json(body)
     if kind == "application/x-www-form-urlencoded":
-        form = await FormParser(request.headers, _once(body)).parse()
+        try:
+            form = await FormParser(request.headers, _once(body)).parse()
+        except MultiPartException as error:  # starlette's name for any form that it cannot read
+            raise Malformed(f"the body is no form: {error}", hint="let curl make it with --data-urlencode") from error
         return fields.from_texts(await _form_texts(form))
     if kind == "multipart/form-data":
         try:

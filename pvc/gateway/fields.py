@@ -150,7 +150,7 @@ _WORDS = {
 
 
 def _unknown(name: str, known: Collection[str], spelled: str) -> NoReturn:
-    near = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
+    near = difflib.get_close_matches(name[:_SHOWN_CHARS], known, n=2, cutoff=0.6)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(known)) or 'none'}"
     raise InvalidInput(
         f"there is no field {_shown(name)}",
@@ -173,7 +173,7 @@ def _hint(card: FieldCard | None) -> str:
 
 
 def _choice_hint(value: Any, choices: Sequence[str]) -> str:
-    near = difflib.get_close_matches(value, choices, n=1) if isinstance(value, str) else []
+    near = difflib.get_close_matches(value[:_SHOWN_CHARS], choices, n=1) if isinstance(value, str) else []
     one_of = f"one of {', '.join(choices)}"
     return f"did you mean {near[0]}? ({one_of})" if near else one_of
 
