@@ -76,7 +76,7 @@ def _listen(console: Any, stdout: int, wake_writer: int, ending: list[str]) -> N
             data = message if isinstance(message, bytes) else message.encode()
             while data:
                 data = data[os.write(stdout, data) :]
-        ending.append("The guest's console has ended.")
+        ending.append("The guest's console has ended: it is off, or somebody else has opened its console.")
     except ConnectionClosed as error:
         reason = error.rcvd.reason if error.rcvd else ""
         ending.append(f"The console was cut off: {reason}" if reason else "The connection to the gateway was lost.")

@@ -335,7 +335,7 @@ def test_a_console_is_interactive_and_ctrl_bracket_leaves_it(cli: Cli) -> None:
     ended = cli.on_terminal("vm", "console", "talk", typing=[("Press Ctrl-]", "poweroff\r")])
     assert ended.code == 0
     assert "talk powers off" in ended.out
-    assert "The guest's console has ended." in ended.out
+    assert "The guest's console has ended: it is off" in ended.out
     gone = cli.on_terminal("vm", "console", "talk")
     assert gone.code != 0
     assert "not running" in gone.out
