@@ -21,17 +21,21 @@ class PatientProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The first head is waited for from here."""
         super().connection_made(transport)
-        self._looked_at(None)
+        self._look_later(None)
 
-    def _looked_at(self, seen: RequestResponseCycle | None) -> None:
-        """Look again later: what waits then, and has waited since `seen`, has had its time."""
-        self.loop.call_later(self.head_deadline_s, self._look, seen)
+    def _look_later(self, waited_after: RequestResponseCycle | object | None) -> None:
+        """Look again when whoever waits now, after that request, will have had its time."""
+        self.loop.call_later(self.head_deadline_s, self._look, waited_after)
 
-    def _look(self, seen: RequestResponseCycle | None) -> None:
+    def _look(self, waited_after: RequestResponseCycle | object | None) -> None:
         if self.transport.is_closing() or self.transport.get_protocol() is not self:
             return  # gone, or a WebSocket by now
-        waits = self.cycle is None or self.cycle.response_complete
-        if waits and self.cycle is seen:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._look_later(_REPLYING)  # a client that got its long poll's reply just now has all its time before it
+        elif self.cycle is waited_after:
             self.transport.close()
         else:
-            self._looked_at(self.cycle)
+            self._look_later(self.cycle)
+
+
+_REPLYING = object()

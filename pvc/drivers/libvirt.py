@@ -143,13 +143,13 @@ class LibvirtHypervisor:
                     mark = Mark(name=mark.name, epoch=mark.epoch, reset=mark.reset)
                     _set_mark(domain, mark)
                 self._console_dir.mkdir(parents=True, exist_ok=True)
-                domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
-                state = libvirt.VIR_DOMAIN_PAUSED
+                _create_paused(domain)
+                state = domain.state()[0]
             if state == libvirt.VIR_DOMAIN_PAUSED:
                 if not mark.started:
                     mark = msgspec.structs.replace(mark, started=True)
                     _set_mark(domain, mark)
-                domain.resume()
+                _quietly(domain.resume)
             if not mark.settled:
                 _set_mark(domain, msgspec.structs.replace(mark, started=True, settled=True))
 
@@ -332,6 +332,15 @@ def _clear_away(domain: Any, mark: Mark) -> bool:
         return False
     _quietly(domain.destroy)
     return True
+
+
+def _create_paused(domain: Any) -> None:
+    """Unless another call has done so meanwhile: one given up as too slow, or of a daemon that was killed over it."""
+    try:
+        domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID or not domain.isActive():
+            raise
 
 
 def _name_is_taken(connection: Any, name: str, vm: str) -> bool:
