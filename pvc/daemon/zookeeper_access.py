@@ -8,7 +8,7 @@ import msgspec
 
 from pvc.daemon.config import LogConfig
 from pvc.errors import InvalidInput
-from pvc.log.zookeeper import Credentials, Tls
+from pvc.zookeeper.types import Credentials, Tls
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):

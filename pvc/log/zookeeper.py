@@ -17,9 +17,10 @@ from typing import Self
 from pvc.errors import LogDamaged, OutcomeUnknown, Unavailable
 from pvc.events.record import Entry, Head
 from pvc.log.base import MAX_READ_BYTES, check_batch, conflict
-from pvc.log.kazoo_bridge import SESSION_TIMEOUT_S
 from pvc.log.zookeeper_layout import Layout, encode_head
-from pvc.log.zookeeper_types import (
+from pvc.log.zookeeper_view import PAUSE_S, Seen, View
+from pvc.zookeeper.bridge import SESSION_TIMEOUT_S
+from pvc.zookeeper.types import (
     BadVersion,
     Create,
     Credentials,
@@ -31,7 +32,6 @@ from pvc.log.zookeeper_types import (
     SetData,
     Tls,
 )
-from pvc.log.zookeeper_view import PAUSE_S, Seen, View
 
 __all__ = ["Credentials", "Seen", "Tls", "ZookeeperLog"]
 

@@ -17,7 +17,7 @@ import msgspec
 
 from pvc.errors import InvalidInput, LogDamaged
 from pvc.events.record import EMPTY, Entry, Head
-from pvc.log.zookeeper_types import CREATE, READ, WRITE, Create
+from pvc.zookeeper.types import CREATE, READ, WRITE, Create
 
 T = TypeVar("T")
 

@@ -18,10 +18,10 @@ import msgspec
 from pvc.errors import LogDamaged, PvcError, Unavailable
 from pvc.events.record import EMPTY, Head
 from pvc.log.base import closed
-from pvc.log.kazoo_bridge import Bridge
 from pvc.log.tail import Tail
 from pvc.log.zookeeper_layout import Layout, decode_active, decode_head
-from pvc.log.zookeeper_types import Credentials, Lost, NodeExists, NoNode, NoSession, Tls
+from pvc.zookeeper.bridge import Bridge
+from pvc.zookeeper.types import Credentials, Lost, NodeExists, NoNode, NoSession, Tls
 
 REWIND_GRACE_S = 3.0
 """A server met after a lost session may be behind the others for moments; one that stays behind was set back."""

@@ -19,7 +19,7 @@ CODE = re.compile(r"[a-z_]+(\.[a-z_]+)?")
 
 
 INTERNAL = {"Lost", "NoSession", "NoNode", "NodeExists"}
-"""Classes of `pvc.log.kazoo_bridge` that the log's own code catches; no HTTP status comes of them."""
+"""Classes of `pvc.zookeeper.bridge` that the callers catch; no HTTP status comes of them."""
 
 
 class Use(NamedTuple):

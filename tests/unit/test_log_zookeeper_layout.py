@@ -7,7 +7,7 @@ import pytest
 from pvc.errors import InvalidInput, LogDamaged
 from pvc.events.record import EMPTY
 from pvc.log.zookeeper_layout import Layout, decode_active, decode_head, encode_head
-from pvc.log.zookeeper_types import CREATE, DELETE, READ, WRITE
+from pvc.zookeeper.types import CREATE, DELETE, READ, WRITE
 from tests.contract.log_records import an_entry
 
 

@@ -23,7 +23,7 @@ from kazoo.handlers.threading import AsyncResult, SequentialThreadingHandler
 from kazoo.protocol.states import KazooState, ZnodeStat
 from kazoo.security import ACL, Id, make_digest_acl_credential
 
-from pvc.log.zookeeper_types import (
+from pvc.zookeeper.types import (
     BadVersion,
     Create,
     Credentials,
@@ -50,7 +50,7 @@ STOP_TIMEOUT_S = 3.0
 
 _RECONNECT = {"max_tries": -1, "delay": 0.1, "backoff": 2, "max_jitter": 0.4, "max_delay": 1.0}
 _log = logging.getLogger(__name__)
-_kazoo_log = logging.getLogger("pvc.log.kazoo")
+_kazoo_log = logging.getLogger("pvc.zookeeper.kazoo")
 _kazoo_log.setLevel(logging.ERROR)  # it reports every reconnection several times; the bridge reports it once
 
 

@@ -1,4 +1,4 @@
-"""The words in which the log speaks of ZooKeeper: identities, operations, refusals. No kazoo and no I/O in here."""
+"""The words in which PVC speaks of ZooKeeper: identities, operations, refusals. No kazoo and no I/O in here."""
 
 from __future__ import annotations
 
