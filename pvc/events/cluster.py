@@ -16,6 +16,36 @@ class ClusterInitialised(Struct, frozen=True, kw_only=True, gc=False):
     name: str
 
 
+class PrimaryElected(Struct, frozen=True, kw_only=True, gc=False):
+    """Fact: the node acts for the whole cluster from here on. Acts of an earlier epoch are refused."""
+
+    TYPE: ClassVar[str] = "cluster.primary_elected"
+    node: str
+    epoch: int
+
+
+class MaintenanceSet(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """Whether the cluster is in maintenance: then no node is declared lost, fenced or recovered from."""
+
+    TYPE: ClassVar[str] = "cluster.maintenance_set"
+    on: bool
+    reason: str = ""
+
+
+class FeatureLevelRaised(Struct, frozen=True, kw_only=True, gc=False):
+    """Every member knows this feature level, so records may be of it."""
+
+    TYPE: ClassVar[str] = "cluster.feature_level_raised"
+    level: int
+
+
+class FaultAcknowledged(Struct, frozen=True, kw_only=True, gc=False):
+    """Somebody has taken notice of a fault; it stays until its cause is gone."""
+
+    TYPE: ClassVar[str] = "cluster.fault_acknowledged"
+    fault: str
+
+
 class CommandRejected(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """An authenticated principal asked for something that was refused. Changes nothing."""
 

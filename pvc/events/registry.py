@@ -12,15 +12,29 @@ from typing import Any, TypeAlias
 import msgspec
 
 from pvc.errors import PvcError
-from pvc.events import access, cluster, node, vm
+from pvc.events import access, cluster, node, vm, vm_moves
 from pvc.events.record import RawEvent
 
 Event: TypeAlias = (
     cluster.ClusterInitialised
+    | cluster.PrimaryElected
+    | cluster.MaintenanceSet
+    | cluster.FeatureLevelRaised
+    | cluster.FaultAcknowledged
     | cluster.CommandRejected
     | access.TokenCreated
     | node.NodeJoined
     | node.NodeReady
+    | node.NodeFenceSet
+    | node.NodeFlushRequested
+    | node.NodeFlushed
+    | node.NodeFlushIncomplete
+    | node.NodeReturnRequested
+    | node.NodeReturned
+    | node.NodeLost
+    | node.NodeFenced
+    | node.NodeFenceFailed
+    | node.NodeRemoved
     | vm.VmDefined
     | vm.VmModified
     | vm.VmRenamed
@@ -29,6 +43,10 @@ Event: TypeAlias = (
     | vm.VmSelectorSet
     | vm.VmNodeLimitsSet
     | vm.VmMigrationMethodSet
+    | vm.VmMaxDowntimeSet
+    | vm.VmPrioritySet
+    | vm.VmAffinitySet
+    | vm.VmAntiAffinitySet
     | vm.VmTagAdded
     | vm.VmTagRemoved
     | vm.VmStartRequested
@@ -46,6 +64,16 @@ Event: TypeAlias = (
     | vm.VmShutdownTimedOut
     | vm.VmShutdownAbandoned
     | vm.VmWasReset
+    | vm_moves.VmMigrationRequested
+    | vm_moves.VmMigrationPrepared
+    | vm_moves.VmMigrationCancelRequested
+    | vm_moves.VmMigrationFailed
+    | vm_moves.VmMigrated
+    | vm_moves.VmArrived
+    | vm_moves.VmRelocated
+    | vm_moves.VmMoved
+    | vm_moves.VmRecovered
+    | vm_moves.VmRecoveryDelayed
 )
 
 EVENTS: tuple[type[Event], ...] = Event.__args__

@@ -82,6 +82,10 @@ class VmDefined(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True)
     on_poweroff: EndPolicy = EndPolicy.STOP
     on_crash: EndPolicy = EndPolicy.RESTART
     tags: tuple[str, ...] = ()
+    max_downtime_ms: int = 300
+    priority: int = 50
+    affinity: tuple[str, ...] = ()
+    anti_affinity: tuple[str, ...] = ()
 
 
 class VmModified(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -142,6 +146,38 @@ class VmMigrationMethodSet(Struct, frozen=True, kw_only=True, gc=False):
     TYPE: ClassVar[str] = "vm.migration_method_set"
     vm: str
     migration_method: MigrationMethod
+
+
+class VmMaxDowntimeSet(Struct, frozen=True, kw_only=True, gc=False):
+    """How long the guest may stand still at the end of a live migration."""
+
+    TYPE: ClassVar[str] = "vm.max_downtime_set"
+    vm: str
+    max_downtime_ms: int
+
+
+class VmPrioritySet(Struct, frozen=True, kw_only=True, gc=False):
+    """How early the VM is recovered when its node is lost: the highest first."""
+
+    TYPE: ClassVar[str] = "vm.priority_set"
+    vm: str
+    priority: int
+
+
+class VmAffinitySet(Struct, frozen=True, kw_only=True, gc=False):
+    """The tags of VMs that this one would rather be together with."""
+
+    TYPE: ClassVar[str] = "vm.affinity_set"
+    vm: str
+    affinity: tuple[str, ...]
+
+
+class VmAntiAffinitySet(Struct, frozen=True, kw_only=True, gc=False):
+    """The tags of VMs that this one would rather be apart from."""
+
+    TYPE: ClassVar[str] = "vm.anti_affinity_set"
+    vm: str
+    anti_affinity: tuple[str, ...]
 
 
 class VmTagAdded(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -247,7 +283,7 @@ class VmStopped(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True)
     node: str
     epoch: int
     how: str
-    """`guest` (it powered itself off), `forced`, or `unknown`."""
+    """`guest` (it powered itself off), `forced`, `fenced` (its node was), or `unknown`."""
     requested: bool = True
 
 

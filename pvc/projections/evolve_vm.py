@@ -7,10 +7,11 @@ from typing import Any, TypeAlias
 from msgspec.structs import replace
 
 from pvc.events import vm as e
+from pvc.events import vm_moves as m
 from pvc.events.record import Record
 from pvc.events.types import EndPolicy, ShutdownTimeoutAction
-from pvc.projections.state import ClusterState, Vm
-from pvc.projections.vm_machine import VmState, next_state
+from pvc.projections.state import ClusterState, Fault, Vm
+from pvc.projections.vm_machine import ACTIVE, VmState, next_state
 
 Request: TypeAlias = (
     e.VmStartRequested
@@ -21,6 +22,28 @@ Request: TypeAlias = (
     | e.VmDisabled
     | e.VmEnabled
 )
+Setting: TypeAlias = (
+    e.VmAutostartSet
+    | e.VmSelectorSet
+    | e.VmNodeLimitsSet
+    | e.VmMigrationMethodSet
+    | e.VmMaxDowntimeSet
+    | e.VmPrioritySet
+    | e.VmAffinitySet
+    | e.VmAntiAffinitySet
+)
+Move: TypeAlias = (
+    m.VmMigrationRequested
+    | m.VmMigrationPrepared
+    | m.VmMigrationCancelRequested
+    | m.VmMigrationFailed
+    | m.VmMigrated
+    | m.VmArrived
+    | m.VmRelocated
+    | m.VmMoved
+    | m.VmRecovered
+    | m.VmRecoveryDelayed
+)
 Fact: TypeAlias = (
     e.VmStarted
     | e.VmStartFailed
@@ -30,6 +53,9 @@ Fact: TypeAlias = (
     | e.VmShutdownAbandoned
     | e.VmWasReset
 )
+
+FAILED = "vm.failed"
+UNPLACED = "vm.unplaced"
 
 KEPT_ENDINGS = 8
 """Times of unwanted endings kept per VM; more than any policy looks at."""
@@ -54,6 +80,10 @@ def defined(state: ClusterState, event: e.VmDefined, record: Record) -> None:
             on_poweroff=event.on_poweroff,
             on_crash=event.on_crash,
             tags=dict.fromkeys(event.tags, False),
+            max_downtime_ms=event.max_downtime_ms,
+            priority=event.priority,
+            affinity=event.affinity,
+            anti_affinity=event.anti_affinity,
             defined_us=record.time_us,
             changed_us=record.time_us,
             position=record.position,
@@ -76,13 +106,16 @@ def renamed(state: ClusterState, event: e.VmRenamed, record: Record) -> None:
 
 def removed(state: ClusterState, event: e.VmRemoved, record: Record) -> None:
     """The VM is gone from the state; its history is not."""
-    if event.vm in state.vms:
-        state.drop_vm(event.vm)
+    vm = state.vms.get(event.vm)
+    if vm is not None:
+        state.drop_vm(vm.id)
+        for code in (FAILED, UNPLACED):
+            state.drop_fault(f"{code}/{vm.id}")
 
 
 def setting_changed(
     state: ClusterState,
-    event: e.VmAutostartSet | e.VmSelectorSet | e.VmNodeLimitsSet | e.VmMigrationMethodSet,
+    event: Setting,
     record: Record,
 ) -> None:
     """The event's one field besides `vm` is the VM's field of the same name."""
@@ -109,7 +142,7 @@ def request(state: ClusterState, event: Request, record: Record, **changes: Any)
     vm = state.vms.get(event.vm)
     if vm is not None:
         changes["cause"] = record.id
-        _move(state, vm, event, record, changes)
+        move(state, vm, event, record, **changes)
 
 
 def start_requested(state: ClusterState, event: e.VmStartRequested, record: Record) -> None:
@@ -146,7 +179,7 @@ def fact(state: ClusterState, event: Fact, record: Record, **changes: Any) -> No
     """Any fact: the state follows the table, if the fact is about the present run."""
     vm = state.vms.get(event.vm)
     if vm is not None and event.epoch == concerned_epoch(vm, event.TYPE):
-        _move(state, vm, event, record, changes)
+        move(state, vm, event, record, **changes)
 
 
 def started(state: ClusterState, event: e.VmStarted, record: Record) -> None:
@@ -178,12 +211,31 @@ def failed(state: ClusterState, event: e.VmFailed, record: Record) -> None:
     """The policy gave up; the reason is kept where the admin looks."""
     vm = state.vms.get(event.vm)
     if vm is not None:
-        _move(state, vm, event, record, {"error": event.reason})
+        move(state, vm, event, record, error=event.reason)
 
 
 def shutdown_timed_out(state: ClusterState, event: e.VmShutdownTimedOut, record: Record) -> None:
     """The guest is forced off."""
     fact(state, event, record, forced=True)
+
+
+def move(
+    state: ClusterState, vm: Vm, event: Request | Fact | Move | e.VmFailed, record: Record, **changes: Any
+) -> None:
+    """Change the VM as the event says, where the table has the event for the VM's state."""
+    target = next_state(vm.state, event.TYPE)
+    if target is None:
+        return
+    if target is not vm.state:
+        changes["changed_us"] = record.time_us
+    if target is not VmState.FAILED:
+        changes.setdefault("error", "")
+    if vm.migration is not None and target not in (VmState.MIGRATING, VmState.ARRIVING):
+        changes["migration"] = None
+    changed = replace(vm, state=target, position=record.position, **changes)
+    state.put_vm(changed)
+    if changed.error != vm.error:
+        _note_fault(state, changed, record)
 
 
 def concerned_epoch(vm: Vm, event_type: str) -> int:
@@ -202,19 +254,20 @@ def _end(state: ClusterState, vm: Vm, event: e.VmStopped | e.VmCrashed, record: 
     fact(state, event, record, forced=False, running_spec=vm.spec if restarting else None, **changes)
 
 
-def _move(
-    state: ClusterState, vm: Vm, event: Request | Fact | e.VmFailed, record: Record, changes: dict[str, Any]
-) -> None:
-    target = next_state(vm.state, event.TYPE)
-    if target is None:
-        return
-    changes["state"] = target
-    if target is not VmState.FAILED:
-        changes["error"] = ""
-    state.put_vm(replace(vm, changed_us=record.time_us, position=record.position, **changes))
-
-
 def _change(state: ClusterState, vm_id: str, record: Record, **changes: Any) -> None:
     vm = state.vms.get(vm_id)
     if vm is not None and changes:
         state.put_vm(replace(vm, position=record.position, **changes))
+
+
+def _note_fault(state: ClusterState, vm: Vm, record: Record) -> None:
+    """An error of a VM is a fault until it is gone."""
+    for code, holds in ((FAILED, vm.state is VmState.FAILED), (UNPLACED, vm.state in ACTIVE)):
+        fault_id = f"{code}/{vm.id}"
+        if vm.error and holds:
+            message = f"{vm.name}: {vm.error}"
+            state.put_fault(
+                Fault(id=fault_id, code=code, subject=f"vm/{vm.id}", message=message, since_us=record.time_us)
+            )
+        else:
+            state.drop_fault(fault_id)

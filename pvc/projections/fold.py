@@ -9,20 +9,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pvc.events import access, cluster, node, vm
+from pvc.events import access, cluster, node, vm, vm_moves
 from pvc.events.record import Entry, Record, check_follows
 from pvc.events.registry import Event, decode_event
-from pvc.projections import evolve_cluster, evolve_node, evolve_vm
+from pvc.projections import evolve_cluster, evolve_moves, evolve_node, evolve_vm
 from pvc.projections.state import ClusterState
 
 Evolve = Callable[[ClusterState, Any, Record], None]
 
 EVOLVE: dict[type[Event], Evolve] = {
     cluster.ClusterInitialised: evolve_cluster.initialised,
+    cluster.PrimaryElected: evolve_cluster.primary_elected,
+    cluster.MaintenanceSet: evolve_cluster.maintenance_set,
+    cluster.FeatureLevelRaised: evolve_cluster.level_raised,
+    cluster.FaultAcknowledged: evolve_cluster.fault_acknowledged,
     cluster.CommandRejected: evolve_cluster.command_rejected,
     access.TokenCreated: evolve_cluster.token_created,
     node.NodeJoined: evolve_node.joined,
     node.NodeReady: evolve_node.ready,
+    node.NodeFenceSet: evolve_node.fence_set,
+    node.NodeFlushRequested: evolve_node.flush_requested,
+    node.NodeFlushed: evolve_node.flushed,
+    node.NodeFlushIncomplete: evolve_node.flush_incomplete,
+    node.NodeReturnRequested: evolve_node.return_requested,
+    node.NodeReturned: evolve_node.returned,
+    node.NodeLost: evolve_node.lost,
+    node.NodeFenced: evolve_node.fenced,
+    node.NodeFenceFailed: evolve_node.fence_failed,
+    node.NodeRemoved: evolve_node.removed,
     vm.VmDefined: evolve_vm.defined,
     vm.VmModified: evolve_vm.modified,
     vm.VmRenamed: evolve_vm.renamed,
@@ -31,6 +45,10 @@ EVOLVE: dict[type[Event], Evolve] = {
     vm.VmSelectorSet: evolve_vm.setting_changed,
     vm.VmNodeLimitsSet: evolve_vm.setting_changed,
     vm.VmMigrationMethodSet: evolve_vm.setting_changed,
+    vm.VmMaxDowntimeSet: evolve_vm.setting_changed,
+    vm.VmPrioritySet: evolve_vm.setting_changed,
+    vm.VmAffinitySet: evolve_vm.setting_changed,
+    vm.VmAntiAffinitySet: evolve_vm.setting_changed,
     vm.VmTagAdded: evolve_vm.tag_added,
     vm.VmTagRemoved: evolve_vm.tag_removed,
     vm.VmStartRequested: evolve_vm.start_requested,
@@ -48,6 +66,16 @@ EVOLVE: dict[type[Event], Evolve] = {
     vm.VmShutdownTimedOut: evolve_vm.shutdown_timed_out,
     vm.VmShutdownAbandoned: evolve_vm.fact,
     vm.VmWasReset: evolve_vm.fact,
+    vm_moves.VmMigrationRequested: evolve_moves.migration_requested,
+    vm_moves.VmMigrationPrepared: evolve_moves.prepared,
+    vm_moves.VmMigrationCancelRequested: evolve_moves.cancel_requested,
+    vm_moves.VmMigrationFailed: evolve_moves.migration_failed,
+    vm_moves.VmMigrated: evolve_moves.migrated,
+    vm_moves.VmArrived: evolve_moves.arrived,
+    vm_moves.VmRelocated: evolve_moves.relocated,
+    vm_moves.VmMoved: evolve_moves.moved,
+    vm_moves.VmRecovered: evolve_moves.recovered,
+    vm_moves.VmRecoveryDelayed: evolve_moves.recovery_delayed,
 }
 
 

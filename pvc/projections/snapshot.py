@@ -6,9 +6,9 @@ import msgspec
 
 from pvc.errors import PvcError
 from pvc.events.record import Head
-from pvc.projections.state import Cluster, ClusterState, Node, Token, Vm
+from pvc.projections.state import Cluster, ClusterState, Fault, Node, Token, Vm
 
-PROJECTION_VERSION = 1
+PROJECTION_VERSION = 2
 """Raised whenever the fold's outcome changes for the same log; snapshots of another version are discarded."""
 
 
@@ -21,6 +21,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     nodes: list[Node]
     vms: list[Vm]
     tokens: list[Token]
+    faults: list[Fault]
     recent: list[tuple[str, int]]
 
 
@@ -34,6 +35,7 @@ def snapshot(state: ClusterState) -> bytes:
             nodes=list(state.nodes.values()),
             vms=list(state.vms.values()),
             tokens=list(state.tokens.values()),
+            faults=list(state.faults.values()),
             recent=list(state.recent.items()),
         )
     )
@@ -70,5 +72,7 @@ def restore(data: bytes) -> ClusterState:
         state.put_vm(vm)
     for token in stored.tokens:
         state.put_token(token)
+    for fault in stored.faults:
+        state.put_fault(fault)
     state.recent = dict(stored.recent)
     return state

@@ -7,13 +7,17 @@ so only the objects that were touched since the last reading are hashed again.
 from __future__ import annotations
 
 import hashlib
+from enum import StrEnum
 from itertools import islice
+from typing import Any
 
 import msgspec
 
+from pvc.events.fence import FenceSettings
 from pvc.events.record import EMPTY, Head
 from pvc.events.types import EndPolicy, MigrationMethod, Role, Selector, ShutdownTimeoutAction
 from pvc.events.vm import VmSpec
+from pvc.projections.placed import Load, Placed
 from pvc.projections.vm_machine import ACTIVE, VmState
 
 RECENT_COMMANDS = 10_000
@@ -24,6 +28,26 @@ RECENT_SLACK = 2_500
 """How many more may gather before the oldest go, all at once: a dict that loses its first key at each step is slow."""
 
 _HASH_MODULUS = 1 << 128
+
+
+class Migration(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A VM's way from one node to another, under way."""
+
+    id: str
+    source: str
+    target: str
+    live: bool
+    fallback: bool
+    permanent: bool
+    max_downtime_ms: int
+    force_live: bool
+    timeout_s: int
+    away: str
+    reason: str
+    why: tuple[str, ...]
+    prepared: bool = False
+    """The target expects it."""
+    cancel: bool = False
 
 
 class Vm(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -45,6 +69,10 @@ class Vm(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     on_crash: EndPolicy
     tags: dict[str, bool]
     """Tag -> whether it is protected. Never changed in place."""
+    max_downtime_ms: int = 300
+    priority: int = 50
+    affinity: tuple[str, ...] = ()
+    anti_affinity: tuple[str, ...] = ()
     state: VmState = VmState.STOPPED
     epoch: int = 0
     """Number of the present (or last) run; 0 before the first."""
@@ -59,6 +87,14 @@ class Vm(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Id of the record with the latest request; the facts that answer it name it as their cause."""
     error: str = ""
     """Why it failed, while it is failed."""
+    migration: Migration | None = None
+    """While it migrates, and until it has arrived."""
+    away: str = ""
+    """Why it is not at home: `migrate`, `flush` or `recovery`."""
+    failed_moves: int = 0
+    """Migrations that failed since the last one that did not, or that an admin asked for."""
+    why: tuple[str, ...] = ()
+    """What the choice of its present node rested on."""
     endings_us: tuple[int, ...] = ()
     """When it ended lately against its policy: the budget of starts that nobody asked for."""
     defined_us: int = 0
@@ -68,20 +104,74 @@ class Vm(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The last record that touched it."""
 
 
+class NodeState(StrEnum):
+    """Where a node stands."""
+
+    JOINING = "joining"
+    """A member that has not yet been heard of."""
+    READY = "ready"
+    LOST = "lost"
+    """Its session has ended; what runs on it nobody knows."""
+    FENCED = "fenced"
+    """Nothing runs on it."""
+
+
+class FlushState(StrEnum):
+    """Whether a node takes VMs, or is to be free of them."""
+
+    NONE = "none"
+    FLUSHING = "flushing"
+    FLUSHED = "flushed"
+    RETURNING = "returning"
+    """It takes VMs, and those that belong to it are coming home."""
+
+
 class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A node of the cluster."""
 
     name: str
-    ready: bool = False
+    state: NodeState = NodeState.JOINING
+    flush: FlushState = FlushState.NONE
+    coordinator: bool = False
+    fence: FenceSettings | None = None
+    self_fence_s: int = 0
+    address: str = ""
     memory_mib: int = 0
     vcpus: int = 0
     accelerator: str = ""
     hypervisor: str = ""
     version: str = ""
+    level: int = 1
     boot: str = ""
     joined_us: int = 0
     ready_us: int = 0
+    changed_us: int = 0
+    """When its state last changed."""
+    lost_at: int = 0
+    """Position of the record that it was lost with, while it is lost or fenced."""
+    unfenced: str = ""
+    """Why it could not be fenced, while that is so."""
+    evidence: str = ""
+    """What proves that it is fenced, while it is."""
     position: int = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether VMs may be placed on it and started."""
+        return self.state is NodeState.READY and self.flush in (FlushState.NONE, FlushState.RETURNING)
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Something is wrong that an admin should know of; it goes when its cause does."""
+
+    id: str
+    """`<code>/<subject>`: `node.lost/hv2`."""
+    code: str
+    subject: str
+    message: str
+    since_us: int
+    acknowledged_by: str = ""
+    acknowledged_us: int = 0
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -100,20 +190,12 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     id: str
     name: str
     initialised_us: int
-
-
-class Load(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What the active VMs of a node take; derived from the VMs, kept as they change."""
-
-    memory_mib: int = 0
-    vcpus: int = 0
-    running: int = 0
-    vms: int = 0
-    """All VMs assigned to the node, active or not."""
-
-
-NO_LOAD = Load()
-AT_REST_LOAD = Load(vms=1)
+    level: int = 1
+    """The feature level of the records that may be written."""
+    primary: str = ""
+    primary_epoch: int = 0
+    maintenance: bool = False
+    maintenance_reason: str = ""
 
 
 def held_mib(vm: Vm) -> int:
@@ -130,9 +212,10 @@ class ClusterState:
         "_hash",
         "_hashes",
         "cluster",
+        "faults",
         "head",
-        "loads",
         "nodes",
+        "placed",
         "recent",
         "tokens",
         "vm_names",
@@ -145,11 +228,12 @@ class ClusterState:
         self.nodes: dict[str, Node] = {}
         self.vms: dict[str, Vm] = {}
         self.tokens: dict[str, Token] = {}
+        self.faults: dict[str, Fault] = {}
         self.recent: dict[str, int] = {}
         """Command id -> position of its record, oldest first: RECENT_COMMANDS, or some more."""
         # Derived, never stored: indexes that keep every look-up O(1).
         self.vm_names: dict[str, str] = {}
-        self.loads: dict[str, Load] = {}
+        self.placed = Placed()
         self._hash = 0
         self._hashes: dict[tuple[str, str], int] = {}
         self._dirty: set[tuple[str, str]] = set()
@@ -167,9 +251,10 @@ class ClusterState:
         twin.nodes = self.nodes.copy()
         twin.vms = self.vms.copy()
         twin.tokens = self.tokens.copy()
+        twin.faults = self.faults.copy()
         twin.recent = self.recent.copy()
         twin.vm_names = self.vm_names.copy()
-        twin.loads = self.loads.copy()
+        twin.placed = self.placed.fork()
         twin._hash = self._hash
         twin._hashes = self._hashes.copy()
         twin._dirty = self._dirty.copy()
@@ -184,19 +269,34 @@ class ClusterState:
             if old is not None:
                 del self.vm_names[old.name]
             self.vm_names[vm.name] = vm.id
-        self._shift_load(old, vm)
+        self._place_anew(old, vm)
 
     def drop_vm(self, vm_id: str) -> None:
         """Take a VM out."""
         old = self.vms.pop(vm_id)
         del self.vm_names[old.name]
         self._dirty.add(("vm", vm_id))
-        self._shift_load(old, None)
+        self._place_anew(old, None)
 
     def put_node(self, node: Node) -> None:
         """Add or replace a node."""
         self.nodes[node.name] = node
         self._dirty.add(("node", node.name))
+
+    def drop_node(self, name: str) -> None:
+        """Take a node out."""
+        del self.nodes[name]
+        self._dirty.add(("node", name))
+
+    def put_fault(self, fault: Fault) -> None:
+        """Add or replace a fault."""
+        self.faults[fault.id] = fault
+        self._dirty.add(("fault", fault.id))
+
+    def drop_fault(self, fault_id: str) -> None:
+        """Take a fault out, if it is there."""
+        if self.faults.pop(fault_id, None) is not None:
+            self._dirty.add(("fault", fault_id))
 
     def put_token(self, token: Token) -> None:
         """Add or replace a token."""
@@ -215,8 +315,8 @@ class ClusterState:
             self.recent = dict(islice(self.recent.items(), RECENT_SLACK, None))
 
     def load_of(self, node: str) -> Load:
-        """What the VMs of a node take."""
-        return self.loads.get(node, NO_LOAD)
+        """What the VMs of a node take, and those that are on their way to it."""
+        return self.placed.load_of(node)
 
     def state_hash(self) -> str:
         """The canonical hash of all objects, 32 hex digits; equal on any two nodes at equal positions."""
@@ -234,17 +334,24 @@ class ClusterState:
         kind, name = key
         if kind == "cluster":
             return self.cluster
-        if kind == "vm":
-            return self.vms.get(name)
-        return self.nodes.get(name) if kind == "node" else self.tokens.get(name)
+        table: dict[str, Any] = getattr(self, _TABLES[kind])
+        return table.get(name)
 
-    def _shift_load(self, old: Vm | None, new: Vm | None) -> None:
+    def _place_anew(self, old: Vm | None, new: Vm | None) -> None:
         if old is not None and new is not None and _takes_the_same(old, new):
             return
-        if old is not None:
-            self.loads[old.node] = _add(self.loads[old.node], _share(old), -1)
-        if new is not None:
-            self.loads[new.node] = _add(self.load_of(new.node), _share(new), 1)
+        for node, share in _shares(old) if old is not None else ():
+            self.placed.shift(node, share, -1)
+        for node, share in _shares(new) if new is not None else ():
+            self.placed.shift(node, share, 1)
+        if old is None or new is None or old.node != new.node or old.tags is not new.tags:
+            if old is not None:
+                self.placed.take_out(old.id, old.node, old.tags)
+            if new is not None:
+                self.placed.put_in(new.id, new.node, new.tags)
+
+
+_TABLES = {"vm": "vms", "node": "nodes", "token": "tokens", "fault": "faults"}
 
 
 def _hash_object(key: tuple[str, str], value: msgspec.Struct) -> int:
@@ -253,8 +360,10 @@ def _hash_object(key: tuple[str, str], value: msgspec.Struct) -> int:
 
 
 def _takes_the_same(old: Vm, new: Vm) -> bool:
-    """Whether the change is none to the node's load, which it is for most."""
-    if old.node != new.node:
+    """Whether the change is none to where the VM is and what it takes there, which it is for most."""
+    if old.node != new.node or old.migration is not new.migration or old.tags is not new.tags:
+        return False
+    if old.spec is not new.spec:
         return False
     if old.state not in ACTIVE:
         return new.state not in ACTIVE
@@ -263,16 +372,16 @@ def _takes_the_same(old: Vm, new: Vm) -> bool:
     return new.state in ACTIVE and (old.running_spec or old.spec) is (new.running_spec or new.spec)
 
 
-def _share(vm: Vm) -> Load:
+def _shares(vm: Vm) -> list[tuple[str, Load]]:
+    """What the VM takes of which node."""
+    provisioned_mib = vm.spec.memory_mib
     if vm.state not in ACTIVE:
-        return AT_REST_LOAD
-    return Load(memory_mib=held_mib(vm), vcpus=(vm.running_spec or vm.spec).vcpus, running=1, vms=1)
-
-
-def _add(load: Load, share: Load, sign: int) -> Load:
-    return Load(
-        memory_mib=load.memory_mib + sign * share.memory_mib,
-        vcpus=load.vcpus + sign * share.vcpus,
-        running=load.running + sign * share.running,
-        vms=load.vms + sign * share.vms,
-    )
+        return [(vm.node, Load(vms=1, provisioned_mib=provisioned_mib))]
+    vcpus = (vm.running_spec or vm.spec).vcpus
+    own = Load(memory_mib=held_mib(vm), vcpus=vcpus, running=1, vms=1, provisioned_mib=provisioned_mib)
+    move = vm.migration
+    if move is None or move.target == vm.node:
+        return [(vm.node, own)]
+    # Room for the guest to come; a shut-down one starts with its newest spec.
+    held = held_mib(vm) if move.live else max(held_mib(vm), provisioned_mib)
+    return [(vm.node, own), (move.target, Load(memory_mib=held, vcpus=vcpus))]

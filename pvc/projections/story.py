@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from pvc.events import access, cluster, node, vm
+from pvc.events import access, cluster, node, vm, vm_moves
 from pvc.events.record import RawEvent
 from pvc.events.registry import Event, Subject, UnknownEvent, decode_event, subject_of
 
@@ -23,11 +23,34 @@ def _because(reason: str) -> str:
     return f" ({reason})" if reason else ""
 
 
+def _chosen(why: tuple[str, ...]) -> str:
+    return f": {', '.join(why)}" if why else ""
+
+
+def _migration(event: vm_moves.VmMigrationRequested) -> str:
+    how = "live migration" if event.live else "migration by shutdown"
+    return f"{how} from {event.source} to {event.target} requested{_because(event.reason)}{_chosen(event.why)}"
+
+
 TOLD: dict[type[Event], Tell] = {
     cluster.ClusterInitialised: lambda e: f"cluster {e.name} initialised",
+    cluster.PrimaryElected: lambda e: f"node {e.node} is primary (epoch {e.epoch})",
+    cluster.MaintenanceSet: lambda e: f"maintenance {'on' if e.on else 'off'}{_because(e.reason)}",
+    cluster.FeatureLevelRaised: lambda e: f"feature level raised to {e.level}",
+    cluster.FaultAcknowledged: lambda e: f"fault {e.fault} acknowledged",
     cluster.CommandRejected: lambda e: f"refused: {e.message}",
     access.TokenCreated: lambda e: f"{e.role} token {e.token} made for {e.principal}",
-    node.NodeJoined: lambda e: f"node {e.node} joined",
+    node.NodeJoined: lambda e: f"node {e.node} joined{' as a coordinator' if e.coordinator else ''}",
+    node.NodeFenceSet: lambda e: f"fenced by {e.settings.agent}" if e.settings else "not fenced by an agent",
+    node.NodeFlushRequested: lambda e: "flush requested",
+    node.NodeFlushed: lambda e: "flushed: no VM runs on it",
+    node.NodeFlushIncomplete: lambda e: f"flushed, but for {'; '.join(e.left)}",
+    node.NodeReturnRequested: lambda e: "takes VMs again",
+    node.NodeReturned: lambda e: "its VMs are home" + (f", but for {'; '.join(e.left)}" if e.left else ""),
+    node.NodeLost: lambda e: f"lost: {e.reason}",
+    node.NodeFenced: lambda e: f"fenced ({e.method}): {e.evidence}",
+    node.NodeFenceFailed: lambda e: f"cannot be fenced: {e.message}",
+    node.NodeRemoved: lambda e: f"node {e.node} removed",
     node.NodeReady: lambda e: f"node {e.node} ready ({e.memory_mib} MiB, {e.vcpus} CPUs, {e.accelerator})",
     vm.VmDefined: lambda e: f"defined as {e.name}: {e.spec.memory_mib} MiB, {e.spec.vcpus} vCPU, on {e.node}",
     vm.VmModified: _modified,
@@ -37,6 +60,10 @@ TOLD: dict[type[Event], Tell] = {
     vm.VmSelectorSet: lambda e: f"selector {e.selector}",
     vm.VmNodeLimitsSet: lambda e: f"node limits {', '.join(e.node_limits) or 'none'}",
     vm.VmMigrationMethodSet: lambda e: f"migration method {e.migration_method}",
+    vm.VmMaxDowntimeSet: lambda e: f"maximum downtime {e.max_downtime_ms} ms",
+    vm.VmPrioritySet: lambda e: f"priority {e.priority}",
+    vm.VmAffinitySet: lambda e: f"affinity {', '.join(e.affinity) or 'none'}",
+    vm.VmAntiAffinitySet: lambda e: f"anti-affinity {', '.join(e.anti_affinity) or 'none'}",
     vm.VmTagAdded: lambda e: f"tag {e.tag} added{' (protected)' if e.protected else ''}",
     vm.VmTagRemoved: lambda e: f"tag {e.tag} removed",
     vm.VmStartRequested: lambda e: f"start requested on {e.node}{_because(e.reason)}",
@@ -51,12 +78,23 @@ TOLD: dict[type[Event], Tell] = {
     vm.VmStopped: lambda e: {
         "guest": "the guest powered off" if e.requested else "the guest powered itself off, unasked",
         "forced": "forced off",
+        "fenced": "off, like its whole node",
     }.get(e.how, "stopped"),
     vm.VmCrashed: lambda e: f"the VM {e.words}",
     vm.VmFailed: lambda e: f"given up: {e.reason}",
     vm.VmShutdownTimedOut: lambda e: "the guest did not power off in time, so it is forced off",
     vm.VmShutdownAbandoned: lambda e: "the guest did not power off in time, and is left running",
     vm.VmWasReset: lambda e: "reset",
+    vm_moves.VmMigrationRequested: _migration,
+    vm_moves.VmMigrationPrepared: lambda e: f"expected on {e.node}",
+    vm_moves.VmMigrationCancelRequested: lambda e: "cancellation of the migration requested",
+    vm_moves.VmMigrationFailed: lambda e: f"not migrated: {e.message}",
+    vm_moves.VmMigrated: lambda e: f"has left {e.source} for {e.target}",
+    vm_moves.VmArrived: lambda e: f"runs on, on {e.node}",
+    vm_moves.VmRelocated: lambda e: f"off on {e.source}, to start on {e.target}",
+    vm_moves.VmMoved: lambda e: f"moved from {e.source} to {e.target}{_chosen(e.why)}",
+    vm_moves.VmRecovered: lambda e: f"recovered from {e.source}, to start on {e.target}{_chosen(e.why)}",
+    vm_moves.VmRecoveryDelayed: lambda e: f"cannot be recovered yet: {e.reason}",
 }
 
 FAILURES: frozenset[str] = frozenset(
@@ -66,6 +104,11 @@ FAILURES: frozenset[str] = frozenset(
         vm.VmCrashed.TYPE,
         vm.VmFailed.TYPE,
         vm.VmShutdownAbandoned.TYPE,
+        node.NodeLost.TYPE,
+        node.NodeFenceFailed.TYPE,
+        node.NodeFlushIncomplete.TYPE,
+        vm_moves.VmMigrationFailed.TYPE,
+        vm_moves.VmRecoveryDelayed.TYPE,
     }
 )
 """Event types that tell of something that went wrong."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from pvc.events import vm as e
+from pvc.events import vm_moves as m
 
 
 class VmState(StrEnum):
@@ -26,11 +27,18 @@ class VmState(StrEnum):
     STOPPING = "stopping"
     RESTARTING = "restarting"
     RESETTING = "resetting"
+    MIGRATING = "migrating"
+    """Its node is still the source, where it runs until it has gone."""
+    ARRIVING = "arriving"
+    """Its node is the target, where it stands still until that lets it run."""
     FAILED = "failed"
     DISABLED = "disabled"
 
 
 S = VmState
+
+WANTED = frozenset({S.STARTING, S.RUNNING, S.RESTARTING, S.RESETTING, S.MIGRATING, S.ARRIVING})
+"""States in which the VM is to run, so that it must run elsewhere when its node is gone."""
 
 TRANSITIONS: dict[tuple[VmState, str], VmState] = {
     # At rest: not running, nothing to do. A policy that gives up on a VM that is off shows that.
@@ -70,6 +78,27 @@ TRANSITIONS: dict[tuple[VmState, str], VmState] = {
     (S.RESETTING, e.VmStopRequested.TYPE): S.STOPPING,
     (S.RESETTING, e.VmStopped.TYPE): S.STOPPED,
     (S.RESETTING, e.VmCrashed.TYPE): S.FAILED,
+    # To another node, without a stop: it is the source's until it has left, then the target's.
+    (S.RUNNING, m.VmMigrationRequested.TYPE): S.MIGRATING,
+    (S.MIGRATING, m.VmMigrationPrepared.TYPE): S.MIGRATING,
+    (S.MIGRATING, m.VmMigrationCancelRequested.TYPE): S.MIGRATING,
+    (S.MIGRATING, m.VmMigrationFailed.TYPE): S.RUNNING,
+    (S.MIGRATING, m.VmMigrated.TYPE): S.ARRIVING,
+    (S.MIGRATING, e.VmStopRequested.TYPE): S.STOPPING,
+    (S.MIGRATING, e.VmCrashed.TYPE): S.FAILED,
+    (S.ARRIVING, m.VmArrived.TYPE): S.RUNNING,
+    (S.ARRIVING, e.VmStopRequested.TYPE): S.STOPPING,
+    (S.ARRIVING, e.VmStopped.TYPE): S.STOPPED,
+    (S.ARRIVING, e.VmCrashed.TYPE): S.FAILED,
+    # The same by way of a shutdown.
+    (S.MIGRATING, e.VmShutdownTimedOut.TYPE): S.MIGRATING,
+    (S.MIGRATING, e.VmStopped.TYPE): S.STOPPED,
+    (S.MIGRATING, m.VmRelocated.TYPE): S.STARTING,
+    # Away from a node that is fenced, and so without any domain there.
+    **dict.fromkeys(((state, m.VmRecovered.TYPE) for state in sorted(WANTED)), S.STARTING),
+    **{(state, m.VmRecoveryDelayed.TYPE): state for state in sorted(WANTED)},
+    # At rest it simply belongs to another node.
+    **{(state, m.VmMoved.TYPE): state for state in (S.STOPPED, S.FAILED, S.DISABLED)},
 }
 
 AT_REST = frozenset({S.STOPPED, S.FAILED, S.DISABLED})

@@ -1,0 +1,80 @@
+"""Indexes of where VMs are: each node's load and VMs, each tag's VMs. Derived from the VMs, kept as they change."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What VMs take of a node."""
+
+    memory_mib: int = 0
+    """Held by active VMs, or kept for those on their way."""
+    vcpus: int = 0
+    running: int = 0
+    vms: int = 0
+    """All VMs assigned to the node, active or not."""
+    provisioned_mib: int = 0
+    """The memory of all of those, were they all to run."""
+
+
+NO_LOAD = Load()
+
+
+class Placed:
+    """The indexes of one state. Only `ClusterState` changes them."""
+
+    __slots__ = ("_loads", "on_node", "tagged")
+
+    def __init__(self) -> None:
+        self._loads: dict[str, Load] = {}
+        self.on_node: dict[str, dict[str, None]] = {}
+        """Node -> ids of the VMs assigned to it. Dicts as sets that keep an order, the same in every process."""
+        self.tagged: dict[str, dict[str, None]] = {}
+        """Tag -> ids of the VMs that have it."""
+
+    def fork(self) -> Placed:
+        """An independent copy."""
+        twin = Placed()
+        twin._loads = self._loads.copy()
+        twin.on_node = {node: ids.copy() for node, ids in self.on_node.items()}
+        twin.tagged = {tag: ids.copy() for tag, ids in self.tagged.items()}
+        return twin
+
+    def load_of(self, node: str) -> Load:
+        """What the VMs of a node take."""
+        return self._loads.get(node, NO_LOAD)
+
+    def ids_on(self, node: str) -> tuple[str, ...]:
+        """The ids of the VMs assigned to a node."""
+        return tuple(self.on_node.get(node, ()))
+
+    def shift(self, node: str, share: Load, sign: int) -> None:
+        """Add what a VM takes (sign 1), or take it away (-1)."""
+        load = self.load_of(node)
+        self._loads[node] = Load(
+            memory_mib=load.memory_mib + sign * share.memory_mib,
+            vcpus=load.vcpus + sign * share.vcpus,
+            running=load.running + sign * share.running,
+            vms=load.vms + sign * share.vms,
+            provisioned_mib=load.provisioned_mib + sign * share.provisioned_mib,
+        )
+
+    def put_in(self, vm: str, node: str, tags: dict[str, bool]) -> None:
+        """The VM is on this node, with these tags."""
+        self.on_node.setdefault(node, {})[vm] = None
+        for tag in tags:
+            self.tagged.setdefault(tag, {})[vm] = None
+
+    def take_out(self, vm: str, node: str, tags: dict[str, bool]) -> None:
+        """It is no longer."""
+        _discard(self.on_node, node, vm)
+        for tag in tags:
+            _discard(self.tagged, tag, vm)
+
+
+def _discard(index: dict[str, dict[str, None]], key: str, vm: str) -> None:
+    ids = index[key]
+    del ids[vm]
+    if not ids:
+        del index[key]
