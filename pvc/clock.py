@@ -53,6 +53,18 @@ class SystemClock:
         return time.time_ns() // 1000
 
 
+class BootClock:
+    """The machine's clock for what others count too: it goes on while the machine sleeps. For any thread."""
+
+    def monotonic(self) -> float:
+        """Seconds since the machine was started, asleep or awake."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def wall_us(self) -> int:
+        """Microseconds since the Unix epoch."""
+        return time.time_ns() // 1000
+
+
 class SystemRng:
     """The kernel's randomness."""
 
