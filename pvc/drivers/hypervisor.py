@@ -22,7 +22,10 @@ class DomainState(StrEnum):
 
     RUNNING = "running"
     PAUSED = "paused"
-    """Somebody, or a full disk beneath it, stopped the guest for the time being."""
+    """Somebody, or a full disk beneath it, stopped the guest for the time being; or it has arrived from another
+    hypervisor and waits for `start`."""
+    INCOMING = "incoming"
+    """A guest is arriving here from another hypervisor; it does not run yet, and may never."""
     OFF = "off"
 
 
@@ -37,6 +40,8 @@ class OffReason(StrEnum):
     """The guest panicked, or its QEMU process died."""
     NEVER_RAN = "never_ran"
     """It was defined but not started (the daemon died between the two steps)."""
+    MIGRATED = "migrated"
+    """The guest has gone to another hypervisor; this is the end of the source's copy."""
     UNKNOWN = "unknown"
     """The hypervisor cannot tell (the machine itself went down meanwhile, or nothing kept the reason)."""
 
@@ -54,6 +59,8 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True):
     """Set when `state` is off."""
     reset_mark: str = ""
     """The mark given to the last completed `reset`."""
+    migrating: bool = False
+    """It runs here and is on its way to another hypervisor."""
 
 
 class HypervisorInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +71,46 @@ class HypervisorInfo(msgspec.Struct, frozen=True, kw_only=True):
     accelerator: str
     """`kvm`, `tcg` or `simulated`."""
     version: str
+
+
+class Transfer(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the migration of a guest has come. A busy guest writes to its memory, and what it writes is to be sent
+    once more: so what remains may grow again."""
+
+    total_bytes: int
+    """The guest's memory; 0 when it is not known yet."""
+    remaining_bytes: int
+    seconds: float
+    """Since it began."""
+
+    @property
+    def per_cent(self) -> float:
+        """0 to 100."""
+        return 100.0 * (1 - self.remaining_bytes / self.total_bytes) if self.total_bytes else 0.0
+
+
+class GuestUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """What one guest uses."""
+
+    vm: str
+    cpu_seconds: float
+    """Of all its CPUs together, since it started on this machine; only differences mean something."""
+    memory_used_mib: int
+    """What it takes of the machine's memory now, which is less than it was given until it has touched it all."""
+
+
+class MachineUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """What is used of the machine, and by whom."""
+
+    cpu_per_cent: float
+    """Of all CPUs together, 0 to 100, since `usage` was last asked (the first time: since the machine came up)."""
+    memory_used_mib: int
+    memory_free_mib: int
+    """What could still be given to guests: what caches hold counts as free."""
+    load1: float
+    """The load average over one minute."""
+    guests: tuple[GuestUsage, ...]
+    """PVC's guests that have a process here, paused and arriving ones too."""
 
 
 class Console(Protocol):
@@ -99,13 +146,14 @@ class Hypervisor(Protocol):
         ...
 
     async def define(self, vm: str, name: str, spec: VmSpec, *, epoch: int) -> None:
-        """Make the domain known, off, never ran. Replaces an off domain of the same VM and its past; leaves a running
-        one alone. Raises DriverError when the hypervisor refuses the definition."""
+        """Make the domain known, off, never ran. Replaces an off domain of the same VM and its past; leaves a running,
+        paused or incoming one alone. Raises DriverError when the hypervisor refuses the definition."""
         ...
 
     async def start(self, vm: str) -> None:
         """Start a defined domain; let a paused one run on. Raises DriverError with the hypervisor's reason when it
-        cannot (the domain then still counts as one that never ran), and `hypervisor.no_domain` when there is none."""
+        cannot (the domain then still counts as one that never ran), and `hypervisor.no_domain` when there is none;
+        Unavailable while the guest is still arriving."""
         ...
 
     async def shutdown(self, vm: str) -> None:
@@ -113,7 +161,7 @@ class Hypervisor(Protocol):
         ...
 
     async def destroy(self, vm: str) -> None:
-        """Force the domain off, now."""
+        """Force the domain off, now. An incoming one vanishes, and the guest goes on where it comes from."""
         ...
 
     async def reset(self, vm: str, *, mark: str) -> None:
@@ -121,7 +169,39 @@ class Hypervisor(Protocol):
         ...
 
     async def forget(self, vm: str) -> None:
-        """Undefine a domain that is off; a running one is left alone."""
+        """Undefine a domain that is off; any other is left alone."""
+        ...
+
+    async def migrate(self, vm: str, *, target: str, max_downtime_ms: int, force: bool) -> None:
+        """Move the running guest to the hypervisor on the host `target` (its address), where it is left PAUSED with
+        the same name, epoch and mark, until `start` there; return when that is complete. The domain here is then OFF
+        with reason MIGRATED, and stays until `forget`.
+
+        The guest stands still for about `max_downtime_ms`. One that changes its memory faster than it can be sent
+        never gets there, unless with `force`: then it is slowed down, and at last may stand still for longer.
+
+        A migration goes on without who asked for it, also when this daemon dies: if one is under way for this VM,
+        this call waits for its end, whatever the arguments. A domain that is OFF and MIGRATED already is a success.
+        Raises DriverError: the guest is still here, and runs (unless it has ended meanwhile, as `get_domain` tells):
+        - `hypervisor.migration_refused`: it cannot be moved live (local disks, a CPU the target lacks, a PCI device);
+        - `hypervisor.migration_cancelled`: by `cancel_migration`;
+        - `hypervisor.migration_failed`: all else. The target may then hold a complete copy, PAUSED: it must be
+          destroyed, never started, for only this side tells whether the guest has moved;
+        - `hypervisor.no_domain`: there is none here.
+        Raises Unavailable when it cannot be told how it ended, or whether it has: ask again."""
+        ...
+
+    async def cancel_migration(self, vm: str) -> None:
+        """Give up the migration under way from here; quietly nothing when there is none, or it is too late. Returns
+        when the guest certainly stays, or has gone."""
+        ...
+
+    async def transfer(self, vm: str) -> Transfer | None:
+        """How far the migration under way from here has come; None when there is none."""
+        ...
+
+    async def usage(self) -> MachineUsage:
+        """What the machine and its guests use now; cheap, whatever their number."""
         ...
 
     def events(self) -> AsyncIterator[str]:

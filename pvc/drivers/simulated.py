@@ -7,46 +7,34 @@ domains live on between them, as they do when a real daemon restarts. `close` en
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-import msgspec
-
 from pvc.clock import Rng
-from pvc.drivers.hypervisor import Domain, DomainState, HypervisorInfo, OffReason
-from pvc.drivers.simulated_guest import Behaviour, SimulatedConsole, SimulatedGuest
-from pvc.errors import DriverError, NotFound, Unavailable
+from pvc.drivers.hypervisor import Domain, GuestUsage, HypervisorInfo, MachineUsage, OffReason, Transfer
+from pvc.drivers.simulated_domains import Kept, SimulatedDomains
+from pvc.drivers.simulated_guest import SimulatedConsole
+from pvc.drivers.simulated_network import SimulatedMigration, SimulatedNetwork
+from pvc.errors import DriverError, NotFound, PvcError, Unavailable
 from pvc.events.vm import VmSpec
 
-EFFECTS = ("define", "start", "shutdown", "destroy", "reset", "forget")
+HOST_MEMORY_MIB = 512
+"""What the machine itself uses."""
+EFFECTS = ("define", "start", "resume", "shutdown", "destroy", "reset", "forget", "migrate", "cancel_migration")
 """What `after_effect` is called with, once the effect has taken hold."""
 _VERSION = "simulated"
 
 
-class _Kept(msgspec.Struct):
-    """A domain as it is kept, in memory and in the state file."""
-
-    vm: str
-    name: str
-    epoch: int
-    spec: VmSpec
-    running: bool = False
-    started: bool = False
-    reason: OffReason | None = None
-    reset_mark: str = ""
-    beats: int = 0
-    uptime_s: float = 0.0
-
-
-class SimulatedHypervisor:
+class SimulatedHypervisor(SimulatedDomains):
     """A machine with simulated domains.
 
     `behaviours` says how the guest of a VM behaves, by VM id (`default_behaviour` for all others); tests change it at
     any time. `delay_s` makes every call slow, `jitter_s` adds a random part drawn from `rng`. `unavailable = True`
     makes every call raise Unavailable. `after_effect` is called with the effect's name right after it took hold,
     and may raise, as a killed daemon would see nothing of what followed. Guests write their console to files in
-    `console_dir` if there is one; `state_file` keeps the domains over the end of this process.
+    `console_dir` if there is one; `state_file` keeps the domains over the end of this process. Guests migrate to
+    the hypervisors of the same `network`, where this one has `address`.
     """
 
     def __init__(
@@ -60,24 +48,23 @@ class SimulatedHypervisor:
         console_dir: Path | None = None,
         state_file: Path | None = None,
         after_effect: Callable[[str], None] | None = None,
+        network: SimulatedNetwork | None = None,
+        address: str = "127.0.0.1",
     ) -> None:
-        self.behaviours: dict[str, Behaviour] = {}
-        self.default_behaviour = Behaviour()
+        super().__init__(
+            console_dir=console_dir,
+            state_file=state_file,
+            network=network or SimulatedNetwork(),
+            address=address,
+        )
         self.delay_s = delay_s
         self.jitter_s = jitter_s
-        self.unavailable = False
         self.after_effect = after_effect
         self.effects: list[tuple[str, str]] = []
         """Every (effect, VM id) that took hold, in order."""
         self._memory_mib = memory_mib
         self._vcpus = vcpus
         self._rng = rng
-        self._console_dir = console_dir
-        self._state_file = state_file
-        self._domains: dict[str, _Kept] = {}
-        self._guests: dict[str, SimulatedGuest] = {}
-        self._listeners: set[asyncio.Queue[str]] = set()
-        self._restored = state_file is None
 
     async def info(self) -> HypervisorInfo:
         """The capacity it was made with."""
@@ -87,13 +74,13 @@ class SimulatedHypervisor:
     async def list_domains(self) -> list[Domain]:
         """All domains."""
         await self._reach()
-        return [_domain(kept) for kept in self._domains.values()]
+        return [self._domain(kept) for kept in self._domains.values()]
 
     async def get_domain(self, vm: str) -> Domain | None:
         """One domain."""
         await self._reach()
         kept = self._domains.get(vm)
-        return _domain(kept) if kept else None
+        return self._domain(kept) if kept else None
 
     async def define(self, vm: str, name: str, spec: VmSpec, *, epoch: int) -> None:
         """Make the domain known, off."""
@@ -103,7 +90,7 @@ class SimulatedHypervisor:
             return
         if refusal := self._behaviour(vm).refuses_define:
             raise DriverError(refusal, code="hypervisor.define_failed")
-        self._domains[vm] = _Kept(vm=vm, name=name, epoch=epoch, spec=spec)
+        self._domains[vm] = Kept(vm=vm, name=name, epoch=epoch, spec=spec)
         self._done("define", vm)
 
     async def start(self, vm: str) -> None:
@@ -112,6 +99,13 @@ class SimulatedHypervisor:
         kept = self._domains.get(vm)
         if kept is None:
             raise DriverError(f"there is no domain of VM {vm}", code="hypervisor.no_domain", hint="define it first")
+        if kept.incoming:
+            raise Unavailable(
+                f"VM {vm} is still arriving", code="hypervisor.busy", hint="wait until it is there, or destroy it"
+            )
+        if kept.paused and vm not in self._migrations:
+            self.run_on(vm)
+            self._done("resume", vm)
         if kept.running:
             return
         if refusal := self._behaviour(vm).refuses_start:
@@ -132,7 +126,12 @@ class SimulatedHypervisor:
     async def destroy(self, vm: str) -> None:
         """Force the domain off."""
         await self._reach()
-        if vm in self._guests:
+        kept = self._domains.get(vm)
+        if kept and kept.incoming:
+            self.give_up(vm)
+            self._network.refused(vm, self)
+            self._done("destroy", vm)
+        elif vm in self._guests:
             self._end(vm, OffReason.DESTROYED)
             self._done("destroy", vm)
 
@@ -140,7 +139,7 @@ class SimulatedHypervisor:
         """Press the reset button, once per mark."""
         await self._reach()
         kept = self._domains.get(vm)
-        if kept is None or not kept.running or kept.reset_mark == mark:
+        if kept is None or vm not in self._guests or kept.reset_mark == mark:
             return
         kept.reset_mark = mark
         self._guests[vm].reboot()
@@ -153,6 +152,55 @@ class SimulatedHypervisor:
         if kept and not kept.running:
             del self._domains[vm]
             self._done("forget", vm)
+
+    async def migrate(self, vm: str, *, target: str, max_downtime_ms: int, force: bool) -> None:
+        """Send the guest over the network, or join who does."""
+        await self._reach()
+        migration = self._migrations.get(vm) or self._begin(vm, target, max_downtime_ms / 1000, force)
+        if migration is None:
+            return
+        await migration.wait()
+        self._strike("migrate")
+
+    async def cancel_migration(self, vm: str) -> None:
+        """The guest stays, unless it has gone."""
+        await self._reach()
+        migration = self._migrations.get(vm)
+        if migration is None:
+            return
+        migration.interrupt(
+            DriverError(f"the migration of VM {vm} was cancelled", code="hypervisor.migration_cancelled")
+        )
+        with contextlib.suppress(PvcError):
+            await migration.wait()
+        self._done("cancel_migration", vm)
+
+    async def transfer(self, vm: str) -> Transfer | None:
+        """Computed from the time."""
+        await self._reach()
+        migration = self._migrations.get(vm)
+        return migration.transfer() if migration else None
+
+    async def usage(self) -> MachineUsage:
+        """As much as the guests' behaviours say."""
+        await self._reach()
+        guests, busy, used_mib = [], 0.0, HOST_MEMORY_MIB
+        for vm, kept in self._domains.items():
+            if not kept.running:
+                continue
+            load = self._behaviour(vm).cpu_load * kept.spec.vcpus
+            guest = self._guests.get(vm)
+            seconds = load * guest.uptime_s if guest else 0.0
+            guests.append(GuestUsage(vm=vm, cpu_seconds=seconds, memory_used_mib=kept.spec.memory_mib))
+            used_mib += kept.spec.memory_mib
+            busy += 0.0 if kept.paused else load
+        return MachineUsage(
+            cpu_per_cent=min(100.0, 100 * busy / self._vcpus),
+            memory_used_mib=used_mib,
+            memory_free_mib=max(0, self._memory_mib - used_mib),
+            load1=busy,
+            guests=tuple(guests),
+        )
 
     async def events(self) -> AsyncIterator[str]:
         """Ids of VMs whose domain changed, to every listener."""
@@ -181,35 +229,17 @@ class SimulatedHypervisor:
         for guest in self._guests.values():
             guest.detach_all()
         if self._state_file is not None:
+            for vm, migration in list(self._migrations.items()):
+                migration.interrupt(
+                    DriverError(f"the machine of VM {vm} is put away", code="hypervisor.migration_failed")
+                )
+                with contextlib.suppress(PvcError):
+                    await migration.wait()
             for guest in self._guests.values():
                 guest.stop()
             self._save()
             self._guests.clear()
             self._restored = False
-
-    # What only tests and the simulator do.
-
-    def end_behind_our_back(self, vm: str, reason: OffReason) -> None:
-        """The guest ends as if by its own doing, a crash or somebody's `virsh destroy`. Quiet when it is off."""
-        if vm in self._guests:
-            self._end(vm, reason)
-
-    def lose_connection(self) -> None:
-        """From now on every call raises Unavailable."""
-        self.unavailable = True
-
-    def regain_connection(self) -> None:
-        """Calls work again; listeners are told to look at everything."""
-        self.unavailable = False
-        self._tell("")
-
-    def snapshot(self) -> dict[str, Domain]:
-        """All domains by VM id, at once and even while unavailable: the truth, for assertions."""
-        return {vm: _domain(kept) for vm, kept in self._domains.items()}
-
-    def spec(self, vm: str) -> VmSpec:
-        """The spec a domain was defined with."""
-        return self._domains[vm].spec
 
     async def _reach(self) -> None:
         """What every call goes through first: the way there takes time and may fail."""
@@ -223,27 +253,43 @@ class SimulatedHypervisor:
             self._restore()
             self._restored = True
 
-    def _behaviour(self, vm: str) -> Behaviour:
-        return self.behaviours.get(vm, self.default_behaviour)
-
-    def _breathe(self, kept: _Kept) -> None:
-        vm = kept.vm
-        log = self.console_log(vm) if self._console_dir else None
-        self._guests[vm] = SimulatedGuest(
-            name=kept.name,
-            behaviour=lambda: self._behaviour(vm),
-            ended=lambda reason: self._end(vm, reason),
-            log=log,
-            beats=kept.beats,
-            uptime_s=kept.uptime_s,
+    def _begin(self, vm: str, target: str, downtime_s: float, force: bool) -> SimulatedMigration | None:
+        """Send the guest on its way; None when it has gone already."""
+        kept = self._domains.get(vm)
+        if kept is None:
+            raise DriverError(f"there is no domain of VM {vm}", code="hypervisor.no_domain")
+        if not kept.running and kept.reason is OffReason.MIGRATED:
+            return None
+        if vm not in self._guests:
+            raise DriverError(f"VM {vm} does not run here", code="hypervisor.migration_failed")
+        if kept.leaving:
+            # Nobody heard how the last one ended. It did not for us, so the guest has not moved.
+            self.run_on(vm)
+            raise DriverError(f"the migration of VM {vm} broke off", code="hypervisor.migration_failed")
+        behaviour = self._behaviour(vm)
+        if behaviour.refuses_migration:
+            raise DriverError(behaviour.refuses_migration, code="hypervisor.migration_refused")
+        kept.leaving = True
+        migration = self._migrations[vm] = SimulatedMigration(
+            self._network,
+            vm,
+            self,
+            target,
+            memory_mib=kept.spec.memory_mib,
+            downtime_s=downtime_s,
+            force=force,
+            restless=behaviour.restless,
+            ended=lambda: self._migration_ended(vm),
         )
-
-    def _end(self, vm: str, reason: OffReason) -> None:
-        guest = self._guests.pop(vm)
-        guest.stop()
-        kept = self._domains[vm]
-        kept.running, kept.reason = False, reason
         self._save()
+        self._tell(vm)
+        return migration
+
+    def _migration_ended(self, vm: str) -> None:
+        del self._migrations[vm]
+        kept = self._domains.get(vm)
+        if kept and not kept.running and kept.reason is OffReason.MIGRATED:
+            self.effects.append(("migrate", vm))
         self._tell(vm)
 
     def _done(self, effect: str, vm: str) -> None:
@@ -251,50 +297,8 @@ class SimulatedHypervisor:
         self.effects.append((effect, vm))
         self._save()
         self._tell(vm)
+        self._strike(effect)
+
+    def _strike(self, effect: str) -> None:
         if self.after_effect is not None:
             self.after_effect(effect)
-
-    def _tell(self, vm: str) -> None:
-        for queue in self._listeners:
-            queue.put_nowait(vm)
-
-    def _save(self) -> None:
-        if self._state_file is None:
-            return
-        for vm, guest in self._guests.items():
-            self._domains[vm].beats, self._domains[vm].uptime_s = guest.beats, guest.uptime_s
-        scratch = self._state_file.with_name(f".{self._state_file.name}.{os.getpid()}")
-        scratch.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_bytes(msgspec.json.format(msgspec.json.encode(list(self._domains.values()))))
-        scratch.replace(self._state_file)
-
-    def _restore(self) -> None:
-        assert self._state_file is not None
-        if not self._state_file.exists():
-            return
-        try:
-            domains = msgspec.json.decode(self._state_file.read_bytes(), type=list[_Kept])
-        except msgspec.MsgspecError as error:
-            raise DriverError(
-                f"{self._state_file} does not hold simulated domains: {error}",
-                code="hypervisor.bad_state_file",
-                hint="remove the file; the simulated domains are gone then",
-            ) from error
-        self._domains = {kept.vm: kept for kept in domains}
-        for kept in domains:
-            if kept.running:
-                self._breathe(kept)
-
-
-def _domain(kept: _Kept) -> Domain:
-    reason = None
-    if not kept.running:
-        reason = (kept.reason or OffReason.UNKNOWN) if kept.started else OffReason.NEVER_RAN
-    return Domain(
-        vm=kept.vm,
-        name=kept.name,
-        epoch=kept.epoch,
-        state=DomainState.RUNNING if kept.running else DomainState.OFF,
-        reason=reason,
-        reset_mark=kept.reset_mark,
-    )

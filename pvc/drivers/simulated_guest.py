@@ -32,6 +32,12 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     """The hypervisor refuses the definition, with this message."""
     refuses_start: str = ""
     """The hypervisor cannot start it, with this message."""
+    refuses_migration: str = ""
+    """The hypervisor cannot migrate it, with this message."""
+    restless: bool = False
+    """Changes its memory faster than it can be sent: it is migrated by force only."""
+    cpu_load: float = 0.02
+    """The part of its CPUs that it uses."""
     heartbeat: bool = True
     """Writes a line a second to the console (and so keeps a timer running)."""
 
@@ -48,6 +54,7 @@ class SimulatedGuest:
         log: Path | None,
         beats: int = 0,
         uptime_s: float = 0.0,
+        paused: bool = False,
     ) -> None:
         self.beats = beats
         self._name = name
@@ -59,12 +66,27 @@ class SimulatedGuest:
         self._timers: list[asyncio.TimerHandle] = []
         self._consoles: set[SimulatedConsole] = set()
         self._typed = b""
-        self._boot()
+        self._paused_at: float | None = uptime_s if paused else None
+        if not paused:
+            self._boot()
 
     @property
     def uptime_s(self) -> float:
-        """Seconds since (re)boot."""
-        return self._loop.time() - self._booted_at
+        """Seconds since (re)boot in which it ran."""
+        return self._loop.time() - self._booted_at if self._paused_at is None else self._paused_at
+
+    def pause(self) -> None:
+        """Its CPUs stand still."""
+        if self._paused_at is None:
+            self._paused_at = self.uptime_s
+            self._cancel()
+
+    def run_on(self) -> None:
+        """Its CPUs go on, as if no time had passed."""
+        if self._paused_at is not None:
+            self._booted_at = self._loop.time() - self._paused_at
+            self._paused_at = None
+            self._boot()
 
     def reboot(self) -> None:
         """The reset button: everything from the beginning, consoles stay attached."""
@@ -72,12 +94,15 @@ class SimulatedGuest:
         self.beats = 0
         self._booted_at = self._loop.time()
         self._typed = b""
+        if self._paused_at is not None:
+            self._paused_at = 0.0
+            return
         self._boot()
 
     def press_power_button(self) -> None:
         """The guest powers off in its time, or not at all."""
         after = self._behaviour().obeys_acpi_after_s
-        if after is not None:
+        if after is not None and self._paused_at is None:
             self._later(after, self._power_off)
 
     def attach(self) -> SimulatedConsole:
@@ -99,9 +124,9 @@ class SimulatedGuest:
     def _boot(self) -> None:
         behaviour = self._behaviour()
         if behaviour.powers_off_after_s is not None:
-            self._later(behaviour.powers_off_after_s, self._power_off)
+            self._later(behaviour.powers_off_after_s - self.uptime_s, self._power_off)
         if behaviour.crashes_after_s is not None:
-            self._later(behaviour.crashes_after_s, self._crash)
+            self._later(behaviour.crashes_after_s - self.uptime_s, self._crash)
         if behaviour.heartbeat:
             self._later(HEARTBEAT_S, self._beat)
 
@@ -121,6 +146,8 @@ class SimulatedGuest:
 
     def _type(self, data: bytes) -> None:
         """Echo what is typed, and obey `poweroff`, `crash` and `reboot` on a line of their own."""
+        if self._paused_at is not None:
+            return
         self._write(data)
         *lines, self._typed = (self._typed + data.replace(b"\r", b"\n")).split(b"\n")
         commands = {b"poweroff": self._power_off, b"crash": self._crash, b"reboot": self.reboot}

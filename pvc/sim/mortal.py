@@ -6,14 +6,18 @@ comes after it has any effect any more, whatever its tasks still do while they a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
-from pvc.drivers.hypervisor import Console, Domain, Hypervisor, HypervisorInfo
+from pvc.drivers.hypervisor import Console, Domain, Hypervisor, HypervisorInfo, MachineUsage, Transfer
 from pvc.errors import OutcomeUnknown, Unavailable
 from pvc.events.record import Entry, Head
 from pvc.events.vm import VmSpec
 from pvc.log.base import Log
+
+MIDST_S = 0.3
+"""After this long a migration is well under way, and not yet at its end."""
 
 
 class Killed(BaseException):
@@ -147,6 +151,37 @@ class MortalHypervisor:
         self._life.check()
         await self._hypervisor.forget(vm)
         self._life.effect("forget")
+
+    async def migrate(self, vm: str, *, target: str, max_downtime_ms: int, force: bool) -> None:
+        """Migrate; this life may end in the midst of it, or right after it, while the migration goes on."""
+        self._life.check()
+        migrating = asyncio.ensure_future(
+            self._hypervisor.migrate(vm, target=target, max_downtime_ms=max_downtime_ms, force=force)
+        )
+        try:
+            await asyncio.wait({migrating}, timeout=MIDST_S)
+            if not migrating.done():
+                self._life.effect("migrate_begun")
+            await migrating
+        finally:
+            migrating.cancel()
+        self._life.effect("migrate")
+
+    async def cancel_migration(self, vm: str) -> None:
+        """Cancel, then perhaps die."""
+        self._life.check()
+        await self._hypervisor.cancel_migration(vm)
+        self._life.effect("cancel_migration")
+
+    async def transfer(self, vm: str) -> Transfer | None:
+        """Progress."""
+        self._life.check()
+        return await self._hypervisor.transfer(vm)
+
+    async def usage(self) -> MachineUsage:
+        """Usage."""
+        self._life.check()
+        return await self._hypervisor.usage()
 
     async def events(self) -> AsyncIterator[str]:
         """Hints."""
