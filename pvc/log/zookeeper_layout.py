@@ -10,21 +10,19 @@ The small znodes are JSON, so that `zkCli.sh get` shows an admin something; reco
 
 from __future__ import annotations
 
-import re
 from typing import TypeVar
 
 import msgspec
 
-from pvc.errors import InvalidInput, LogDamaged
+from pvc.errors import LogDamaged
 from pvc.events.record import EMPTY, Entry, Head
+from pvc.zookeeper.place import ancestors, place_of
 from pvc.zookeeper.types import CREATE, READ, WRITE, Create
 
 T = TypeVar("T")
 
 FIRST_SEGMENT = 1
 """A segment is known by the position of its first record."""
-
-_CLUSTER_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 
 
 class Active(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,15 +48,9 @@ class Layout:
     """The paths of one cluster's log."""
 
     def __init__(self, cluster: str) -> None:
-        if not _CLUSTER_NAME.fullmatch(cluster):
-            raise InvalidInput(
-                f"{cluster!r} cannot be a cluster's name",
-                code="cluster.bad_name",
-                hint="use 1 to 63 lower-case letters, digits, dots and hyphens",
-                field="cluster",
-            )
-        self.above = ("/pvc", f"/pvc/{cluster}")
-        self.log = f"/pvc/{cluster}/log"
+        self._cluster = cluster
+        place = place_of(cluster)
+        self.log = f"{place}/log"
         self.active = f"{self.log}/active"
         self.segments = f"{self.log}/s"
         self.manifests = f"{self.log}/m"
@@ -89,7 +81,7 @@ class Layout:
 
     def ancestors(self) -> list[Create]:
         """The znodes above the log, which other clusters and other parts of PVC use too."""
-        return [Create(path, b"", READ | CREATE) for path in self.above]
+        return ancestors(self._cluster)
 
 
 def encode_head(head: Head, level: int) -> bytes:

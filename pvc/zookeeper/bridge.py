@@ -1,4 +1,4 @@
-"""The one module that knows kazoo: an asyncio client of ZooKeeper with a deadline on every operation.
+"""An asyncio client of ZooKeeper with a deadline on every operation.
 
 kazoo lives in threads of its own; every result and state change is handed to the event loop and dealt with there.
 What shaped it (kazoo 2.11): a transaction reports failures as values in its result and never raises; operations have
@@ -12,28 +12,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from kazoo import exceptions as kx
 from kazoo.client import KazooClient
-from kazoo.handlers.threading import AsyncResult, SequentialThreadingHandler
-from kazoo.protocol.states import KazooState, ZnodeStat
+from kazoo.protocol.states import KazooState
 from kazoo.security import ACL, Id, make_digest_acl_credential
 
+from pvc.clock import BootClock, Clock
+from pvc.zookeeper.kazoo_parts import (
+    HINT,
+    PromptHandler,
+    Watcher,
+    cut,
+    found,
+    plain,
+    settle,
+    stop_in_background,
+    tell_handshakes,
+    translate,
+    value_of,
+)
 from pvc.zookeeper.types import (
-    BadVersion,
     Create,
     Credentials,
+    Delete,
+    Handshake,
     Lost,
-    NodeExists,
     NoNode,
     NoSession,
-    NotAllowed,
     SetData,
     Tls,
+    Znode,
 )
 
 MAX_PACKET_BYTES = 1_000_000
@@ -65,6 +77,7 @@ class Bridge:
         tls: Tls | None = None,
         session_timeout_s: float = SESSION_TIMEOUT_S,
         on_connected: Callable[[], None] = lambda: None,
+        clock: Clock | None = None,
     ) -> None:
         self.hosts = hosts
         self._credentials = credentials
@@ -72,6 +85,9 @@ class Bridge:
         self._session_timeout_s = session_timeout_s
         self._operation_timeout_s = session_timeout_s * OPERATION_TIMEOUT_PART
         self._on_connected = on_connected
+        self._clock = clock or BootClock()
+        self.handshake: Handshake | None = None
+        """The last one."""
         self._loop = asyncio.get_running_loop()
         self._posting = threading.Lock()
         self._posted: list[tuple[Callable[..., None], tuple[object, ...]]] = []
@@ -112,37 +128,62 @@ class Bridge:
         assert paths, "nothing to wait for"
         pending = [client.get_async(path) for path in paths]
         await self._result(pending[-1])  # answers come in the order of the questions
-        return [_data(result) for result in pending]
+        return [value_of(result)[0] for result in pending]
 
-    async def exists(self, path: str) -> bool:
-        """Whether the znode is there."""
-        return await self._result(self._live_client().exists_async(path)) is not None
+    async def find_many(self, paths: Sequence[str]) -> list[Znode | None]:
+        """All these znodes, None for each that does not exist."""
+        client = self._live_client()
+        if not paths:
+            return []
+        pending = [client.get_async(path) for path in paths]
+        znodes: list[Znode | None] = []
+        with contextlib.suppress(NoNode):  # it is met again below
+            await self._result(pending[-1])
+        for result in pending:
+            try:
+                znodes.append(found(*value_of(result)))
+            except NoNode:
+                znodes.append(None)
+        return znodes
+
+    async def children(self, path: str, watch: Callable[[], None] | None = None) -> list[str]:
+        """Names of the znode's children; `watch` as for `get`, when one is created or deleted."""
+        client = self._live_client()
+        names = await self._result(client.get_children_async(path, watch=self._watcher(watch) if watch else None))
+        return list(names)
+
+    async def exists(self, path: str, watch: Callable[[], None] | None = None) -> bool:
+        """Whether the znode is there; `watch` as for `get`, also when it is created."""
+        client = self._live_client()
+        return await self._result(client.exists_async(path, watch=self._watcher(watch) if watch else None)) is not None
 
     async def sync(self, path: str) -> None:
         """Let this server catch up with the leader, so that the next read is not behind what others were told."""
         await self._result(self._live_client().sync_async(path))
 
-    async def multi(self, operations: Sequence[SetData | Create]) -> list[int | str]:
+    async def multi(self, operations: Sequence[SetData | Create | Delete]) -> list[int | str]:
         """Do all or nothing, in one round trip; returns each operation's new version or created path, in order."""
-        size = sum(len(operation.data) + len(operation.path) + 150 for operation in operations)
+        size = sum(len(getattr(operation, "data", b"")) + len(operation.path) + 150 for operation in operations)
         assert size <= MAX_PACKET_BYTES, f"a request of {size} bytes would look like a lost connection"
         transaction = self._live_client().transaction()
         for operation in operations:
             if isinstance(operation, SetData):
                 transaction.set_data(operation.path, operation.data, version=operation.version)
+            elif isinstance(operation, Delete):
+                transaction.delete(operation.path, version=operation.version)
             else:
-                acl = self._acl(operation.permissions)
-                transaction.create(operation.path, operation.data, acl=acl, sequence=operation.sequence)
-        results = await self._result(transaction.commit_async())
-        for result in results:
-            # The culprit; what was rolled back with it says only that it was.
-            if isinstance(result, Exception) and not isinstance(result, kx.RolledBackError | kx.RuntimeInconsistency):
-                raise _translate(result) from result
-        assert len(results) == len(operations), f"{len(results)} results for {len(operations)} operations"
-        return [_plain(result) for result in results]
+                acl, sequence, ephemeral = self._acl(operation.permissions), operation.sequence, operation.ephemeral
+                transaction.create(operation.path, operation.data, acl=acl, sequence=sequence, ephemeral=ephemeral)
+        return await self._commit(transaction)
 
-    async def close(self) -> None:
-        """End the session, so that the server need not wait for its expiry."""
+    async def check(self, path: str) -> None:
+        """See that the znode exists, by a write: answered by the leader with a majority behind it, changing nothing."""
+        transaction = self._live_client().transaction()
+        transaction.check(path, -1)
+        await self._commit(transaction)
+
+    async def close(self, *, end_session: bool = True) -> None:
+        """End the session, so that the server need not wait for its expiry; or leave it to that."""
         if self._closed:
             return
         self._closed = True
@@ -152,15 +193,25 @@ class Bridge:
         self._connected.set()  # wakes those who wait; they find nothing to talk to
         if client is not None:
             done = asyncio.Event()
-            _stop_in_background(client, lambda: self._post(done.set))
+            stop_in_background(client, lambda: self._post(done.set), end_session=end_session)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_TIMEOUT_S):
                     await done.wait()
 
+    async def _commit(self, transaction: Any) -> list[int | str]:
+        results = await self._result(transaction.commit_async())
+        for result in results:
+            # The culprit; what was rolled back with it says only that it was.
+            if isinstance(result, Exception) and not isinstance(result, kx.RolledBackError | kx.RuntimeInconsistency):
+                raise translate(result) from result
+        asked = len(transaction.operations)
+        assert len(results) == asked, f"{len(results)} results for {asked} operations"
+        return [plain(result) for result in results]
+
     def _live_client(self) -> KazooClient:
         # kazoo would queue the request and send it whenever, perhaps in another session.
         if self._client is None or not self._connected.is_set():
-            raise NoSession(f"no connection to ZooKeeper at {self.hosts}", code="log.unreachable", hint=_HINT)
+            raise NoSession(f"no connection to ZooKeeper at {self.hosts}", code="log.unreachable", hint=HINT)
         return self._client
 
     def _result(self, pending: Any) -> asyncio.Future[Any]:
@@ -170,7 +221,7 @@ class Bridge:
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         timer = self._loop.call_later(self._operation_timeout_s, self._overdue, future, self._client, self._connection)
-        pending.rawlink(lambda result: self._post(_settle, future, timer, result))
+        pending.rawlink(lambda result: self._post(settle, future, timer, result))
         return future
 
     def _overdue(self, future: asyncio.Future[Any], client: KazooClient, connection: int) -> None:
@@ -179,14 +230,14 @@ class Bridge:
                 "zookeeper connection cut, no answer in %.1f s hosts=%s", self._operation_timeout_s, self.hosts
             )
             self._connection += 1  # once is enough for all that are overdue
-            _cut(client)
+            cut(client)
         if not future.done():
             text = f"ZooKeeper at {self.hosts} did not answer within {self._operation_timeout_s:g} s"
-            future.set_exception(Lost(text, code="log.no_answer", hint=_HINT))
+            future.set_exception(Lost(text, code="log.no_answer", hint=HINT))
 
     def _watcher(self, watch: Callable[[], None]) -> Callable[[object], None]:
         # kazoo keeps watchers in a set: equal ones must be one, or a poll adds one each time. Bound methods are equal.
-        return _Watcher(self._post, watch)
+        return Watcher(self._post, watch)
 
     def _acl(self, permissions: int) -> list[ACL]:
         if self._credentials is None:
@@ -199,9 +250,11 @@ class Bridge:
         old, self._client = self._client, self._new_client()
         if old is not None:
             _log.warning("zookeeper session renewed hosts=%s", self.hosts)
-            _stop_in_background(old, lambda: None)
+            stop_in_background(old, lambda: None)
         client = self._client
-        client.add_listener(lambda state: self._post(self._state_changed, client, state == KazooState.CONNECTED))
+        # kazoo calls itself connected before it has proved who it is; the end of the handshake comes after that.
+        tell_handshakes(client, self._clock, lambda handshake: self._post(self._begin, client, handshake))
+        client.add_listener(lambda state: self._post(self._end, client) if state != KazooState.CONNECTED else None)
         client.start_async()
         self._schedule_renewal()
 
@@ -213,23 +266,25 @@ class Bridge:
         return KazooClient(
             hosts=self.hosts,
             timeout=self._session_timeout_s,
-            handler=_PromptHandler(),
+            handler=PromptHandler(),
             auth_data=auth,
             connection_retry=dict(_RECONNECT),
             logger=_kazoo_log,
             **tls,
         )
 
-    def _state_changed(self, client: KazooClient, connected: bool) -> None:
+    def _begin(self, client: KazooClient, handshake: Handshake) -> None:
         if client is not self._client or self._closed:
             return  # the last words of a client that was replaced
-        if connected and not self._connected.is_set():
-            if self._renewer is not None:
-                self._renewer.cancel()
-            self._connected.set()
-            self._connection += 1
-            self._on_connected()
-        elif not connected and self._connected.is_set():
+        if self._renewer is not None:
+            self._renewer.cancel()
+        self.handshake = handshake
+        self._connected.set()
+        self._connection += 1
+        self._on_connected()
+
+    def _end(self, client: KazooClient) -> None:
+        if client is self._client and self.connected:
             self._connected.clear()
             self._schedule_renewal()
 
@@ -255,110 +310,3 @@ class Bridge:
             posted, self._posted = self._posted, []
         for call, args in posted:
             self._loop.call_soon(call, *args)  # not called here, so that none can fail for the rest
-
-
-_HINT = "see that the coordinators run and can be reached; `pvc node list` shows them"
-
-
-class _PromptResult(AsyncResult):  # type: ignore[misc]  # kazoo is untyped
-    """A result whose callbacks run at once in kazoo's I/O thread: ours and kazoo's own only hand it on."""
-
-    def _do_callbacks(self) -> None:
-        for callback in self._callbacks:
-            callback(self)
-
-
-class _PromptHandler(SequentialThreadingHandler):  # type: ignore[misc]
-    """Without the hop through kazoo's completion thread, which costs a tenth of an append."""
-
-    def async_result(self) -> _PromptResult:
-        return _PromptResult(self)
-
-
-class _Watcher:
-    """A watch callback that equals any other for the same function."""
-
-    def __init__(self, post: Callable[..., None], watch: Callable[[], None]) -> None:
-        self._post = post
-        self._watch = watch
-
-    def __call__(self, event: object) -> None:
-        self._post(self._watch)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Watcher) and other._watch == self._watch
-
-    def __hash__(self) -> int:
-        return hash(self._watch)
-
-
-def _settle(future: asyncio.Future[Any], timer: asyncio.TimerHandle, result: Any) -> None:
-    timer.cancel()
-    if future.done():
-        return  # the caller was cancelled or lost patience
-    error = result.exception
-    if error is None:
-        future.set_result(result.value)
-    else:
-        future.set_exception(_translate(error))
-
-
-def _data(result: Any) -> bytes:
-    if not result.ready():
-        raise Lost("the connection to ZooKeeper was lost on the way", code="log.lost", hint=_HINT)
-    if result.exception is not None:
-        raise _translate(result.exception)
-    data: bytes = result.value[0]
-    return data
-
-
-def _translate(error: BaseException) -> Exception:
-    """kazoo's error in the words of `pvc.errors`; what is not foreseen here passes and is a fault."""
-    if isinstance(
-        error, kx.ConnectionLoss | kx.SessionExpiredError | kx.ConnectionClosedError | kx.OperationTimeoutError
-    ):
-        return Lost(f"the connection to ZooKeeper was lost: {type(error).__name__}", code="log.lost", hint=_HINT)
-    if isinstance(error, kx.NoNodeError):
-        return NoNode("there is no such znode", code="log.no_node")
-    if isinstance(error, kx.NodeExistsError):
-        return NodeExists("the znode exists", code="log.node_exists")
-    if isinstance(error, kx.BadVersionError):
-        return BadVersion("the znode has another version")
-    if isinstance(error, kx.NoAuthError | kx.AuthFailedError | kx.InvalidACLError):
-        return NotAllowed(
-            f"ZooKeeper refuses this identity: {type(error).__name__}",
-            code="log.not_allowed",
-            hint="see that the credentials are those the cluster was initialised with",
-        )
-    assert isinstance(error, Exception)
-    return error
-
-
-def _plain(result: object) -> int | str:
-    if isinstance(result, ZnodeStat):
-        return int(result.version)
-    assert isinstance(result, str), f"unforeseen result {result!r}"
-    return result
-
-
-def _cut(client: KazooClient) -> None:
-    """Break the socket under kazoo, which then fails everything in flight and reconnects; there is no public way."""
-    broken: socket.socket | None = client._connection._socket
-    if broken is not None:
-        with contextlib.suppress(OSError):  # it broke by itself meanwhile
-            broken.shutdown(socket.SHUT_RDWR)
-
-
-def _stop_in_background(client: KazooClient, done: Callable[[], None]) -> None:
-    """kazoo's stop may block for as long as a dead server does not answer, so it gets a thread nobody waits for."""
-
-    def stop() -> None:
-        try:
-            client.stop()
-            client.close()
-        except Exception:  # noqa: BLE001 - nothing depends on it: the server expires the session anyway
-            _log.debug("zookeeper session not closed in good order", exc_info=True)
-        finally:
-            done()
-
-    threading.Thread(target=stop, name="kazoo-stop", daemon=True).start()

@@ -40,6 +40,33 @@ class Create(msgspec.Struct, frozen=True):
     data: bytes
     permissions: int
     sequence: bool = False
+    ephemeral: bool = False
+
+
+class Delete(msgspec.Struct, frozen=True):
+    """Part of a multi: delete a znode if its version is the one given."""
+
+    path: str
+    version: int
+
+
+class Znode(msgspec.Struct, frozen=True):
+    """A znode that was read."""
+
+    data: bytes
+    version: int
+    owner: int
+    """Id of the session whose end deletes it, 0 if it is not ephemeral."""
+
+
+class Handshake(msgspec.Struct, frozen=True):
+    """What was agreed on with a server at the beginning of a connection."""
+
+    session: int
+    timeout_s: float
+    """Granted, perhaps not what was asked for."""
+    began: float
+    """Monotonic time at which this client set out to connect, before it sent anything."""
 
 
 class NoSession(Unavailable):

@@ -1,0 +1,161 @@
+"""kazoo's values in PVC's words, and what is done to a kazoo client that it has no public way for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from kazoo import exceptions as kx
+from kazoo.client import KazooClient
+from kazoo.handlers.threading import AsyncResult, SequentialThreadingHandler
+from kazoo.protocol.states import ZnodeStat
+
+from pvc.clock import Clock
+from pvc.zookeeper.types import BadVersion, Handshake, Lost, NodeExists, NoNode, NotAllowed, Znode
+
+_log = logging.getLogger(__name__)
+
+HINT = "see that the coordinators run and can be reached; `pvc node list` shows them"
+
+
+class PromptResult(AsyncResult):  # type: ignore[misc]  # kazoo is untyped
+    """A result whose callbacks run at once in kazoo's I/O thread: ours and kazoo's own only hand it on."""
+
+    def _do_callbacks(self) -> None:
+        for callback in self._callbacks:
+            callback(self)
+
+
+class PromptHandler(SequentialThreadingHandler):  # type: ignore[misc]
+    """Without the hop through kazoo's completion thread, which costs a tenth of an append."""
+
+    def async_result(self) -> PromptResult:
+        """Where kazoo puts the result of an operation."""
+        return PromptResult(self)
+
+
+class Watcher:
+    """A watch callback that equals any other for the same function."""
+
+    def __init__(self, post: Callable[..., None], watch: Callable[[], None]) -> None:
+        self._post = post
+        self._watch = watch
+
+    def __call__(self, event: object) -> None:
+        """Called in kazoo's threads."""
+        self._post(self._watch)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Watcher) and other._watch == self._watch
+
+    def __hash__(self) -> int:
+        return hash(self._watch)
+
+
+def settle(future: asyncio.Future[Any], timer: asyncio.TimerHandle, result: Any) -> None:
+    """Hand a kazoo result on to the future that somebody awaits."""
+    timer.cancel()
+    if future.done():
+        return  # the caller was cancelled or lost patience
+    error = result.exception
+    if error is None:
+        future.set_result(result.value)
+    else:
+        future.set_exception(translate(error))
+
+
+def value_of(result: Any) -> Any:
+    """The value of a kazoo result that should be there by now. Raises what it holds instead, or Lost."""
+    if not result.ready():
+        raise Lost("the connection to ZooKeeper was lost on the way", code="log.lost", hint=HINT)
+    if result.exception is not None:
+        raise translate(result.exception)
+    return result.value
+
+
+def found(data: bytes, stat: ZnodeStat) -> Znode:
+    """What kazoo's get returns."""
+    return Znode(data=data, version=int(stat.version), owner=int(stat.ephemeralOwner))
+
+
+def translate(error: BaseException) -> Exception:
+    """kazoo's error in the words of `pvc.errors`; what is not foreseen here passes and is a fault."""
+    if isinstance(
+        error, kx.ConnectionLoss | kx.SessionExpiredError | kx.ConnectionClosedError | kx.OperationTimeoutError
+    ):
+        return Lost(f"the connection to ZooKeeper was lost: {type(error).__name__}", code="log.lost", hint=HINT)
+    if isinstance(error, kx.NoNodeError):
+        return NoNode("there is no such znode", code="log.no_node")
+    if isinstance(error, kx.NodeExistsError):
+        return NodeExists("the znode exists", code="log.node_exists")
+    if isinstance(error, kx.BadVersionError):
+        return BadVersion("the znode has another version")
+    if isinstance(error, kx.NoAuthError | kx.AuthFailedError | kx.InvalidACLError):
+        return NotAllowed(
+            f"ZooKeeper refuses this identity: {type(error).__name__}",
+            code="log.not_allowed",
+            hint="see that the credentials are those the cluster was initialised with",
+        )
+    assert isinstance(error, Exception)
+    return error
+
+
+def plain(result: object) -> int | str:
+    """The result of one part of a transaction: its new version, the path created, 0 where there is nothing to tell."""
+    if isinstance(result, ZnodeStat):
+        return int(result.version)
+    if isinstance(result, bool):
+        return 0
+    assert isinstance(result, str), f"unforeseen result {result!r}"
+    return result
+
+
+def cut(client: KazooClient) -> None:
+    """Break the socket under kazoo, which then fails everything in flight and reconnects; there is no public way."""
+    broken: socket.socket | None = client._connection._socket
+    if broken is not None:
+        with contextlib.suppress(OSError):  # it broke by itself meanwhile
+            broken.shutdown(socket.SHUT_RDWR)
+
+
+def tell_handshakes(client: KazooClient, clock: Clock, tell: Callable[[Handshake], None]) -> None:
+    """Call `tell` in kazoo's I/O thread after each handshake. kazoo keeps the granted time-out to itself."""
+    connection = client._connection
+    connect = connection._connect
+
+    def connect_and_tell(*where: Any) -> Any:
+        began = clock.monotonic()
+        read_timeout_ms, connect_timeout_ms = connect(*where)
+        granted_s = read_timeout_ms * 1.5 / 1000  # kazoo waits two thirds of it for a reply
+        tell(Handshake(session=client._session_id, timeout_s=granted_s, began=began))
+        return read_timeout_ms, connect_timeout_ms
+
+    connection._connect = connect_and_tell
+
+
+def stop_in_background(client: KazooClient, done: Callable[[], None], *, end_session: bool = True) -> None:
+    """kazoo's stop may block for as long as a dead server does not answer, so it gets a thread nobody waits for.
+
+    Without `end_session` the server is not told, and keeps the session until it expires.
+    """
+
+    def stop() -> None:
+        try:
+            if end_session:
+                client.stop()
+            else:
+                client._stopped.set()
+                cut(client)
+                client._safe_close()
+            client.close()
+        except Exception:  # noqa: BLE001 - nothing depends on it: the server expires the session anyway
+            _log.debug("zookeeper session not closed in good order", exc_info=True)
+        finally:
+            done()
+
+    threading.Thread(target=stop, name="kazoo-stop", daemon=True).start()
