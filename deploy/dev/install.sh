@@ -21,13 +21,18 @@ PACKAGES_HYPERVISOR=(
     ipxe-qemu                  # option ROMs: without them QEMU refuses a network card
     util-linux mount           # unshare, nsenter and mount: the private namespace libvirtd runs in
 )
+PACKAGES_FENCING=(
+    fence-agents # cut the power of a lost node
+    ipmitool     # what fence_ipmilan calls
+    openipmi     # ipmi_sim, a BMC for machines that have none
+)
 PACKAGES_ZOOKEEPER=(
     libzookeeper-java       # the server itself; the package `zookeeper` adds only scripts and a desktop Java
     openjdk-17-jre-headless # runs it
 )
 
-# install_for GROUP...: packages of the groups (python lint guest hypervisor zookeeper), then the environment. Every command
-# that runs Python needs `python`; a group that cannot be installed for want of root is left out with a note.
+# install_for GROUP...: packages of the groups (python lint guest hypervisor fencing zookeeper), then the environment. Every
+# command that runs Python needs `python`; a group that cannot be installed for want of root is left out with a note.
 install_for() {
     mkdir -p "$LOGS"
     # Two terminals, one clone: the second waits. The lock is the subshell's, so that no daemon started later holds it.

@@ -31,7 +31,7 @@ run() {
     # shellcheck source=deploy/dev/lint.sh
     source deploy/dev/lint.sh
     if [[ ${#paths[@]} -eq 0 ]]; then paths=("${FAST[@]}"); [[ $fast == yes ]] || paths+=(tests/integration); fi
-    if [[ $fast == yes ]]; then install_for python lint; else install_for python lint guest hypervisor zookeeper; fi
+    if [[ $fast == yes ]]; then install_for python lint; else install_for python lint guest hypervisor fencing zookeeper; fi
     if [[ $lint == yes ]] && ! lint; then
         status=1
         note "lint failed (above); the tests run all the same"
@@ -49,7 +49,7 @@ run_pytest() {
         "${command[@]}"
         return
     fi
-    command=(env "PVC_TEST_REQUIRE=${PVC_TEST_REQUIRE-zookeeper,libvirt}" "${command[@]}")
+    command=(env "PVC_TEST_REQUIRE=${PVC_TEST_REQUIRE-zookeeper,libvirt,fencing}" "${command[@]}")
     if is_root; then
         "${command[@]}"
         return
