@@ -24,6 +24,14 @@ MAX_NAME = 63
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789-"
 
 
+class Utilisation(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node last said of itself; not part of the log, so only a hint."""
+
+    memory_free_mib: int
+    load: float
+    """Of its processors: 1.0 is all of them busy."""
+
+
 class Context(msgspec.Struct, frozen=True, kw_only=True):
     """What a decision may know besides state and command."""
 
@@ -32,6 +40,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     time_us: int
     """The time that the record will carry."""
     actor: Actor
+    usage: Mapping[str, Utilisation] = {}
+    """What nodes last said of themselves, where it is known; a choice of nodes may rest on it."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,15 +12,44 @@ from typing import Any, TypeAlias
 from msgspec import Struct
 
 from pvc.commands.base import Context, Decide, Decision
+from pvc.commands.facts_cluster import (
+    PrimaryReport,
+    ReportFenceFailed,
+    ReportFlushStep,
+    ReportLevel,
+    ReportNodeFenced,
+    ReportNodeLost,
+    ReportPrimary,
+    ReportRecovery,
+    fence_failed,
+    flush_step,
+    node_fenced,
+    node_lost,
+    primary_elected,
+    raise_level,
+    recovery,
+)
+from pvc.commands.facts_moves import (
+    MoveReport,
+    ReportArrived,
+    ReportMigrationFailed,
+    ReportPrepared,
+    arrived,
+    handover,
+    migration_failed,
+    prepared,
+)
 from pvc.commands.vm_power import start_of
 from pvc.commands.vm_ref import NOTHING, free_mib
+from pvc.errors import Rejected
 from pvc.events import node as n
 from pvc.events import vm as e
+from pvc.events import vm_moves as m
 from pvc.events.registry import Event
 from pvc.events.types import EndPolicy, NodeName, ShutdownTimeoutAction
 from pvc.projections.evolve_vm import concerned_epoch
-from pvc.projections.state import ClusterState, Vm
-from pvc.projections.vm_machine import AT_REST, TRANSITIONS, VmState
+from pvc.projections.state import ClusterState, Migration, Node, NodeState, Vm
+from pvc.projections.vm_machine import ACTIVE, AT_REST, TRANSITIONS, WANTED, VmState
 
 RESTART_LIMIT = 3
 """Starts by policy within RESTART_WINDOW_US; one more ending and the VM is left failed for an admin to look at."""
@@ -38,6 +67,8 @@ class Ending(StrEnum):
     DESTROYED = "destroyed"
     CRASHED = "crashed"
     UNKNOWN = "unknown"
+    MIGRATED = "migrated"
+    """The guest has gone to another node."""
     LOST = "lost"
     """The domain is gone without a trace: the machine was rebooted, or somebody undefined it."""
 
@@ -52,6 +83,9 @@ class ReportNodeReady(Struct, frozen=True, kw_only=True):
     hypervisor: str
     version: str
     boot: str
+    address: str = ""
+    self_fence_s: int = 0
+    level: int = 1
 
 
 class ReportRunning(Struct, frozen=True, kw_only=True):
@@ -101,11 +135,14 @@ class ReportReset(Struct, frozen=True, kw_only=True):
 
 
 VmReport: TypeAlias = ReportRunning | ReportEnded | ReportStartFailed | ReportShutdownTimedOut | ReportReset
-Report: TypeAlias = ReportNodeReady | VmReport
+Report: TypeAlias = ReportNodeReady | VmReport | MoveReport | ReportPrimary | PrimaryReport
 
 
 def node_ready(state: ClusterState, report: ReportNodeReady, context: Context) -> Decision:
-    """The node joins if it is new, is ready, and after a boot of the machine its autostart VMs are to start."""
+    """A member is ready; after a boot of the machine its autostart VMs are to start, and after a fence what ran on it.
+
+    The first node of a cluster becomes a member by itself, and its coordinator.
+    """
     known = state.nodes.get(report.node)
     ready = n.NodeReady(
         node=report.node,
@@ -115,9 +152,21 @@ def node_ready(state: ClusterState, report: ReportNodeReady, context: Context) -
         hypervisor=report.hypervisor,
         version=report.version,
         boot=report.boot,
+        address=report.address,
+        self_fence_s=report.self_fence_s,
+        level=report.level,
     )
+    if known is None and not state.nodes:
+        return Decision(events=(n.NodeJoined(node=report.node, coordinator=True), ready))
     if known is None:
-        return Decision(events=(n.NodeJoined(node=report.node), ready))
+        raise Rejected(
+            f"{report.node} is no node of this cluster",
+            code="node.not_a_member",
+            hint=f"make it one: pvc node add {report.node}",
+        )
+    if known.state is NodeState.FENCED:
+        # Nothing ran on it when it was fenced; what no other node could take comes up here.
+        return Decision(events=(ready, *_starts_after_fence(state, known)))
     if known.boot == report.boot:
         return Decision(events=(ready,))
     return Decision(events=(ready, *_autostarts(state, report)))
@@ -137,9 +186,11 @@ def run_ended(state: ClusterState, report: ReportEnded, context: Context) -> Dec
     if vm is None or vm.state in AT_REST:
         return NOTHING
     about: dict[str, Any] = {"vm": vm.id, "node": report.node, "epoch": report.epoch}
+    if vm.migration is not None and vm.state is VmState.MIGRATING and _goes_on(vm.migration, report.ending):
+        return Decision(events=(handover(vm, live=vm.migration.live),))
     was_up: tuple[Event, ...] = (e.VmStarted(**about),) if vm.state is VmState.STARTING else ()
     if vm.state in (VmState.SHUTTING_DOWN, VmState.STOPPING, VmState.RESTARTING):
-        how = {Ending.GUEST: "guest", Ending.DESTROYED: "forced"}.get(report.ending, "unknown")
+        how = _HOW_ASKED.get(report.ending, "unknown")
         return Decision(events=(e.VmStopped(**about, how=how),))
     if report.ending is Ending.GUEST:
         ended: Event = e.VmStopped(**about, how="guest", requested=False)
@@ -163,11 +214,10 @@ def start_failed(state: ClusterState, report: ReportStartFailed, context: Contex
 def shutdown_timed_out(state: ClusterState, report: ReportShutdownTimedOut, context: Context) -> Decision:
     """The guest has used up its time; what the request said about that applies."""
     vm = _concerned(state, report, e.VmShutdownTimedOut.TYPE)
-    if vm is None or vm.forced or vm.state not in (VmState.SHUTTING_DOWN, VmState.RESTARTING):
+    waits = vm is not None and not vm.forced and _is_shutting_down(vm)
+    if vm is None or not waits or vm.cause != report.request:
         return NOTHING
-    if vm.cause != report.request:
-        return NOTHING
-    leave = vm.shutdown_action is ShutdownTimeoutAction.LEAVE
+    leave = vm.state is VmState.SHUTTING_DOWN and vm.shutdown_action is ShutdownTimeoutAction.LEAVE
     event = e.VmShutdownAbandoned if leave else e.VmShutdownTimedOut
     return Decision(events=(event(vm=vm.id, node=report.node, epoch=report.epoch),))
 
@@ -185,6 +235,36 @@ def _concerned(state: ClusterState, report: VmReport, event_type: str) -> Vm | N
     if vm is None or vm.node != report.node or report.epoch != concerned_epoch(vm, event_type):
         return None
     return vm
+
+
+_HOW_ASKED = {Ending.GUEST: "guest", Ending.DESTROYED: "forced"}
+
+
+def _is_shutting_down(vm: Vm) -> bool:
+    by_migration = vm.state is VmState.MIGRATING and vm.migration is not None and not vm.migration.live
+    return by_migration or vm.state in (VmState.SHUTTING_DOWN, VmState.RESTARTING)
+
+
+def _goes_on(move: Migration, ending: Ending) -> bool:
+    """Whether an end at the source is a step of the migration: by shutdown any is, live only the guest's departure.
+
+    Where nothing tells how it ended, the target finds out: it has the whole guest, or reports that it has none.
+    """
+    if not move.prepared:
+        return False
+    return not move.live or ending in (Ending.MIGRATED, Ending.UNKNOWN, Ending.LOST)
+
+
+def _starts_after_fence(state: ClusterState, node: Node) -> list[Event]:
+    events: list[Event] = []
+    vms = (state.vms[vm] for vm in state.placed.ids_on(node.name))
+    for vm in sorted(vms, key=lambda vm: (-vm.priority, vm.name))[:MAX_AUTOSTARTS]:
+        if vm.state in WANTED:
+            why = ("its node is back",)
+            events.append(m.VmRecovered(vm=vm.id, source=node.name, target=node.name, epoch=vm.epoch + 1, why=why))
+        elif vm.state in ACTIVE:
+            events.append(e.VmStopped(vm=vm.id, node=node.name, epoch=vm.epoch, how="fenced"))
+    return events
 
 
 def _autostarts(state: ClusterState, report: ReportNodeReady) -> list[Event]:
@@ -232,5 +312,15 @@ REPORTS: dict[type[Report], tuple[str, Decide]] = {
     ReportStartFailed: ("vm.report_start_failed", start_failed),
     ReportShutdownTimedOut: ("vm.report_shutdown_timed_out", shutdown_timed_out),
     ReportReset: ("vm.report_reset", was_reset),
+    ReportPrepared: ("vm.report_prepared", prepared),
+    ReportMigrationFailed: ("vm.report_migration_failed", migration_failed),
+    ReportArrived: ("vm.report_arrived", arrived),
+    ReportPrimary: ("cluster.report_primary", primary_elected),
+    ReportNodeLost: ("node.report_lost", node_lost),
+    ReportNodeFenced: ("node.report_fenced", node_fenced),
+    ReportFenceFailed: ("node.report_fence_failed", fence_failed),
+    ReportRecovery: ("node.report_recovery", recovery),
+    ReportFlushStep: ("node.report_flush_step", flush_step),
+    ReportLevel: ("cluster.report_level", raise_level),
 }
 """Report -> (its name in records, its decide)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pvc.commands import cluster, vm_define, vm_power, vm_settings
+from pvc.commands import cluster, node, rebalance, vm_define, vm_move, vm_power, vm_settings
 from pvc.commands.base import CommandSpec
 
 COMMANDS: tuple[CommandSpec, ...] = (
@@ -10,6 +10,9 @@ COMMANDS: tuple[CommandSpec, ...] = (
     *vm_define.SPECS,
     *vm_power.SPECS,
     *vm_settings.SPECS,
+    *vm_move.SPECS,
+    *node.SPECS,
+    *rebalance.SPECS,
 )
 
 BY_NAME: dict[str, CommandSpec] = {spec.name: spec for spec in COMMANDS}

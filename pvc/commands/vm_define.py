@@ -11,17 +11,18 @@ from msgspec.structs import replace
 
 from pvc.commands.base import CommandSpec, Context, Decision, find_vm, invalid, require_cluster
 from pvc.commands.cluster import derived_id
+from pvc.commands.placement import Wish
 from pvc.commands.vm_power import restart_of
 from pvc.commands.vm_ref import (
     DEFAULT_SHUTDOWN_TIMEOUT_S,
     NOTHING,
     VmRef,
-    choose_node,
+    choose_home,
     require_at_rest,
     require_fits,
     require_room,
 )
-from pvc.commands.vm_settings import MAX_TAGS
+from pvc.commands.vm_settings import MAX_TAGS, AffinityTags, AntiAffinityTags, MaxDowntimeMs, Priority
 from pvc.commands.vm_xml import parse_domain_xml
 from pvc.errors import Rejected
 from pvc.events import vm as e
@@ -86,6 +87,10 @@ class DefineVm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     on_poweroff: OnPoweroff = EndPolicy.STOP
     on_crash: OnCrash = EndPolicy.RESTART
     tags: Annotated[tuple[Tag, ...], Meta(max_length=MAX_TAGS, description="Tags to begin with.")] = ()
+    max_downtime_ms: MaxDowntimeMs = 300
+    priority: Priority = 50
+    affinity: AffinityTags = ()
+    anti_affinity: AntiAffinityTags = ()
 
 
 class ModifyVm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -138,7 +143,16 @@ def define_vm(state: ClusterState, command: DefineVm, context: Context) -> Decis
             hint="use a new key for each new command",
         )
     limits = tuple(dict.fromkeys(command.node_limits))
-    node = choose_node(state, command.node, limits)
+    wish = Wish(
+        name=name,
+        memory_mib=spec.memory_mib,
+        vcpus=spec.vcpus,
+        selector=command.selector,
+        limits=limits,
+        affinity=tuple(dict.fromkeys(command.affinity)),
+        anti_affinity=tuple(dict.fromkeys(command.anti_affinity)),
+    )
+    node = choose_home(state, command.node, wish, context.usage)
     require_fits(spec, node)
     defined = e.VmDefined(
         vm=vm_id,
@@ -153,6 +167,10 @@ def define_vm(state: ClusterState, command: DefineVm, context: Context) -> Decis
         on_poweroff=command.on_poweroff,
         on_crash=command.on_crash,
         tags=tuple(dict.fromkeys(command.tags)),
+        max_downtime_ms=command.max_downtime_ms,
+        priority=command.priority,
+        affinity=wish.affinity,
+        anti_affinity=wish.anti_affinity,
     )
     return Decision(events=(defined,))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from msgspec import Meta
 
-from pvc.commands.base import Decision, find_node, invalid
+from pvc.commands.base import Decision, Utilisation, find_node, invalid
+from pvc.commands.placement import Wish, place
 from pvc.errors import Rejected
 from pvc.events.vm import VmSpec
 from pvc.projections.state import ClusterState, Node, Vm, held_mib
@@ -27,6 +29,8 @@ _PHRASES = {
     VmState.STOPPING: "is being stopped",
     VmState.RESTARTING: "is restarting",
     VmState.RESETTING: "is being reset",
+    VmState.MIGRATING: "is migrating",
+    VmState.ARRIVING: "is migrating",
     VmState.FAILED: "has failed and is not running",
     VmState.DISABLED: "is disabled",
 }
@@ -83,20 +87,17 @@ def free_mib(state: ClusterState, vm: Vm) -> int:
     return state.nodes[vm.node].memory_mib - state.load_of(vm.node).memory_mib + own_mib
 
 
-def choose_node(state: ClusterState, wanted: str | None, limits: tuple[str, ...]) -> Node:
-    """The node for a new VM: the one asked for, else the ready one with the most free memory among the limits."""
-    for name in limits:
+def choose_home(state: ClusterState, wanted: str | None, wish: Wish, usage: Mapping[str, Utilisation]) -> Node:
+    """The node for a new VM: the one asked for, else the best by its selector; room is a matter of its start."""
+    for name in wish.limits:
         find_node(state, name, field="node_limits")
-    if wanted is not None:
-        if limits and wanted not in limits:
-            raise invalid(
-                "node",
-                f"node {wanted!r} is not among the node limits ({', '.join(limits)})",
-                "add it to the limits, or name one of them",
-                "input.conflict",
-            )
-        return find_node(state, wanted)
-    ready = [node for node in state.nodes.values() if node.ready and (not limits or node.name in limits)]
-    if not ready:
-        raise Rejected("no node is ready to take the VM", code="node.none_ready", hint="`pvc node list` shows why")
-    return max(ready, key=lambda node: (node.memory_mib - state.load_of(node.name).memory_mib, node.name))
+    if wanted is None:
+        return state.nodes[place(state, wish, usage=usage, needs_room=False).node]
+    if wish.limits and wanted not in wish.limits:
+        raise invalid(
+            "node",
+            f"node {wanted!r} is not among the node limits ({', '.join(wish.limits)})",
+            "add it to the limits, or name one of them",
+            "input.conflict",
+        )
+    return find_node(state, wanted)

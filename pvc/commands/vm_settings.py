@@ -17,6 +17,19 @@ MAX_TAGS = 64
 """Tags per VM; keeps one VM's record and listing small."""
 
 
+MaxDowntimeMs = Annotated[
+    int,
+    Meta(ge=1, le=60_000, description="How long the guest may stand still at the end of a live migration, in ms."),
+]
+Priority = Annotated[int, Meta(ge=0, le=100, description="The highest is recovered first when its node is lost.")]
+AffinityTags = Annotated[
+    tuple[Tag, ...], Meta(max_length=16, description="Rather be on a node with VMs of these tags.")
+]
+AntiAffinityTags = Annotated[
+    tuple[Tag, ...], Meta(max_length=16, description="Rather not be on a node with VMs of these tags.")
+]
+
+
 class SetVmAutostart(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Set whether a VM is started when its node has booted."""
 
@@ -43,6 +56,40 @@ class SetVmMigrationMethod(Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     vm: VmRef
     migration_method: Annotated[MigrationMethod, Meta(description="How the VM is moved.")]
+
+
+class SetVmMaxDowntime(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Set how long a VM's guest may stand still at the end of a live migration."""
+
+    vm: VmRef
+    max_downtime_ms: MaxDowntimeMs
+
+
+class SetVmPriority(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Set how early a VM is recovered when its node is lost."""
+
+    vm: VmRef
+    priority: Priority
+
+
+class SetVmAffinity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Set the tags of VMs that a VM would rather be together with; none clears them.
+
+    It is a preference: where only one node has room, the VM goes there.
+    """
+
+    vm: VmRef
+    affinity: AffinityTags = ()
+
+
+class SetVmAntiAffinity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Set the tags of VMs that a VM would rather be apart from; none clears them.
+
+    It is a preference: where only one node has room, the VM goes there.
+    """
+
+    vm: VmRef
+    anti_affinity: AntiAffinityTags = ()
 
 
 class AddVmTag(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,6 +146,40 @@ def set_vm_migration_method(state: ClusterState, command: SetVmMigrationMethod, 
     if vm.migration_method is command.migration_method:
         return NOTHING
     return Decision(events=(e.VmMigrationMethodSet(vm=vm.id, migration_method=command.migration_method),))
+
+
+def set_vm_max_downtime(state: ClusterState, command: SetVmMaxDowntime, context: Context) -> Decision:
+    """Always allowed."""
+    vm = find_vm(state, command.vm)
+    if vm.max_downtime_ms == command.max_downtime_ms:
+        return NOTHING
+    return Decision(events=(e.VmMaxDowntimeSet(vm=vm.id, max_downtime_ms=command.max_downtime_ms),))
+
+
+def set_vm_priority(state: ClusterState, command: SetVmPriority, context: Context) -> Decision:
+    """Always allowed."""
+    vm = find_vm(state, command.vm)
+    if vm.priority == command.priority:
+        return NOTHING
+    return Decision(events=(e.VmPrioritySet(vm=vm.id, priority=command.priority),))
+
+
+def set_vm_affinity(state: ClusterState, command: SetVmAffinity, context: Context) -> Decision:
+    """Always allowed; the VM stays where it is until it is placed again."""
+    vm = find_vm(state, command.vm)
+    tags = tuple(dict.fromkeys(command.affinity))
+    if vm.affinity == tags:
+        return NOTHING
+    return Decision(events=(e.VmAffinitySet(vm=vm.id, affinity=tags),))
+
+
+def set_vm_anti_affinity(state: ClusterState, command: SetVmAntiAffinity, context: Context) -> Decision:
+    """Always allowed; the VM stays where it is until it is placed again."""
+    vm = find_vm(state, command.vm)
+    tags = tuple(dict.fromkeys(command.anti_affinity))
+    if vm.anti_affinity == tags:
+        return NOTHING
+    return Decision(events=(e.VmAntiAffinitySet(vm=vm.id, anti_affinity=tags),))
 
 
 def add_vm_tag(state: ClusterState, command: AddVmTag, context: Context) -> Decision:
@@ -170,6 +251,46 @@ SPECS = (
         cli=("vm", "migration-method"),
         args=("vm", "migration_method"),
         example={"vm": "web01", "migration_method": "live"},
+    ),
+    CommandSpec(
+        name="vm.set_max_downtime",
+        struct=SetVmMaxDowntime,
+        decide=set_vm_max_downtime,
+        role=Role.OPERATOR,
+        path="/vms/{vm}/max-downtime",
+        cli=("vm", "max-downtime"),
+        args=("vm", "max_downtime_ms"),
+        example={"vm": "web01", "max_downtime_ms": 500},
+    ),
+    CommandSpec(
+        name="vm.set_priority",
+        struct=SetVmPriority,
+        decide=set_vm_priority,
+        role=Role.OPERATOR,
+        path="/vms/{vm}/priority",
+        cli=("vm", "priority"),
+        args=("vm", "priority"),
+        example={"vm": "web01", "priority": 90},
+    ),
+    CommandSpec(
+        name="vm.set_affinity",
+        struct=SetVmAffinity,
+        decide=set_vm_affinity,
+        role=Role.OPERATOR,
+        path="/vms/{vm}/affinity",
+        cli=("vm", "affinity"),
+        args=("vm", "affinity"),
+        example={"vm": "web01", "affinity": ["shop"]},
+    ),
+    CommandSpec(
+        name="vm.set_anti_affinity",
+        struct=SetVmAntiAffinity,
+        decide=set_vm_anti_affinity,
+        role=Role.OPERATOR,
+        path="/vms/{vm}/anti-affinity",
+        cli=("vm", "anti-affinity"),
+        args=("vm", "anti_affinity"),
+        example={"vm": "web01", "anti_affinity": ["web"]},
     ),
     CommandSpec(
         name="vm.add_tag",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec.structs import replace
 
 from pvc.events import vm_moves as m
 from pvc.events.record import Record
+from pvc.events.types import ShutdownTimeoutAction
 from pvc.projections.evolve_vm import move
 from pvc.projections.state import ClusterState, Migration, Vm
 
@@ -30,8 +33,12 @@ def migration_requested(state: ClusterState, event: m.VmMigrationRequested, reco
     if vm is None:
         return
     migration = Migration(id=event.migration, **{field: getattr(event, field) for field in _TAKEN_OVER})
-    changes = {"failed_moves": 0} if not event.reason else {}
-    move(state, vm, event, record, migration=migration, cause=record.id, forced=False, **changes)
+    changes: dict[str, Any] = {"shutdown_timeout_s": event.timeout_s, "shutdown_action": ShutdownTimeoutAction.FORCE}
+    if not event.reason:
+        changes["failed_moves"] = 0
+    if vm.migration is None:
+        changes["cause"] = record.id  # else it goes on by another method, and whoever asked still waits
+    move(state, vm, event, record, migration=migration, forced=False, **changes)
 
 
 def prepared(state: ClusterState, event: m.VmMigrationPrepared, record: Record) -> None:

@@ -80,8 +80,9 @@ def fence_failed(state: ClusterState, event: e.NodeFenceFailed, record: Record) 
 
 def flush_requested(state: ClusterState, event: e.NodeFlushRequested, record: Record) -> None:
     """The node takes no more VMs."""
-    _change(state, event.node, record, flush=FlushState.FLUSHING)
+    _change(state, event.node, record, flush=FlushState.FLUSHING, cause=record.id)
     state.drop_fault(fault_id(FLUSH_INCOMPLETE, event.node))
+    _forgive(state, state.placed.ids_on(event.node))
 
 
 def flushed(state: ClusterState, event: e.NodeFlushed, record: Record) -> None:
@@ -98,8 +99,9 @@ def flush_incomplete(state: ClusterState, event: e.NodeFlushIncomplete, record: 
 
 def return_requested(state: ClusterState, event: e.NodeReturnRequested, record: Record) -> None:
     """The node takes VMs again."""
-    _change(state, event.node, record, flush=FlushState.RETURNING)
+    _change(state, event.node, record, flush=FlushState.RETURNING, cause=record.id)
     state.drop_fault(fault_id(FLUSH_INCOMPLETE, event.node))
+    _forgive(state, tuple(state.placed.away_from.get(event.node, ())))
 
 
 def returned(state: ClusterState, event: e.NodeReturned, record: Record) -> None:
@@ -118,6 +120,13 @@ def removed(state: ClusterState, event: e.NodeRemoved, record: Record) -> None:
 def fault_id(code: str, node: str) -> str:
     """The id of a fault about a node."""
     return f"{code}/{node}"
+
+
+def _forgive(state: ClusterState, vms: tuple[str, ...]) -> None:
+    """Migrations that failed before an admin asked again do not count."""
+    for vm in (state.vms[vm_id] for vm_id in vms):
+        if vm.failed_moves:
+            state.put_vm(replace(vm, failed_moves=0))
 
 
 def _raise(state: ClusterState, code: str, node: str, message: str, record: Record) -> None:

@@ -24,7 +24,7 @@ NO_LOAD = Load()
 class Placed:
     """The indexes of one state. Only `ClusterState` changes them."""
 
-    __slots__ = ("_loads", "on_node", "tagged")
+    __slots__ = ("_loads", "away_from", "on_node", "tagged")
 
     def __init__(self) -> None:
         self._loads: dict[str, Load] = {}
@@ -33,12 +33,16 @@ class Placed:
         self.tagged: dict[str, dict[str, None]] = {}
         """Tag -> ids of the VMs that have it."""
 
+        self.away_from: dict[str, dict[str, None]] = {}
+        """Home node -> ids of the VMs that are on another."""
+
     def fork(self) -> Placed:
         """An independent copy."""
         twin = Placed()
         twin._loads = self._loads.copy()
         twin.on_node = {node: ids.copy() for node, ids in self.on_node.items()}
         twin.tagged = {tag: ids.copy() for tag, ids in self.tagged.items()}
+        twin.away_from = {home: ids.copy() for home, ids in self.away_from.items()}
         return twin
 
     def load_of(self, node: str) -> Load:
@@ -60,15 +64,19 @@ class Placed:
             provisioned_mib=load.provisioned_mib + sign * share.provisioned_mib,
         )
 
-    def put_in(self, vm: str, node: str, tags: dict[str, bool]) -> None:
+    def put_in(self, vm: str, node: str, home: str, tags: dict[str, bool]) -> None:
         """The VM is on this node, with these tags."""
         self.on_node.setdefault(node, {})[vm] = None
+        if home != node:
+            self.away_from.setdefault(home, {})[vm] = None
         for tag in tags:
             self.tagged.setdefault(tag, {})[vm] = None
 
-    def take_out(self, vm: str, node: str, tags: dict[str, bool]) -> None:
+    def take_out(self, vm: str, node: str, home: str, tags: dict[str, bool]) -> None:
         """It is no longer."""
         _discard(self.on_node, node, vm)
+        if home != node:
+            _discard(self.away_from, home, vm)
         for tag in tags:
             _discard(self.tagged, tag, vm)
 

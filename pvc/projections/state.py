@@ -149,6 +149,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """When its state last changed."""
     lost_at: int = 0
     """Position of the record that it was lost with, while it is lost or fenced."""
+    cause: str = ""
+    """Id of the record with the latest request; the facts that answer it name it as their cause."""
     unfenced: str = ""
     """Why it could not be fenced, while that is so."""
     evidence: str = ""
@@ -344,11 +346,11 @@ class ClusterState:
             self.placed.shift(node, share, -1)
         for node, share in _shares(new) if new is not None else ():
             self.placed.shift(node, share, 1)
-        if old is None or new is None or old.node != new.node or old.tags is not new.tags:
+        if old is None or new is None or (old.node, old.home) != (new.node, new.home) or old.tags is not new.tags:
             if old is not None:
-                self.placed.take_out(old.id, old.node, old.tags)
+                self.placed.take_out(old.id, old.node, old.home, old.tags)
             if new is not None:
-                self.placed.put_in(new.id, new.node, new.tags)
+                self.placed.put_in(new.id, new.node, new.home, new.tags)
 
 
 _TABLES = {"vm": "vms", "node": "nodes", "token": "tokens", "fault": "faults"}
@@ -361,7 +363,9 @@ def _hash_object(key: tuple[str, str], value: msgspec.Struct) -> int:
 
 def _takes_the_same(old: Vm, new: Vm) -> bool:
     """Whether the change is none to where the VM is and what it takes there, which it is for most."""
-    if old.node != new.node or old.migration is not new.migration or old.tags is not new.tags:
+    if (old.node, old.home) != (new.node, new.home):
+        return False
+    if old.migration is not new.migration or old.tags is not new.tags:
         return False
     if old.spec is not new.spec:
         return False

@@ -80,6 +80,7 @@ TRANSITIONS: dict[tuple[VmState, str], VmState] = {
     (S.RESETTING, e.VmCrashed.TYPE): S.FAILED,
     # To another node, without a stop: it is the source's until it has left, then the target's.
     (S.RUNNING, m.VmMigrationRequested.TYPE): S.MIGRATING,
+    (S.MIGRATING, m.VmMigrationRequested.TYPE): S.MIGRATING,
     (S.MIGRATING, m.VmMigrationPrepared.TYPE): S.MIGRATING,
     (S.MIGRATING, m.VmMigrationCancelRequested.TYPE): S.MIGRATING,
     (S.MIGRATING, m.VmMigrationFailed.TYPE): S.RUNNING,
@@ -97,8 +98,8 @@ TRANSITIONS: dict[tuple[VmState, str], VmState] = {
     # Away from a node that is fenced, and so without any domain there.
     **dict.fromkeys(((state, m.VmRecovered.TYPE) for state in sorted(WANTED)), S.STARTING),
     **{(state, m.VmRecoveryDelayed.TYPE): state for state in sorted(WANTED)},
-    # At rest it simply belongs to another node.
-    **{(state, m.VmMoved.TYPE): state for state in (S.STOPPED, S.FAILED, S.DISABLED)},
+    # At rest it simply belongs to another node; where it runs already it may get its home.
+    **{(state, m.VmMoved.TYPE): state for state in (S.STOPPED, S.FAILED, S.DISABLED, S.RUNNING)},
 }
 
 AT_REST = frozenset({S.STOPPED, S.FAILED, S.DISABLED})
