@@ -54,7 +54,7 @@ class Presence(Protocol):
         ...
 
     async def update(self, hello: bytes) -> None:
-        """Say something else in the place held. Gives the others no hint. Raises Unavailable (`presence.not_joined`)."""
+        """Say something else in the place held; no hint to others. Raises Unavailable (`presence.not_joined`)."""
         ...
 
     @property

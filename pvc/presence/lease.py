@@ -19,7 +19,7 @@ is no later than that. With ZooKeeper the plain answer, "I sent something at t0 
 
 Half a tick is at most a quarter of the time-out, as servers grant no less than two ticks. What a clock may be off
 against another in its rate is taken off. Times are those of sending, read before; the clock goes on while the machine
-sleeps. The time-out is the granted one. What is proven stays so for as long as the session lives: a cut-off changes nothing.
+sleeps. The time-out is the granted one. What is proven stays so for as long as the session lives, connected or not.
 """
 
 from __future__ import annotations
