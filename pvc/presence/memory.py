@@ -99,6 +99,7 @@ class MemoryPresence:
 
     def changes(self) -> AsyncIterator[None]:
         """Hints that something may have changed."""
+        self._keep_lease()  # which keeps the contact too, without which there are no hints
         return self._hints.take()
 
     async def claim_primary(self, name: str) -> bool:
