@@ -26,13 +26,18 @@ PACKAGES_FENCING=(
     ipmitool     # what fence_ipmilan calls
     openipmi     # ipmi_sim, a BMC for machines that have none
 )
+PACKAGES_LAB=(
+    iproute2     # the hosts' network
+    nftables     # what cuts it
+    iputils-ping # to see that it is cut
+)
 PACKAGES_ZOOKEEPER=(
     libzookeeper-java       # the server itself; the package `zookeeper` adds only scripts and a desktop Java
     openjdk-17-jre-headless # runs it
 )
 
-# install_for GROUP...: packages of the groups (python lint guest hypervisor fencing zookeeper), then the environment. Every
-# command that runs Python needs `python`; a group that cannot be installed for want of root is left out with a note.
+# install_for GROUP...: packages of the groups (python lint guest hypervisor fencing lab zookeeper), then the environment.
+# Every command that runs Python needs `python`; a group that cannot be installed for want of root is left out with a note.
 install_for() {
     mkdir -p "$LOGS"
     # Two terminals, one clone: the second waits. The lock is the subshell's, so that no daemon started later holds it.

@@ -6,6 +6,7 @@ Nothing of a command is imported or built before it is called for.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
 
 import click
@@ -56,6 +57,13 @@ VIEWS: dict[Path, str] = {
 }
 """Commands written by hand: their words, and the module of `pvc.cli` and the name in it."""
 
+EXTENSIONS: dict[str, str] = {"lab": "pvc.lab.cli:lab"}
+"""Groups of other packages, which may not be installed: their name, and module and name of the group in it.
+
+They know nothing of this package, nor this package of them but for these words, so that neither's imports reach the
+other: a lab needs what no client needs, and the client's start-up must not pay for it.
+"""
+
 
 class Tree(PvcGroup):
     """A group whose commands are found by their path."""
@@ -68,6 +76,8 @@ class Tree(PvcGroup):
         """The next words below this group: views first, then what changes something, in the manual's order."""
         depth = len(self._path)
         known = [*VIEWS, *(tuple(card["cli"]) for card in load_cards().values())] if depth else list(GROUPS)
+        if not depth:
+            known += [(name,) for name in EXTENSIONS if _is_installed(name)]
         return list(dict.fromkeys(path[depth] for path in known if path[:depth] == self._path and len(path) > depth))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -79,12 +89,21 @@ class Tree(PvcGroup):
             module, name = VIEWS[path].split(":")
             command: click.Command = getattr(importlib.import_module(f"pvc.cli.{module}"), name)
             return command
+        if not self._path and cmd_name in EXTENSIONS and _is_installed(cmd_name):
+            module, name = EXTENSIONS[cmd_name].split(":")
+            group: click.Command = getattr(importlib.import_module(module), name)
+            return group
         card = _card_at(path)
         if card is None:
             return None
         from pvc.cli.derive import command_from_card  # only where one is called for
 
         return command_from_card(card)
+
+
+def _is_installed(extension: str) -> bool:
+    package = EXTENSIONS[extension].split(":")[0].rpartition(".")[0]
+    return importlib.util.find_spec(package) is not None
 
 
 def _card_at(path: Path) -> Card | None:

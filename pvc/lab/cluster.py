@@ -1,0 +1,106 @@
+"""Makes one cluster of a lab's running hosts, and says what a newcomer can do with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from pvc.client.connections import Connection
+from pvc.client.transport import Lost, NoConnection, Transport
+from pvc.errors import DriverError, Unavailable
+from pvc.files import replace_file
+from pvc.lab.host import LabHost
+from pvc.lab.host_files import FENCE_PASSWORD_FILE
+from pvc.lab.plan import BMC_USER, CLUSTER
+
+READY_TIMEOUT_S = 60.0
+"""Until every node has reported that it is ready: a second each, on a machine with nothing else to do."""
+_REQUEST_TIMEOUT_S = 20.0
+_POLL_S = 0.2
+_CONFLICT = 409
+
+
+def initialise(directory: Path, hosts: list[LabHost]) -> None:
+    """Found the cluster, add its nodes with their fencing, and wait until all are ready; done twice, it is no harm.
+
+    Keeps the first admin token in `admin-token`.
+    """
+    first = hosts[0]
+    coordinators = [host.name for host in hosts if host.plan.coordinator]
+    made = _post(first, "/cluster/init", {"name": CLUSTER, "coordinators": coordinators})
+    if made.get("token"):
+        replace_file(directory / "admin-token", made["token"].encode() + b"\n", mode=0o600)
+    for host in hosts:
+        if not host.plan.coordinator:
+            _post(first, "/nodes", {"node": host.name, "coordinator": False})
+        options = [f"ip={host.plan.bmc_address}", f"username={BMC_USER}", "lanplus=1", "cipher=3"]
+        fence = {"agent": "fence_ipmilan", "option": options, "password_file": FENCE_PASSWORD_FILE}
+        _post(first, f"/nodes/{host.name}/fence", fence)
+    wait_until_ready(first, [host.name for host in hosts])
+
+
+def wait_until_ready(host: LabHost, names: list[str]) -> None:
+    """Wait until this host's gateway says that these nodes are ready. Raises Unavailable naming those that are not."""
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while True:
+        nodes = _request(host, "GET", "/nodes", None).get("items", [])
+        missing = sorted(set(names) - {node["name"] for node in nodes if node.get("state", "ready") == "ready"})
+        if not missing:
+            return
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                f"not ready within {READY_TIMEOUT_S:g} s: {', '.join(missing)}",
+                code="lab.timeout",
+                hint=f"`pvc lab logs {missing[0]}` shows what pvcd says",
+            )
+        time.sleep(_POLL_S)
+
+
+def next_steps(directory: Path, hosts: list[LabHost], *, command: str) -> str:
+    """What a newcomer does next; `command` is how the lab was called."""
+    first, last = hosts[0].name, hosts[-1].name
+    return f"""\
+A cluster of {len(hosts)} is up. To look around:
+
+  {command} status                               hosts, daemons, power
+  {command} exec {first} -- pvc node list            any command on any host
+  {command} shell {first}                            or a shell there
+  {command} logs {last} -f                           what its pvcd says
+
+To see it suffer, and recover:
+
+  {command} kill {last}                              a power cut;  {command} power {last} on  ends it
+  {command} partition {last}                         {last} alone on one side;  {command} heal  ends it
+  {command} freeze {last}                            a host that hangs;  {command} thaw {last}  ends it
+
+The first admin token is in {directory / "admin-token"}. To end it all: {command} down
+"""
+
+
+def _post(host: LabHost, path: str, fields: dict[str, Any]) -> dict[str, Any]:
+    return _request(host, "POST", path, fields)
+
+
+def _request(host: LabHost, method: str, path: str, fields: dict[str, Any] | None) -> dict[str, Any]:
+    """One request to the host's gateway, by its socket; what is so already (409) is no error."""
+    transport = Transport(Connection(host.name, f"unix://{host.socket}"), "lab")
+    body = None if fields is None else json.dumps(fields).encode()
+    try:
+        answer = transport.request(
+            method, path, body=body, key=os.urandom(16).hex() if body else "", timeout_s=_REQUEST_TIMEOUT_S
+        )
+    except (Lost, NoConnection) as error:
+        raise Unavailable(f"{host.name}'s gateway does not answer: {error}", code="lab.no_answer") from error
+    finally:
+        transport.close()
+    reply: dict[str, Any] = json.loads(answer.body)
+    if answer.status >= 400 and answer.status != _CONFLICT:
+        raise DriverError(
+            f"{host.name} refuses {method} {path}: {reply.get('detail', answer.status)}",
+            code="lab.command_failed",
+            hint=f"`pvc lab logs {host.name}` shows what pvcd says",
+        )
+    return reply
