@@ -6,21 +6,27 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from pvc.clock import SystemClock, SystemRng
 from pvc.daemon.config import Config
 from pvc.daemon.serving import serve
+from pvc.daemon.zookeeper_server import keep_running, mode_of, start_zookeeper
+from pvc.drivers.fence_agent import FenceAgents
 from pvc.drivers.hypervisor import Hypervisor
-from pvc.drivers.machine import boot_id
+from pvc.drivers.machine import boot_id, machine_id, missing_files
+from pvc.drivers.watchdog import LinuxWatchdog
 from pvc.errors import Unavailable
 from pvc.gateway.services import GatewayServices
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
-from pvc.node.node import Node, Services
+from pvc.node.node import Node, Services, nothing_missing
+from pvc.presence.base import Presence
 from pvc.runtime.appender import Appender
 from pvc.runtime.snapshots import SnapshotFile, store_snapshot
+from pvc.runtime.telemetry import Telemetry
 from pvc.runtime.world import World
 
 
@@ -28,7 +34,7 @@ async def run_daemon(config: Config, stop: asyncio.Event) -> None:
     """Run node and gateway until `stop` is set. Raises PvcError when something needed cannot be opened."""
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _only_one(config.data_dir):
-        async with _opened(config) as (services, history):
+        async with _opened(config) as (services, history, telemetry):
             gateway = GatewayServices(
                 world=services.world,
                 appender=services.appender,
@@ -38,6 +44,8 @@ async def run_daemon(config: Config, stop: asyncio.Event) -> None:
                 clock=services.clock,
                 rng=services.rng,
                 node=services.name,
+                telemetry=telemetry,
+                presence=services.presence,
             )
             await serve(config, Node(services), gateway, stop)
 
@@ -50,17 +58,37 @@ async def open_log(config: Config) -> Log:
 
             return await SqliteLog.open(config.data_dir / "log.db")
         case "zookeeper":
-            from pvc.daemon.zookeeper_access import zookeeper_access
+            from pvc.daemon.zookeeper_access import zookeeper_access, zookeeper_hosts
             from pvc.log.zookeeper import ZookeeperLog
 
             access = zookeeper_access(config.log)
             return await ZookeeperLog.open(
-                config.log.hosts, config.log.cluster, credentials=access.credentials, tls=access.tls
+                zookeeper_hosts(config), config.log.cluster, credentials=access.credentials, tls=access.tls
             )
         case "memory":
             from pvc.log.memory import MemoryLog
 
             return MemoryLog()
+
+
+async def open_presence(config: Config) -> Presence:
+    """Presence where the log is: with the others, or alone."""
+    if config.log.kind != "zookeeper":
+        from pvc.presence.alone import AlonePresence
+
+        return AlonePresence()
+    from pvc.daemon.zookeeper_access import zookeeper_access, zookeeper_hosts
+    from pvc.presence.zookeeper import ZookeeperPresence
+
+    access = zookeeper_access(config.log)
+    return await ZookeeperPresence.open(
+        zookeeper_hosts(config),
+        config.log.cluster,
+        machine=machine_id(config.data_dir),
+        credentials=access.credentials,
+        tls=access.tls,
+        session_timeout_s=config.node.session_timeout_s,
+    )
 
 
 async def open_hypervisor(config: Config) -> Hypervisor:
@@ -84,15 +112,19 @@ async def open_hypervisor(config: Config) -> Hypervisor:
 
 
 @contextlib.asynccontextmanager
-async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex]]:
+async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex, Telemetry]]:
     clock, rng = SystemClock(), SystemRng()
     async with contextlib.AsyncExitStack() as stack:
+        server = await start_zookeeper(config)
         log = await open_log(config)
         stack.push_async_callback(log.close)
         history = await HistoryIndex.open(config.data_dir / "history.db")
         stack.push_async_callback(history.close)
         hypervisor = await open_hypervisor(config)
         stack.push_async_callback(hypervisor.close)
+        presence = await open_presence(config)
+        stack.push_async_callback(presence.close)
+        telemetry = Telemetry(presence, clock)
         snapshots = SnapshotFile(config.data_dir / "snapshot")
         # With the log in memory nothing is left of what the state was folded from.
         state = None if config.log.kind == "memory" else await asyncio.to_thread(snapshots.load)
@@ -102,13 +134,23 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex]
             boot=boot_id(),
             world=world,
             log=log,
-            appender=Appender(world, log, origin=config.node_name, clock=clock, rng=rng),
+            appender=Appender(world, log, origin=config.node_name, clock=clock, rng=rng, usage=telemetry.usage),
             hypervisor=hypervisor,
             clock=clock,
             rng=rng,
             snapshots=snapshots,
+            presence=presence,
+            fence=FenceAgents() if config.log.kind == "zookeeper" else None,
+            watchdog=LinuxWatchdog(Path(config.node.watchdog)) if config.node.watchdog else None,
+            watchdog_timeout_s=config.node.watchdog_timeout_s,
+            address=config.node.address or socket.gethostname(),
+            obstacle=missing_files if config.hypervisor.kind == "libvirt" else nothing_missing,
+            zookeeper=mode_of(server) if server is not None else None,
         )
-        yield services, history
+        if server is not None:
+            keeper = asyncio.create_task(keep_running(server), name="zookeeper")
+            stack.callback(keeper.cancel)
+        yield services, history, telemetry
         if world.fault is None:
             await store_snapshot(world, snapshots)
 

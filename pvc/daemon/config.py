@@ -23,6 +23,13 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     name: NodeName | None = None
     """The short host name if not given."""
     data_dir: str = "/var/lib/pvc"
+    address: str = ""
+    """Where other nodes reach this one: for migrations. Empty: the address of its host name."""
+    session_timeout_s: Annotated[float, Meta(ge=2, le=120)] = 10.0
+    """A node that is silent for so long is lost. The same on all nodes; shorter takes busy machines for dead ones."""
+    watchdog: str = ""
+    """Watchdog device, such as /dev/watchdog, for a node without a fence agent: it then fences itself."""
+    watchdog_timeout_s: Annotated[int, Meta(ge=5, le=120)] = 10
 
 
 class HypervisorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,6 +39,8 @@ class HypervisorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     uri: str = "qemu:///system"
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
     """`auto` uses KVM only after a tiny guest has run under it."""
+    migration_uri: str = "qemu+tls://{address}/system"
+    """How the hypervisor of another node is reached, with `{address}` for its address."""
     qemu_log_dir: str = ""
     """Where libvirtd keeps QEMU's logs; empty: the usual place. They tell how a VM ended while nobody watched."""
 
@@ -40,8 +49,8 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """`[log]`: where records live."""
 
     kind: Literal["sqlite", "zookeeper", "memory"] = "sqlite"
-    hosts: str = "127.0.0.1:2181"
-    """ZooKeeper's servers."""
+    hosts: str = ""
+    """ZooKeeper's servers, HOST:PORT,HOST:PORT,...; empty: those of `[zookeeper]`, or the one on this machine."""
     cluster: str = "main"
     """Name of the log in ZooKeeper: its place is /pvc/<cluster>."""
     user: str = ""
@@ -52,6 +61,16 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """PEM file of the authority of ZooKeeper's certificates; empty: no TLS."""
     tls_cert: str = ""
     tls_key: str = ""
+
+
+class ZookeeperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[zookeeper]`: the ensemble's servers, and which of them this node runs, if any."""
+
+    id: Annotated[int, Meta(ge=0, le=255)] = 0
+    """This node's server, which pvcd configures and keeps running; 0: it runs none, or somebody else sees to it."""
+    members: tuple[Annotated[str, Meta(pattern=r"^\d{1,3}=[^\s=:]+$")], ...] = ()
+    """All servers as ID=ADDRESS, the same list on every node."""
+    heap_mib: Annotated[int, Meta(ge=64, le=65_536)] = 256
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,6 +90,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     node: NodeConfig = NodeConfig()
     hypervisor: HypervisorConfig = HypervisorConfig()
     log: LogConfig = LogConfig()
+    zookeeper: ZookeeperConfig = ZookeeperConfig()
     gateway: GatewayConfig = GatewayConfig()
 
     @property

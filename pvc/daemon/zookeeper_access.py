@@ -6,9 +6,11 @@ from pathlib import Path
 
 import msgspec
 
-from pvc.daemon.config import LogConfig
+from pvc.daemon.config import Config, LogConfig
 from pvc.errors import InvalidInput
 from pvc.zookeeper.types import Credentials, Tls
+
+CLIENT_PORT = 2181
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +23,14 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 def zookeeper_access(config: LogConfig) -> Access:
     """Credentials and TLS. Raises InvalidInput when a part is missing or the password cannot be read."""
     return Access(credentials=_credentials(config), tls=_tls(config))
+
+
+def zookeeper_hosts(config: Config) -> str:
+    """The servers to connect to: as configured, or those of the ensemble."""
+    if config.log.hosts:
+        return config.log.hosts
+    members = config.zookeeper.members
+    return ",".join(f"{member.partition('=')[2]}:{CLIENT_PORT}" for member in members) or f"127.0.0.1:{CLIENT_PORT}"
 
 
 def _credentials(config: LogConfig) -> Credentials | None:

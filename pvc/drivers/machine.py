@@ -1,10 +1,14 @@
-"""What the kernel says of the machine that this process runs on."""
+"""What this process can know of the machine that it runs on."""
 
 from __future__ import annotations
 
+import asyncio
+import uuid
 from pathlib import Path
 
 from pvc.errors import PvcError
+from pvc.events.vm import VmSpec
+from pvc.files import replace_file
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -19,3 +23,21 @@ def boot_id() -> str:
             code="node.no_boot_id",
             hint="mount /proc",
         ) from error
+
+
+def machine_id(data_dir: Path) -> str:
+    """A random text that this machine keeps; another machine with the same node name has another."""
+    path = data_dir / "machine-id"
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        replace_file(path, f"{uuid.uuid4()}\n".encode(), mode=0o600)
+        return path.read_text().strip()
+
+
+async def missing_files(spec: VmSpec) -> str:
+    """Which file a VM needs that is not on this machine, in words; empty when all are there."""
+    paths = [disk.path for disk in spec.disks]
+    paths += [path for path in (spec.kernel, spec.initrd) if path]
+    missing = await asyncio.to_thread(lambda: [path for path in paths if not Path(path).exists()])
+    return f"{missing[0]} is not there" if missing else ""

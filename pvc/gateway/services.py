@@ -10,7 +10,9 @@ from pvc.drivers.hypervisor import Hypervisor
 from pvc.gateway.listing import Names, Rows
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
+from pvc.presence.base import Presence
 from pvc.runtime.appender import Appender
+from pvc.runtime.telemetry import Telemetry
 from pvc.runtime.world import World
 
 
@@ -28,6 +30,10 @@ class GatewayServices:
     rng: Rng
     node: str
     """This node's name."""
+    telemetry: Telemetry | None = None
+    """What the nodes say of themselves."""
+    presence: Presence | None = None
+    """Which nodes are there."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     """Set when the daemon is about to end: whoever waits or streams answers with what there is, and goes."""
     names: Names = field(default_factory=Names, init=False)

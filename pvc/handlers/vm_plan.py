@@ -12,10 +12,28 @@ from typing import TypeAlias
 import msgspec
 
 from pvc.commands.facts import Ending, ReportEnded, ReportReset, ReportRunning, ReportShutdownTimedOut, VmReport
+from pvc.commands.facts_moves import MoveReport, ReportArrived, ReportMigrationFailed
 from pvc.drivers.hypervisor import Domain, DomainState, OffReason
 from pvc.events.vm import VmSpec
-from pvc.projections.state import Vm
+from pvc.projections.state import Migration, Vm
 from pvc.projections.vm_machine import AT_REST, VmState
+
+UNSURE_S = 1.0
+"""Until the next look at a node that may not start anything for now."""
+
+PROGRESS_S = 1.0
+"""Between two looks at a migration under way; its end wakes at once."""
+
+SOON_S = 0.2
+"""Until the next look at what another process is about to change."""
+
+PREPARE_TIMEOUT_S = 30.0
+"""The target only has to look at some files: one that needs longer is down, or cut off."""
+
+ARRIVAL_TIMEOUT_S = 30.0
+"""The guest has left already, so its state is complete or will never be."""
+
+CANCELLED = ("vm.migration_cancelled", "cancelled")
 
 ASK_AGAIN_S = 5.0
 """A guest that is still booting misses the first press of the power button, so it is pressed again."""
@@ -56,7 +74,24 @@ class Forget(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Tell the log what was found."""
 
-    report: VmReport
+    report: VmReport | MoveReport
+
+
+class Prepare(msgspec.Struct, frozen=True, kw_only=True):
+    """See whether a guest that is to come could run here, and say so."""
+
+    migration: str
+    spec: VmSpec
+
+
+class Migrate(msgspec.Struct, frozen=True, kw_only=True):
+    """Begin to move the guest, or wait for the move that is under way; goes on in the background."""
+
+    migration: Migration
+
+
+class CancelMigration(msgspec.Struct, frozen=True, kw_only=True):
+    """Give up the move that is under way."""
 
 
 class Wait(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +100,9 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
     delay_s: float
 
 
-Step: TypeAlias = Define | Start | AskShutdown | Destroy | Reset | Forget | Report | Wait
+Step: TypeAlias = (
+    Define | Start | AskShutdown | Destroy | Reset | Forget | Report | Prepare | Migrate | CancelMigration | Wait
+)
 
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,10 +111,25 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     waited_s: float = 0.0
     since_asked_s: float | None = None
     """Since the power button was last pressed for this request; None: not yet."""
+    may_start: bool = True
+    """The node is surely a member in good standing, so that nobody else can have been given its VMs."""
+    transferring: bool = False
+    """A move of the guest is being waited for in the background."""
+    failure: tuple[str, str] | None = None
+    """Code and message with which the last such move came to nothing."""
 
 
 def plan_vm(vm: Vm | None, domain: Domain | None, node: str, patience: Patience) -> Step | None:
     """The next step for one VM on `node`, or None when all is as it should be."""
+    step = _plan(vm, domain, node, patience)
+    if isinstance(step, Define | Start) and not patience.may_start:
+        return Wait(delay_s=UNSURE_S)
+    return step
+
+
+def _plan(vm: Vm | None, domain: Domain | None, node: str, patience: Patience) -> Step | None:
+    if vm is not None and vm.node != node and vm.migration is not None and vm.migration.target == node:
+        return _expect(vm, vm.migration, domain)
     if vm is None or vm.node != node or vm.state in AT_REST:
         return _clear_away(domain)
     match vm.state:
@@ -91,6 +143,10 @@ def plan_vm(vm: Vm | None, domain: Domain | None, node: str, patience: Patience)
             return _ended_or(vm, vm.epoch, domain, lambda: _ask(vm, vm.epoch, patience))
         case VmState.RESTARTING:
             return _end_previous_run(vm, domain, patience)
+        case VmState.MIGRATING:
+            return _depart(vm, domain, patience)
+        case VmState.ARRIVING:
+            return _arrive(vm, domain, patience)
         case VmState.STOPPING:
             return _ended_or(vm, vm.epoch, domain, Destroy)
     raise AssertionError(f"no plan for state {vm.state}")
@@ -138,6 +194,59 @@ def _end_previous_run(vm: Vm, domain: Domain | None, patience: Patience) -> Step
     return _ended_or(vm, previous, domain, lambda: _ask(vm, previous, patience))
 
 
+def _depart(vm: Vm, domain: Domain | None, patience: Patience) -> Step:
+    """The source's part of a migration: until the guest has left, or is off to start elsewhere."""
+    move = vm.migration
+    assert move is not None, f"{vm.name} migrates nowhere"
+    here = domain is not None and domain.epoch == vm.epoch
+    if domain is None or not here or domain.state is DomainState.OFF:
+        if here and patience.transferring and domain is not None and domain.reason is not OffReason.MIGRATED:
+            return Wait(delay_s=SOON_S)  # its end is being told
+        return _ended_or(vm, vm.epoch, domain, Destroy)
+    if not move.prepared:
+        return _await_target(vm, move, patience)
+    if not move.live:
+        return Destroy() if vm.forced else _ask(vm, vm.epoch, patience)
+    if patience.failure is not None:
+        return _failed(vm, move, *patience.failure)
+    if not domain.migrating and not patience.transferring:
+        return _failed(vm, move, *CANCELLED) if move.cancel else Migrate(migration=move)
+    if not patience.transferring:
+        return Migrate(migration=move)
+    return CancelMigration() if move.cancel else Wait(delay_s=PROGRESS_S)
+
+
+def _await_target(vm: Vm, move: Migration, patience: Patience) -> Step:
+    if move.cancel:
+        return _failed(vm, move, *CANCELLED)
+    if patience.waited_s >= PREPARE_TIMEOUT_S:
+        return _failed(vm, move, "vm.target_silent", f"{move.target} did not answer within {PREPARE_TIMEOUT_S:.0f} s")
+    return Wait(delay_s=PREPARE_TIMEOUT_S - patience.waited_s)
+
+
+def _failed(vm: Vm, move: Migration, code: str, message: str) -> Report:
+    return Report(report=ReportMigrationFailed(vm=vm.id, node=vm.node, migration=move.id, code=code, message=message))
+
+
+def _expect(vm: Vm, move: Migration, domain: Domain | None) -> Step | None:
+    """The target's part until the guest is its own: to make sure that it can take it, and to let it come."""
+    if not move.prepared and not move.cancel:
+        # What is left of an earlier try would stand in the way, or be taken for the guest that is to come.
+        return _clear_away(domain) or Prepare(migration=move.id, spec=vm.running_spec or vm.spec)
+    return None
+
+
+def _arrive(vm: Vm, domain: Domain | None, patience: Patience) -> Step:
+    """The target's part from then on: the guest stands still here, and nowhere else is it any more."""
+    if domain is None or domain.state is DomainState.OFF or domain.epoch != vm.epoch:
+        return _ended_or(vm, vm.epoch, domain, Destroy)
+    if domain.state is DomainState.INCOMING:
+        return Wait(delay_s=SOON_S) if patience.waited_s < ARRIVAL_TIMEOUT_S else Destroy()
+    if domain.state is DomainState.PAUSED:
+        return Start(epoch=vm.epoch)
+    return Report(report=ReportArrived(vm=vm.id, node=vm.node, epoch=vm.epoch))
+
+
 def _ask(vm: Vm, epoch: int, patience: Patience) -> Step:
     left_s = vm.shutdown_timeout_s - patience.waited_s
     if left_s <= 0:
@@ -165,6 +274,7 @@ _ENDINGS = {
     OffReason.DESTROYED: Ending.DESTROYED,
     OffReason.CRASHED: Ending.CRASHED,
     OffReason.NEVER_RAN: Ending.LOST,
+    OffReason.MIGRATED: Ending.MIGRATED,
     OffReason.UNKNOWN: Ending.UNKNOWN,
     None: Ending.UNKNOWN,
 }

@@ -12,9 +12,12 @@ import msgspec
 
 from pvc.clock import Clock
 from pvc.commands.facts import Report, ReportStartFailed
+from pvc.commands.facts_moves import ReportMigrationFailed, ReportPrepared
 from pvc.drivers.hypervisor import Domain, Hypervisor
 from pvc.errors import DriverError
+from pvc.events.vm import VmSpec
 from pvc.handlers import vm_plan as plan
+from pvc.handlers.transfers import Transfers
 from pvc.projections.state import ClusterState, Vm
 from pvc.projections.vm_machine import VmState
 
@@ -26,6 +29,9 @@ DISAGREEMENT_S = 1.0
 
 MAX_MESSAGE = 500
 """Characters of a hypervisor's reason that go into the log: libvirt quotes QEMU's whole output at times."""
+
+Obstacle = Callable[[VmSpec], Awaitable[str]]
+"""What keeps this machine from running such a VM, in words for a person; empty: nothing."""
 
 GiveReport = Callable[[Report, str], Awaitable[None]]
 """Appends a report, with the id of the record that caused it."""
@@ -49,12 +55,19 @@ class VmReconciler:
         hypervisor: Hypervisor,
         report: GiveReport,
         clock: Clock,
+        *,
+        transfers: Transfers,
+        obstacle: Obstacle,
+        may_start: Callable[[], bool] = lambda: True,
     ) -> None:
         self._node = node
         self._state = state
         self._hypervisor = hypervisor
         self._report = report
         self._clock = clock
+        self._transfers = transfers
+        self._obstacle = obstacle
+        self._may_start = may_start
         self._attempts: dict[str, _Attempt] = {}
 
     async def reconcile(self, vm_id: str) -> float | None:
@@ -63,9 +76,11 @@ class VmReconciler:
         Raises Unavailable when the hypervisor or the log do not answer, DriverError when an effect keeps failing.
         """
         for _ in range(MAX_STEPS):
+            # Asked before the domain is looked at: what ended in between is then seen as ended.
+            transferring, failure = self._transfers.known_of(vm_id, self._migration_of(vm_id))
             domain = await self._hypervisor.get_domain(vm_id)
             vm = self._state().vms.get(vm_id)
-            step = plan.plan_vm(vm, domain, self._node, self._patience(vm_id, vm))
+            step = plan.plan_vm(vm, domain, self._node, self._patience(vm_id, vm, transferring, failure))
             if step is None:
                 self._attempts.pop(vm_id, None)
                 return None
@@ -78,7 +93,8 @@ class VmReconciler:
         """The ids of this node's VMs, and of strays, that need a step; one pass over state and domains, no calls."""
         found = {domain.vm: domain for domain in domains}
         state = self._state()
-        ids = {vm.id for vm in state.vms.values() if vm.node == self._node} | found.keys()
+        placed = state.placed
+        ids = {*placed.ids_on(self._node), *placed.incoming.get(self._node, ()), *found}
         return sorted(
             vm_id
             for vm_id in ids
@@ -103,6 +119,15 @@ class VmReconciler:
                 await self._hypervisor.forget(vm_id)
             case plan.Report(report=report):
                 await self._report(report, _cause(vm))
+                if isinstance(report, ReportMigrationFailed):
+                    self._transfers.forget(vm_id)
+            case plan.Prepare(migration=migration, spec=spec):
+                await self._prepare(vm_id, vm, migration, spec)
+            case plan.Migrate(migration=move):
+                target = self._state().nodes[move.target].address
+                self._transfers.begin(vm_id, move, target)
+            case plan.CancelMigration():
+                await self._hypervisor.cancel_migration(vm_id)
 
     async def _attempt_start(self, vm_id: str, vm: Vm | None, epoch: int, effect: Awaitable[None]) -> None:
         try:
@@ -113,10 +138,27 @@ class VmReconciler:
             failure = ReportStartFailed(vm=vm_id, node=self._node, epoch=epoch, code=error.code, message=message)
             await self._report(failure, _cause(vm))
 
-    def _patience(self, vm_id: str, vm: Vm | None) -> plan.Patience:
+    def _migration_of(self, vm_id: str) -> str:
+        vm = self._state().vms.get(vm_id)
+        return vm.migration.id if vm is not None and vm.migration is not None else ""
+
+    async def _prepare(self, vm_id: str, vm: Vm | None, migration: str, spec: VmSpec) -> None:
+        obstacle = await self._obstacle(spec)
+        report: Report = ReportPrepared(vm=vm_id, node=self._node, migration=migration)
+        if obstacle:
+            message = f"{self._node} cannot take it: {obstacle}"[:MAX_MESSAGE]
+            report = ReportMigrationFailed(
+                vm=vm_id, node=self._node, migration=migration, code="vm.target_unable", message=message
+            )
+        await self._report(report, _cause(vm))
+
+    def _patience(
+        self, vm_id: str, vm: Vm | None, transferring: bool, failure: tuple[str, str] | None
+    ) -> plan.Patience:
+        may_start = self._may_start()
         if vm is None:
             self._attempts.pop(vm_id, None)
-            return plan.Patience()
+            return plan.Patience(may_start=may_start)
         key = (vm.state.value, vm.epoch, vm.cause)
         now_s = self._clock.monotonic()
         attempt = self._attempts.get(vm_id)
@@ -124,7 +166,11 @@ class VmReconciler:
             attempt = self._attempts[vm_id] = _Attempt(key=key, since_s=now_s)
         asked_s = attempt.asked_s
         return plan.Patience(
-            waited_s=now_s - attempt.since_s, since_asked_s=None if asked_s is None else now_s - asked_s
+            waited_s=now_s - attempt.since_s,
+            since_asked_s=None if asked_s is None else now_s - asked_s,
+            may_start=may_start,
+            transferring=transferring,
+            failure=failure,
         )
 
 

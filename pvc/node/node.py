@@ -9,20 +9,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from pvc import __version__
 from pvc.clock import Clock, Rng
 from pvc.commands.facts import REPORTS, Report, ReportNodeReady
+from pvc.drivers.fence import Fence
 from pvc.drivers.hypervisor import Hypervisor
+from pvc.drivers.watchdog import Watchdog
 from pvc.errors import PvcError, Unavailable
 from pvc.events.record import Actor, Entry
 from pvc.events.registry import Event, subject_of
+from pvc.events.vm import VmSpec
 from pvc.handlers.queue import KeyedQueue
-from pvc.handlers.vm_reconciler import VmReconciler
+from pvc.handlers.transfers import Transfers
+from pvc.handlers.vm_reconciler import Obstacle, VmReconciler
 from pvc.log.base import Log
-from pvc.runtime.appender import Appender, Request
+from pvc.node.primary import Primary
+from pvc.node.self_fence import SelfFence
+from pvc.node.standing import Standing
+from pvc.node.telemetry import Publisher
+from pvc.presence.base import Presence
+from pvc.runtime.appender import FEATURE_LEVEL, Appender, Outcome, Request
 from pvc.runtime.snapshots import SnapshotFile, check_same_log, keep_snapshots
 from pvc.runtime.world import World, catch_up, follow
 
@@ -33,6 +43,11 @@ PASS_S = 30.0
 
 RETRY_S = 1.0
 """Between two tries to reach a log or hypervisor that does not answer."""
+
+
+async def nothing_missing(spec: VmSpec) -> str:
+    """The obstacle to running a VM where there can be none."""
+    return ""
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +64,17 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     rng: Rng
     snapshots: SnapshotFile | None = None
     """Where the folded state is kept between starts, if anywhere."""
+    presence: Presence
+    fence: Fence | None = None
+    """How the primary cuts the power of lost nodes; None in a cluster that will never have a second node."""
+    watchdog: Watchdog | None = None
+    """Where this node fences itself."""
+    watchdog_timeout_s: int = 10
+    address: str = ""
+    """Where other nodes reach this one's hypervisor."""
+    obstacle: Obstacle = nothing_missing
+    zookeeper: Callable[[], Awaitable[str]] | None = None
+    """What this node's ZooKeeper server is, where it runs one."""
 
 
 class Node:
@@ -58,23 +84,57 @@ class Node:
         self._services = services
         self._world = services.world
         self._hypervisor = services.hypervisor
+        self._pass_wanted = asyncio.Event()
+        self.standing = Standing(services.name, services.world, services.presence, self._pass_wanted)
+        self._transfers = Transfers(services.hypervisor, lambda vm_id: self.queue.wake(vm_id))
         self._reconciler = VmReconciler(
-            services.name, lambda: self._world.state, services.hypervisor, self._give_report, services.clock
+            services.name,
+            lambda: self._world.state,
+            services.hypervisor,
+            self._give_report,
+            services.clock,
+            transfers=self._transfers,
+            obstacle=services.obstacle,
+            may_start=self.standing.may_start,
         )
         self.queue = KeyedQueue(self._reconciler.reconcile, clock=services.clock, rng=services.rng)
-        self._pass_wanted = asyncio.Event()
+        self._self_fence = (
+            SelfFence(services.presence, services.hypervisor, services.watchdog, services.watchdog_timeout_s)
+            if services.watchdog is not None
+            else None
+        )
+        self._primary = (
+            Primary(
+                services.name,
+                services.world,
+                services.presence,
+                services.fence,
+                self._submit,
+                services.clock,
+                may_act=lambda: self.standing.joined and services.presence.lease_left_s() > 0,
+            )
+            if services.fence is not None
+            else None
+        )
 
     async def run(self) -> None:
         """Catch up, announce the node, and work."""
         await self._catch_up()
         self._world.note_caught_up()
         with self._world.listening(self._wake_concerned):
-            async with asyncio.TaskGroup() as group:
+            async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+                stack.push_async_callback(self._transfers.close)
                 group.create_task(self._follow())
                 group.create_task(self._services.appender.run())
                 group.create_task(self.queue.run())
                 group.create_task(self._watch_hypervisor())
                 group.create_task(self._announce_and_look())
+                group.create_task(self.standing.run())
+                group.create_task(self._publisher().run())
+                if self._primary is not None:
+                    group.create_task(self._primary.run())
+                if self._self_fence is not None:
+                    group.create_task(self._self_fence.run())
                 if self._services.snapshots is not None:
                     group.create_task(keep_snapshots(self._world, self._services.snapshots))
 
@@ -103,14 +163,37 @@ class Node:
 
     async def _announce_and_look(self) -> None:
         cause = await self._until_initialised()
-        while not await self._announced(cause):  # noqa: ASYNC110 - nothing tells when the hypervisor will answer
-            await asyncio.sleep(RETRY_S)
         while True:
-            await self._look_at_everything()
             self._pass_wanted.clear()
+            if not self.standing.announced:
+                await self._announce(cause)
+                cause = ""
+            await self._look_at_everything()
+            pause_s = PASS_S if self.standing.announced else RETRY_S
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PASS_S):
+                async with asyncio.timeout(pause_s):
                     await self._pass_wanted.wait()
+
+    async def _announce(self, cause: str) -> None:
+        """Say that this node is ready, again after each loss; first what is no longer its own is cleared away."""
+        session = self.standing.session
+        if not self.standing.joined:
+            return
+        try:
+            await self._clear_strays()
+            await self._announced(cause)
+        except PvcError as error:
+            logger.warning("node: cannot announce itself yet error=%s", error)
+            return
+        self.standing.note_announced(session)
+        logger.info("node: ready name=%s position=%d", self._services.name, self._world.position)
+
+    async def _clear_strays(self) -> None:
+        state, name = self._world.state, self._services.name
+        own = {*state.placed.ids_on(name), *state.placed.incoming.get(name, ())}
+        for domain in await self._hypervisor.list_domains():
+            if domain.vm not in own:
+                await self._reconciler.reconcile(domain.vm)
 
     async def _until_initialised(self) -> str:
         """Wait for a cluster to belong to; returns the id of the record that made it, if that was just now."""
@@ -128,24 +211,21 @@ class Node:
                     await self._world.reach(self._world.position + 1, PASS_S)
         return made_by[0]
 
-    async def _announced(self, cause: str) -> bool:
-        try:
-            info = await self._hypervisor.info()
-            ready = ReportNodeReady(
-                node=self._services.name,
-                memory_mib=info.memory_mib,
-                vcpus=info.vcpus,
-                accelerator=info.accelerator,
-                hypervisor=info.version,
-                version=__version__,
-                boot=self._services.boot,
-            )
-            await self._give_report(ready, cause)
-        except PvcError as error:
-            logger.warning("node: cannot announce itself yet error=%s", error)
-            return False
-        logger.info("node: ready name=%s position=%d", self._services.name, self._world.position)
-        return True
+    async def _announced(self, cause: str) -> None:
+        info = await self._hypervisor.info()
+        ready = ReportNodeReady(
+            node=self._services.name,
+            memory_mib=info.memory_mib,
+            vcpus=info.vcpus,
+            accelerator=info.accelerator,
+            hypervisor=info.version,
+            version=__version__,
+            boot=self._services.boot,
+            address=self._services.address,
+            self_fence_s=self._self_fence.promise_s if self._self_fence is not None else 0,
+            level=FEATURE_LEVEL,
+        )
+        await self._give_report(ready, cause)
 
     async def _look_at_everything(self) -> None:
         try:
@@ -172,10 +252,37 @@ class Node:
         for event in events:
             subject = subject_of(event)
             if subject.kind == "vm":
-                self.queue.wake(subject.id)
+                if self._concerns(subject.id, event):
+                    self.queue.wake(subject.id)
+            elif subject.kind == "node" and subject.id == self._services.name and not self.standing.announced:
+                self._pass_wanted.set()
+            if subject.kind != "vm" and self._primary is not None:
+                self._primary.hint()
+
+    def _concerns(self, vm_id: str, event: Event) -> bool:
+        """Whether a VM is, was or will be this node's: in a large cluster most are none of these."""
+        vm, name = self._world.state.vms.get(vm_id), self._services.name
+        if vm is None or vm.node == name or getattr(event, "source", "") == name:
+            return True
+        return vm.migration is not None and vm.migration.target == name
 
     async def _give_report(self, report: Report, cause: str) -> None:
+        await self._submit(report, cause)
+
+    async def _submit(self, report: Report, cause: str) -> Outcome:
         name, decide = REPORTS[type(report)]
         actor = Actor(principal=f"node/{self._services.name}", method="node")
         request = Request(name=name, command=report, decide=decide, actor=actor, cause=cause)
-        await self._services.appender.submit(request)
+        return await self._services.appender.submit(request)
+
+    def _publisher(self) -> Publisher:
+        services = self._services
+        return Publisher(
+            services.name,
+            services.world,
+            services.presence,
+            services.hypervisor,
+            self._transfers,
+            services.clock,
+            services.zookeeper,
+        )

@@ -24,7 +24,7 @@ NO_LOAD = Load()
 class Placed:
     """The indexes of one state. Only `ClusterState` changes them."""
 
-    __slots__ = ("_loads", "away_from", "on_node", "tagged")
+    __slots__ = ("_loads", "away_from", "incoming", "on_node", "tagged")
 
     def __init__(self) -> None:
         self._loads: dict[str, Load] = {}
@@ -35,6 +35,8 @@ class Placed:
 
         self.away_from: dict[str, dict[str, None]] = {}
         """Home node -> ids of the VMs that are on another."""
+        self.incoming: dict[str, dict[str, None]] = {}
+        """Node -> ids of the VMs that are on their way to it."""
 
     def fork(self) -> Placed:
         """An independent copy."""
@@ -43,6 +45,7 @@ class Placed:
         twin.on_node = {node: ids.copy() for node, ids in self.on_node.items()}
         twin.tagged = {tag: ids.copy() for tag, ids in self.tagged.items()}
         twin.away_from = {home: ids.copy() for home, ids in self.away_from.items()}
+        twin.incoming = {node: ids.copy() for node, ids in self.incoming.items()}
         return twin
 
     def load_of(self, node: str) -> Load:
@@ -63,6 +66,14 @@ class Placed:
             vms=load.vms + sign * share.vms,
             provisioned_mib=load.provisioned_mib + sign * share.provisioned_mib,
         )
+
+    def expect(self, vm: str, node: str) -> None:
+        """The VM is on its way to this node."""
+        self.incoming.setdefault(node, {})[vm] = None
+
+    def expect_no_more(self, vm: str, node: str) -> None:
+        """It is no longer."""
+        _discard(self.incoming, node, vm)
 
     def put_in(self, vm: str, node: str, home: str, tags: dict[str, bool]) -> None:
         """The VM is on this node, with these tags."""

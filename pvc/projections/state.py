@@ -346,11 +346,14 @@ class ClusterState:
             self.placed.shift(node, share, -1)
         for node, share in _shares(new) if new is not None else ():
             self.placed.shift(node, share, 1)
-        if old is None or new is None or (old.node, old.home) != (new.node, new.home) or old.tags is not new.tags:
-            if old is not None:
-                self.placed.take_out(old.id, old.node, old.home, old.tags)
-            if new is not None:
-                self.placed.put_in(new.id, new.node, new.home, new.tags)
+        if old is not None:
+            self.placed.take_out(old.id, old.node, old.home, old.tags)
+            if old.migration is not None:
+                self.placed.expect_no_more(old.id, old.migration.target)
+        if new is not None:
+            self.placed.put_in(new.id, new.node, new.home, new.tags)
+            if new.migration is not None:
+                self.placed.expect(new.id, new.migration.target)
 
 
 _TABLES = {"vm": "vms", "node": "nodes", "token": "tokens", "fault": "faults"}

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from pvc.clock import Clock, Rng, new_ulid
-from pvc.commands.base import Context, Decide, Decision
+from pvc.commands.base import Context, Decide, Decision, Utilisation
 from pvc.errors import Conflict, OutcomeUnknown, PvcError, Rejected, Unavailable, internal_error
 from pvc.events.cluster import CommandRejected
 from pvc.events.record import MAX_RECORD_BYTES, Actor, CommandRef, Entry, Head, RawEvent, Record, seal, unseal
@@ -38,8 +38,10 @@ MAX_PAUSE_S = 1.0
 MAX_REFUSAL = 500
 """Characters of a refusal's reason that go into the log: it may quote what was given, at any length."""
 
+FIRST_LEVEL = 1
+
 FEATURE_LEVEL = 1
-"""The level of records that this version writes."""
+"""The highest level of records that this version can read; it writes those of the cluster's level."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +104,7 @@ class Appender:
         clock: Clock,
         rng: Rng,
         after_append: Callable[[], None] | None = None,
+        usage: Callable[[], Mapping[str, Utilisation]] = dict,
     ) -> None:
         self._world = world
         self._log = log
@@ -109,6 +112,7 @@ class Appender:
         self._clock = clock
         self._rng = rng
         self._after_append = after_append
+        self._usage = usage
         self._queue: list[_Waiting] = []
         self._wake = asyncio.Event()
         self._stopped = False
@@ -286,7 +290,7 @@ class Appender:
                 origin=self._origin,
                 command=CommandRef(id=request.command_id, name=request.name, digest=request.digest),
                 cause=request.cause,
-                level=FEATURE_LEVEL,
+                level=state.cluster.level if state.cluster is not None else FIRST_LEVEL,
                 events=tuple(_readable(event) for event in decision.events),
             )
         )
@@ -300,7 +304,9 @@ class Appender:
         return Outcome(entry=entry, decision=Decision(events=()), position=position, repeated=True)
 
     def _context(self, request: Request) -> Context:
-        return Context(command_id=request.command_id, time_us=self._clock.wall_us(), actor=request.actor)
+        return Context(
+            command_id=request.command_id, time_us=self._clock.wall_us(), actor=request.actor, usage=self._usage()
+        )
 
     def _identified(self, request: Request) -> Request:
         if request.command_id:

@@ -1,0 +1,184 @@
+"""The pure half of the primary's work: from the state and who is there, what is to be done for the cluster now.
+
+All of it is read off the state, so a primary that is cut off at any point is followed by one that goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import msgspec
+
+from pvc.projections.state import ClusterState, FlushState, Node, NodeState
+from pvc.projections.vm_machine import ACTIVE
+
+NEVER_SEEN_GRACE_S = 60.0
+"""For a node that this coordinator has not seen since it started: after a power cut of the whole site it may still be
+booting, and would otherwise be fenced in the middle of that."""
+
+SELF_FENCE_MARGIN_S = 2.0
+"""On top of what a node promised, for clocks that run apart; a lease is over before its session, so this is plenty."""
+
+FENCE_AGAIN_S = 15.0
+"""Between two tries of an agent that failed: a management network may come back."""
+
+
+class DeclareLost(msgspec.Struct, frozen=True, kw_only=True):
+    """The node's session has ended."""
+
+    node: str
+    reason: str
+
+
+class Fence(msgspec.Struct, frozen=True, kw_only=True):
+    """Have the agent cut the node's power."""
+
+    node: str
+    lost_at: int
+
+
+class BelieveSelfFence(msgspec.Struct, frozen=True, kw_only=True):
+    """The time is over within which the node promised to have ended its VMs."""
+
+    node: str
+    lost_at: int
+    waited_s: float
+
+
+class GiveUpFencing(msgspec.Struct, frozen=True, kw_only=True):
+    """There is no way to fence the node."""
+
+    node: str
+    lost_at: int
+
+
+class PowerOn(msgspec.Struct, frozen=True, kw_only=True):
+    """The node is fenced; it may come back."""
+
+    node: str
+    lost_at: int
+
+
+class Recover(msgspec.Struct, frozen=True, kw_only=True):
+    """Place what ran on the fenced node."""
+
+    node: str
+
+
+class FlushStep(msgspec.Struct, frozen=True, kw_only=True):
+    """Go on with a flush, or with bringing VMs home."""
+
+    node: str
+
+
+class RaiseLevel(msgspec.Struct, frozen=True, kw_only=True):
+    """All members know a higher feature level."""
+
+
+Duty: TypeAlias = DeclareLost | Fence | BelieveSelfFence | GiveUpFencing | PowerOn | Recover | FlushStep | RaiseLevel
+
+
+class Watch(msgspec.Struct, kw_only=True):
+    """What this coordinator has seen of the nodes, in monotonic seconds; lost with the daemon."""
+
+    since_s: float
+    """Since when it has been looking."""
+    there: frozenset[str] = frozenset()
+    seen: set[str] = msgspec.field(default_factory=set)
+    """Nodes that it has seen at any time."""
+    gone_s: dict[str, float] = msgspec.field(default_factory=dict)
+    """Node -> when it was first seen to be gone."""
+
+    def note(self, there: frozenset[str], now_s: float, members: Mapping[str, Node]) -> None:
+        """These nodes are there now."""
+        self.there = there
+        self.seen |= there
+        for node in members:
+            if node in there:
+                self.gone_s.pop(node, None)
+            else:
+                self.gone_s.setdefault(node, now_s)
+
+
+class Tried(msgspec.Struct, kw_only=True):
+    """What this primary has begun and need not begin again; each loss is one of its own."""
+
+    fencing: set[tuple[str, int]] = msgspec.field(default_factory=set)
+    """Under way now."""
+    failed_s: dict[tuple[str, int], float] = msgspec.field(default_factory=dict)
+    powered_on: set[tuple[str, int]] = msgspec.field(default_factory=set)
+
+
+def plan_cluster(state: ClusterState, watch: Watch, tried: Tried, now_s: float) -> list[Duty]:
+    """All that is due now, in the order in which it is to be done."""
+    cluster = state.cluster
+    if cluster is None:
+        return []
+    duties: list[Duty] = []
+    for node in state.nodes.values():
+        if not cluster.maintenance:
+            duties.extend(_guard(state, node, watch, tried, now_s))
+        if node.state is NodeState.READY and node.flush in (FlushState.FLUSHING, FlushState.RETURNING):
+            duties.append(FlushStep(node=node.name))
+    heard_of = [node.level for node in state.nodes.values() if node.state is not NodeState.JOINING]
+    if heard_of and min(heard_of) > cluster.level:
+        duties.append(RaiseLevel())
+    return sorted(duties, key=lambda duty: _URGENCY.index(type(duty)))
+
+
+def _guard(state: ClusterState, node: Node, watch: Watch, tried: Tried, now_s: float) -> list[Duty]:
+    """What the loss of a node asks for, step by step."""
+    if node.state is NodeState.READY:
+        reason = _why_lost(node, watch, now_s)
+        return [DeclareLost(node=node.name, reason=reason)] if reason else []
+    loss = (node.name, node.lost_at)
+    if node.state is NodeState.LOST:
+        return _fence(node, loss, watch, tried, now_s)
+    if node.state is NodeState.FENCED:
+        duties: list[Duty] = []
+        if any(state.vms[vm].state in ACTIVE for vm in state.placed.ids_on(node.name)):
+            duties.append(Recover(node=node.name))
+        if node.fence is not None and loss not in tried.powered_on and node.name not in watch.there:
+            duties.append(PowerOn(node=node.name, lost_at=node.lost_at))
+        return duties
+    return []
+
+
+def _why_lost(node: Node, watch: Watch, now_s: float) -> str:
+    if node.name in watch.there:
+        return ""
+    if node.name in watch.seen:
+        return "its session has ended"
+    if now_s - watch.since_s >= NEVER_SEEN_GRACE_S:
+        return f"it has no session, and had none for {NEVER_SEEN_GRACE_S:.0f} s"
+    return ""
+
+
+def _fence(node: Node, loss: tuple[str, int], watch: Watch, tried: Tried, now_s: float) -> list[Duty]:
+    if node.name in watch.there:
+        return []  # it is back, and will say so
+    duties: list[Duty] = []
+    if node.self_fence_s:
+        waited_s = now_s - watch.gone_s.get(node.name, now_s)
+        if waited_s >= node.self_fence_s + SELF_FENCE_MARGIN_S:
+            return [BelieveSelfFence(node=node.name, lost_at=node.lost_at, waited_s=waited_s)]
+    if node.fence is not None:
+        failed_s = tried.failed_s.get(loss)
+        if loss not in tried.fencing and (failed_s is None or now_s - failed_s >= FENCE_AGAIN_S):
+            duties.append(Fence(node=node.name, lost_at=node.lost_at))
+    elif not node.self_fence_s and not node.unfenced:
+        duties.append(GiveUpFencing(node=node.name, lost_at=node.lost_at))
+    return duties
+
+
+_URGENCY: tuple[type[Duty], ...] = (
+    DeclareLost,
+    Fence,
+    BelieveSelfFence,
+    Recover,
+    GiveUpFencing,
+    PowerOn,
+    FlushStep,
+    RaiseLevel,
+)

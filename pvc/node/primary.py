@@ -1,0 +1,213 @@
+"""The coordinator's part: to stand for election, and while it is primary to act for the whole cluster.
+
+The election only suggests. Who was elected appends that it is primary, with the next epoch; every act carries it, and
+one whose epoch is over is refused by the log. So a primary that was frozen and thaws can do no harm with what it still
+believes: the worst it can do is to cut the power of a node that the log had already declared lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pvc.clock import Clock
+from pvc.commands import facts_cluster as f
+from pvc.commands.facts import Report
+from pvc.drivers.fence import Fence
+from pvc.errors import DriverError, PvcError, Rejected
+from pvc.events.cluster import PrimaryElected
+from pvc.handlers import cluster_plan as plan
+from pvc.presence.base import Presence
+from pvc.runtime.appender import Outcome
+from pvc.runtime.world import World
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.5
+"""Between two looks at the nodes, where no hint comes first."""
+
+CLAIM_S = 2.0
+"""Between two claims of a coordinator that is not primary; the end of one gives a hint besides."""
+
+Submit = Callable[[Report, str], Awaitable[Outcome]]
+"""Appends a report with its cause. Raises what the appender does."""
+
+
+class Primary:
+    """Stands for election wherever the node is a coordinator; `run` until cancelled."""
+
+    def __init__(
+        self,
+        node: str,
+        world: World,
+        presence: Presence,
+        fence: Fence,
+        submit: Submit,
+        clock: Clock,
+        *,
+        may_act: Callable[[], bool],
+    ) -> None:
+        self._node = node
+        self._world = world
+        self._presence = presence
+        self._fence = fence
+        self._submit = submit
+        self._clock = clock
+        self._may_act = may_act
+        self._epoch = 0
+        """Of the present term; 0 outside of one."""
+        self._watch = plan.Watch(since_s=clock.monotonic())
+        self._tried = plan.Tried()
+        self._fencing: set[asyncio.Task[None]] = set()
+        self._hinted = asyncio.Event()
+        self._claimed_s = float("-inf")
+
+    def hint(self) -> None:
+        """Something may have changed that concerns the cluster."""
+        self._hinted.set()
+
+    async def run(self) -> None:
+        """Look, act, wait."""
+        listening = asyncio.create_task(self._listen())
+        try:
+            while True:
+                self._hinted.clear()
+                try:
+                    await self._look()
+                except PvcError as error:
+                    logger.debug("primary: cannot look error=%s", error)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TICK_S):
+                        await self._hinted.wait()
+        finally:
+            listening.cancel()
+            await self._end_term()
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async for _ in self._presence.changes():
+                    self._claimed_s = float("-inf")
+                    self._hinted.set()
+            except PvcError as error:
+                logger.debug("primary: no hints error=%s", error)
+            await asyncio.sleep(TICK_S)
+
+    async def _look(self) -> None:
+        state, now_s = self._world.state, self._clock.monotonic()
+        own = state.nodes.get(self._node)
+        if own is None or not own.coordinator or not self._may_act():
+            await self._end_term()
+            return
+        there = frozenset(await self._presence.members())
+        self._watch.note(there, now_s, state.nodes)
+        if not await self._is_primary(now_s):
+            await self._end_term()
+            return
+        if not self._epoch:
+            await self._begin_term()
+        for duty in plan.plan_cluster(self._world.state, self._watch, self._tried, self._clock.monotonic()):
+            if self._epoch:
+                await self._do(duty)
+
+    async def _is_primary(self, now_s: float) -> bool:
+        if not self._epoch and now_s - self._claimed_s < CLAIM_S:
+            return False
+        self._claimed_s = now_s
+        return await self._presence.claim_primary(self._node)
+
+    async def _begin_term(self) -> None:
+        outcome = await self._submit(f.ReportPrimary(node=self._node), "")
+        elected = [event for event in outcome.decision.events if isinstance(event, PrimaryElected)]
+        if elected:
+            self._epoch = elected[0].epoch
+            self._tried = plan.Tried()
+            logger.info("primary: elected node=%s epoch=%d", self._node, self._epoch)
+
+    async def _end_term(self) -> None:
+        if self._epoch:
+            logger.warning("primary: no longer node=%s epoch=%d", self._node, self._epoch)
+        self._epoch = 0
+        for task in self._fencing:
+            task.cancel()
+        if self._fencing:
+            await asyncio.gather(*self._fencing, return_exceptions=True)
+        self._tried.fencing.clear()
+
+    async def _do(self, duty: plan.Duty) -> None:
+        act: dict[str, Any] = {"primary": self._node, "epoch": self._epoch}
+        match duty:
+            case plan.DeclareLost(node=node, reason=reason):
+                logger.warning("primary: node lost node=%s reason=%s", node, reason)
+                await self._report(f.ReportNodeLost(**act, node=node, reason=reason))
+            case plan.Fence(node=node, lost_at=lost_at):
+                self._begin_fencing(node, lost_at)
+            case plan.BelieveSelfFence(node=node, lost_at=lost_at, waited_s=waited_s):
+                evidence = f"it promised to have ended its VMs by now: gone for {waited_s:.0f} s"
+                report = f.ReportNodeFenced(**act, node=node, lost_at=lost_at, method="self", evidence=evidence)
+                await self._report(report)
+            case plan.GiveUpFencing(node=node, lost_at=lost_at):
+                message = "it has no fence agent and no watchdog"
+                await self._report(f.ReportFenceFailed(**act, node=node, lost_at=lost_at, message=message))
+            case plan.PowerOn(node=node, lost_at=lost_at):
+                self._tried.powered_on.add((node, lost_at))
+                self._in_background(self._power_on(node))
+            case plan.Recover(node=node):
+                await self._report(f.ReportRecovery(**act, node=node))
+            case plan.FlushStep(node=node):
+                cause = self._world.state.nodes[node].cause
+                await self._report(f.ReportFlushStep(**act, node=node), cause)
+            case plan.RaiseLevel():
+                await self._report(f.ReportLevel(**act))
+
+    async def _report(self, report: Report, cause: str = "") -> None:
+        try:
+            await self._submit(report, cause)
+        except Rejected as refusal:
+            if refusal.code != "cluster.stale_primary":
+                raise
+            logger.warning("primary: %s", refusal.message)
+            self._epoch = 0
+            await self._presence.resign_primary()
+
+    def _begin_fencing(self, node: str, lost_at: int) -> None:
+        self._tried.fencing.add((node, lost_at))
+        self._in_background(self._run_fence(node, lost_at))
+
+    async def _run_fence(self, node: str, lost_at: int) -> None:
+        act: dict[str, Any] = {"primary": self._node, "epoch": self._epoch, "node": node, "lost_at": lost_at}
+        settings = self._world.state.nodes[node].fence
+        assert settings is not None, f"{node} has no fence agent"
+        report: Report
+        try:
+            logger.warning("primary: fencing node=%s agent=%s", node, settings.agent)
+            evidence = await self._fence.off(node, settings)
+            report = f.ReportNodeFenced(**act, method="agent", evidence=evidence)
+        except DriverError as error:
+            self._tried.failed_s[node, lost_at] = self._clock.monotonic()
+            report = f.ReportFenceFailed(**act, message=error.message)
+        try:
+            await self._report(report)
+        except PvcError as error:
+            # The power is off all the same; the agent is asked again, and says so at once.
+            logger.warning("primary: fencing not reported node=%s error=%s", node, error)
+        finally:
+            self._tried.fencing.discard((node, lost_at))
+            self._hinted.set()
+
+    async def _power_on(self, node: str) -> None:
+        settings = self._world.state.nodes[node].fence
+        if settings is None:
+            return
+        try:
+            await self._fence.on(node, settings)
+        except DriverError as error:
+            logger.warning("primary: cannot switch on again node=%s error=%s", node, error)
+
+    def _in_background(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._fencing.add(task)
+        task.add_done_callback(self._fencing.discard)

@@ -1,0 +1,65 @@
+"""A node that fences itself: when its lease is over it ends its VMs, and a watchdog ends the machine where that fails.
+
+The watchdog is petted only while the lease holds, or once no VM runs any more. So whatever happens to this process, no
+VM of this node runs later than one time-out of the watchdog after the lease has ended; that is what the node promises.
+Only for nodes without a fence agent: the price is that losing ZooKeeper's majority for longer ends their VMs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from pvc.drivers.hypervisor import DomainState, Hypervisor
+from pvc.drivers.watchdog import Watchdog
+from pvc.errors import PvcError
+from pvc.presence.base import Presence
+
+logger = logging.getLogger(__name__)
+
+PETS_PER_TIMEOUT = 5
+"""Late by a few on a busy machine, and still in time."""
+
+PROMISE_MARGIN_S = 2
+"""On top of the watchdog's time-out in what is promised: some devices count in steps."""
+
+
+class SelfFence:
+    """Runs until cancelled, and then leaves the watchdog armed unless no VM runs."""
+
+    def __init__(self, presence: Presence, hypervisor: Hypervisor, watchdog: Watchdog, timeout_s: int) -> None:
+        self._presence = presence
+        self._hypervisor = hypervisor
+        self._watchdog = watchdog
+        self._timeout_s = timeout_s
+
+    @property
+    def promise_s(self) -> int:
+        """Within so many seconds after the lease has ended no VM of this node runs."""
+        return self._timeout_s + PROMISE_MARGIN_S
+
+    async def run(self) -> None:
+        """Pet the watchdog while all is well; end the VMs when the lease is over.
+
+        A daemon that is started anew neither pets nor ends anything before it has a lease of its own: its VMs have
+        just the time that its predecessor's last pet has left them.
+        """
+        while self._presence.lease_left_s() <= 0:  # noqa: ASYNC110 - nothing tells when there is one
+            await asyncio.sleep(self._timeout_s / PETS_PER_TIMEOUT)
+        self._watchdog.arm(self._timeout_s)
+        while True:
+            if self._presence.lease_left_s() > 0 or await self._ended_all():
+                self._watchdog.pet()
+            await asyncio.sleep(self._timeout_s / PETS_PER_TIMEOUT)
+
+    async def _ended_all(self) -> bool:
+        """End every VM here; whether none runs any more."""
+        try:
+            domains = [d for d in await self._hypervisor.list_domains() if d.state is not DomainState.OFF]
+            if domains:
+                logger.error("self-fence: the lease is over, ending %d VMs", len(domains))
+            await asyncio.gather(*(self._hypervisor.destroy(domain.vm) for domain in domains))
+        except PvcError as error:
+            logger.error("self-fence: cannot end the VMs, the watchdog will end the machine error=%s", error)
+            return False
+        return True
