@@ -1,0 +1,132 @@
+"""What a coordinator's ZooKeeper server is told: its files, made from the members alone, so the same on every start."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+JARS = Path("/usr/share/java")
+CLASSPATH = (JARS / "zookeeper.jar", JARS / "slf4j-jdk14.jar")
+"""Debian's libzookeeper-java names all it needs but a logger; this one writes by Java's own means, and so rotates."""
+
+MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
+_SERVER_LINE = re.compile(r"^server\.(\d+)=", re.MULTILINE)
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """One server of the ensemble."""
+
+    id: int
+    """1 to 255, its own for good."""
+    address: str
+    """Where the others and the clients reach it; it listens nowhere else."""
+    client_port: int = 2181
+    peer_port: int = 2888
+    election_port: int = 3888
+
+
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The server on this machine."""
+
+    home: Path
+    """Configuration, data, logs and the pid file are kept here."""
+    id: int
+    members: tuple[Member, ...]
+    """All of the ensemble, this server among them. One alone runs without a quorum (standalone)."""
+    heap_mib: int = 256
+    """A log of a million records in batches needs less than half of it."""
+    tick_ms: int = 2000
+    """Sessions last 2 to 20 ticks; 1000 to 2000 on real machines."""
+    init_limit: int = 10
+    """Ticks a follower may take to fetch the leader's state."""
+    sync_limit: int = 5
+    """Ticks a follower may lag behind."""
+
+    @property
+    def own(self) -> Member:
+        """This server."""
+        return next(member for member in self.members if member.id == self.id)
+
+    @property
+    def data(self) -> Path:
+        """Where its snapshots and transaction logs are."""
+        return self.home / "data"
+
+    @property
+    def zoo_cfg(self) -> Path:
+        """Its main file."""
+        return self.home / "zoo.cfg"
+
+    @property
+    def java_options(self) -> Path:
+        """An argument file for `java`, which a systemd unit may use as well."""
+        return self.home / "java.options"
+
+
+def files_of(config: ServerConfig) -> dict[Path, bytes]:
+    """Every file of the configuration and its content."""
+    texts = {
+        config.zoo_cfg: _zoo_cfg(config),
+        config.data / "myid": f"{config.id}\n",
+        config.home / "logging.properties": _logging(config),
+        config.java_options: _java_options(config),
+    }
+    return {path: text.encode() for path, text in texts.items()}
+
+
+def member_ids(zoo_cfg: str) -> set[int]:
+    """The servers that a configuration names."""
+    return {int(number) for number in _SERVER_LINE.findall(zoo_cfg)}
+
+
+def _zoo_cfg(config: ServerConfig) -> str:
+    lines = [
+        "# Written by PVC. Changes are overwritten.",
+        f"tickTime={config.tick_ms}",
+        f"initLimit={config.init_limit}",
+        f"syncLimit={config.sync_limit}",
+        f"dataDir={config.data}",
+        # Snapshots and logs pile up otherwise; three is the least that ZooKeeper accepts.
+        "autopurge.snapRetainCount=5",
+        "autopurge.purgeInterval=1",
+        "4lw.commands.whitelist=srvr,ruok,mntr,stat",
+        "admin.enableServer=false",
+        "quorumListenOnAllIPs=false",
+        # Per address: it would only ever be met by the daemons and tools of one of our own nodes.
+        "maxClientCnxns=0",
+    ]
+    for one in sorted(config.members, key=lambda member: member.id):
+        host = f"[{one.address}]" if ":" in one.address else one.address
+        lines.append(f"server.{one.id}={host}:{one.peer_port}:{one.election_port};{host}:{one.client_port}")
+    return "\n".join(lines) + "\n"
+
+
+def _java_options(config: ServerConfig) -> str:
+    classpath = ":".join(map(str, CLASSPATH))
+    return "\n".join(
+        [
+            f"-Xms64m -Xmx{config.heap_mib}m -XX:+UseSerialGC",
+            # Half a server is worse than none: whoever keeps it starts a new one.
+            "-XX:+ExitOnOutOfMemoryError",
+            f"-Djava.util.logging.config.file={config.home / 'logging.properties'}",
+            "-Dzookeeper.jmx.log4j.disable=true",
+            f"-cp {classpath}",
+            f"{MAIN} {config.zoo_cfg}",
+            "",
+        ]
+    )
+
+
+def _logging(config: ServerConfig) -> str:
+    return (
+        "handlers=java.util.logging.FileHandler\n"
+        ".level=INFO\n"
+        f"java.util.logging.FileHandler.pattern={config.home}/zookeeper.%g.log\n"
+        "java.util.logging.FileHandler.limit=10000000\n"
+        "java.util.logging.FileHandler.count=5\n"
+        "java.util.logging.FileHandler.append=true\n"
+        "java.util.logging.FileHandler.formatter=java.util.logging.SimpleFormatter\n"
+        "java.util.logging.SimpleFormatter.format=%1$tFT%1$tT.%1$tL %4$s %3$s: %5$s%6$s%n\n"
+    )
