@@ -20,6 +20,7 @@ from pvc.errors import PvcError, Rejected
 from pvc.events.record import Actor
 from pvc.log.memory import MemoryLog
 from pvc.node.node import Node, Services
+from pvc.presence.alone import AlonePresence
 from pvc.projections.snapshot import restore, snapshot
 from pvc.projections.state import ClusterState
 from pvc.projections.vm_machine import AT_REST, VmState
@@ -124,6 +125,7 @@ class Simulation(LogFaults):
                     hypervisor=MortalHypervisor(self._machine, life),
                     clock=clock,
                     rng=self._rng,
+                    presence=AlonePresence(),
                 )
             )
             try:
