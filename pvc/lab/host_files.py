@@ -62,9 +62,11 @@ autopurge.purgeInterval=1
 _PVC_TOML = """\
 [node]
 name = "{name}"
+address = "{address}"
 
 [hypervisor]
 accelerator = "tcg" # sure to work on any machine
+migration_uri = "qemu+tcp://{{address}}/system" # in the lab nobody listens in
 
 [log]
 kind = "zookeeper"
@@ -120,7 +122,7 @@ def write_host_files(home: Path, plan: LabPlan, host: HostPlan, *, bin_dir: Path
 
 def pvc_toml(plan: LabPlan, host: HostPlan) -> str:
     """pvcd's configuration."""
-    return _PVC_TOML.format(name=host.name, zookeeper=plan.zookeeper_hosts, cluster=CLUSTER)
+    return _PVC_TOML.format(name=host.name, address=host.address, zookeeper=plan.zookeeper_hosts, cluster=CLUSTER)
 
 
 def zoo_cfg(plan: LabPlan) -> str:
