@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from pvc.errors import InvalidInput
+from pvc.events.types import END
 
 DEFAULT_NAME = "pvc"
 DEFAULT_SUBNET = 77
@@ -23,7 +24,7 @@ ZOOKEEPER_PORT = 2181
 CLUSTER = "lab"
 """The cluster's name, in ZooKeeper and for `pvc cluster init`."""
 
-LabName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9]{0,5}$")]
+LabName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9]{0,5}" + END)]
 """Short, because an interface's name has 15 characters at most."""
 
 
