@@ -1,7 +1,7 @@
 """VmSpec -> libvirt domain XML, and PVC's own mark in it. Pure; everything a user typed passes through an XML writer.
 
 The mark is one element in libvirt's `<metadata>`: it makes a domain PVC's, and remembers what must survive both
-daemons: the epoch, whether the guest was ever let run, and the last reset done.
+daemons: the epoch, whether the guest was ever let run, the last reset done, and that it has moved away.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """Set once the guest runs; a paused domain without it is a start that was cut off half-way."""
     reset: str = ""
     """The mark of the last reset done."""
+    moved: bool = False
+    """Set in the definition that a migration has left behind."""
 
 
 def build_domain_xml(vm: str, mark: Mark, spec: VmSpec, *, accelerator: str, console_log: Path, name: str = "") -> str:
@@ -91,6 +93,7 @@ def read_mark(text: str) -> Mark:
         started=element.get("started") == "yes",
         settled=element.get("settled") == "yes",
         reset=element.get("reset", ""),
+        moved=element.get("moved") == "yes",
     )
 
 
@@ -213,6 +216,8 @@ def _mark_element(mark: Mark, tag: str = _TAG) -> Element:
         element.set("settled", "yes")
     if mark.reset:
         element.set("reset", mark.reset)
+    if mark.moved:
+        element.set("moved", "yes")
     return element
 
 

@@ -14,17 +14,19 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import libvirt
 import msgspec
 
-from pvc.drivers.domain_xml import NAMESPACE, PREFIX, Mark, build_domain_xml, mark_xml, read_mark
-from pvc.drivers.hypervisor import Domain, DomainState, HypervisorInfo
+from pvc.drivers.domain_xml import Mark, build_domain_xml
+from pvc.drivers.hypervisor import Domain, DomainState, HypervisorInfo, MachineUsage, Transfer
 from pvc.drivers.libvirt_console import LibvirtConsole
+from pvc.drivers.libvirt_domain import is_incoming, lookup, mark_of, outgoing_job, quietly, read_domain, set_mark
 from pvc.drivers.libvirt_end import QEMU_LOG_DIR, read_state
 from pvc.drivers.libvirt_link import START_TIMEOUT_S, LibvirtLink
-from pvc.errors import DriverError, NotFound
+from pvc.drivers.libvirt_migration import LibvirtMigrations, MigrationSettings
+from pvc.drivers.libvirt_usage import UsageReader
+from pvc.errors import DriverError, NotFound, Unavailable
 from pvc.events.vm import VmSpec
 
 _UNDEFINE = (
@@ -38,15 +40,26 @@ _UNDEFINE = (
 
 class LibvirtHypervisor:
     """libvirt at `uri`. `accelerator` is `kvm` or `tcg`, proven (see `accelerator.resolve`); consoles are logged in
-    `console_dir`, which libvirtd must see under the same path; `qemu_log_dir` is where it keeps QEMU's logs."""
+    `console_dir`, which libvirtd must see under the same path; `qemu_log_dir` is where it keeps QEMU's logs;
+    `migration` says how others are reached."""
 
-    def __init__(self, uri: str, accelerator: str, console_dir: Path, *, qemu_log_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        uri: str,
+        accelerator: str,
+        console_dir: Path,
+        *,
+        qemu_log_dir: Path | None = None,
+        migration: MigrationSettings | None = None,
+    ) -> None:
         assert accelerator in ("kvm", "tcg"), "`auto` is resolved before"
         self._accelerator = accelerator
         self._console_dir = console_dir
         # A libvirtd at a socket of its own has its logs who knows where, and the usual place may hold another's.
         self._qemu_log_dir = qemu_log_dir or (None if "socket=" in uri else QEMU_LOG_DIR)
         self._link = LibvirtLink(uri, changed=self._tell, lost=self._hang_up_consoles)
+        self._migrations = LibvirtMigrations(uri, self._link, migration or MigrationSettings(), self._qemu_log_dir)
+        self._usage = UsageReader()
         self._listeners: set[_Hints] = set()
         self._consoles: set[LibvirtConsole] = set()
 
@@ -80,7 +93,7 @@ class LibvirtHypervisor:
         """One of PVC's domains."""
 
         def read(connection: Any) -> Domain | None:
-            domain = _lookup(connection, vm)
+            domain = lookup(connection, vm)
             return self._read(domain) if domain is not None else None
 
         return await self._link.call(read, "look up", f"VM {vm}")
@@ -100,9 +113,9 @@ class LibvirtHypervisor:
             )
 
         def define(connection: Any) -> None:
-            domain = _lookup(connection, vm)
+            domain = lookup(connection, vm)
             if domain is not None:
-                old = _mark(domain)
+                old = mark_of(domain)
                 if old is None:
                     raise DriverError(
                         f"the node has a domain {domain.name()!r} with the id of VM {name}, which is not PVC's",
@@ -130,28 +143,34 @@ class LibvirtHypervisor:
         """Start a defined domain, or go on with a start that was cut off, or let a paused one run again."""
 
         def start(connection: Any) -> None:
-            domain = _lookup(connection, vm)
-            mark = _mark(domain) if domain is not None else None
+            domain = lookup(connection, vm)
+            mark = mark_of(domain) if domain is not None else None
             if domain is None or mark is None:
                 raise DriverError(f"there is no domain of VM {vm}", code="hypervisor.no_domain", hint="define it first")
             state = domain.state()[0]
             if state == libvirt.VIR_DOMAIN_CRASHED:
-                _quietly(domain.destroy)
+                quietly(domain.destroy)
                 state = libvirt.VIR_DOMAIN_SHUTOFF
             if state == libvirt.VIR_DOMAIN_SHUTOFF:
                 if mark.started:
                     mark = Mark(name=mark.name, epoch=mark.epoch, reset=mark.reset)
-                    _set_mark(domain, mark)
+                    set_mark(domain, mark)
                 self._console_dir.mkdir(parents=True, exist_ok=True)
                 _create_paused(domain)
                 state = domain.state()[0]
+            if is_incoming(domain):
+                raise Unavailable(
+                    f"VM {vm} is still arriving", code="hypervisor.busy", hint="wait until it is there, or destroy it"
+                )
+            if outgoing_job(domain) is not None:
+                return
             if state == libvirt.VIR_DOMAIN_PAUSED:
                 if not mark.started:
                     mark = msgspec.structs.replace(mark, started=True)
-                    _set_mark(domain, mark)
-                _quietly(domain.resume)
+                    set_mark(domain, mark)
+                quietly(domain.resume)
             if not mark.settled:
-                _set_mark(domain, msgspec.structs.replace(mark, started=True, settled=True))
+                set_mark(domain, msgspec.structs.replace(mark, started=True, settled=True))
 
         await self._link.call(start, "start", f"VM {vm}", timeout=START_TIMEOUT_S)
 
@@ -161,34 +180,50 @@ class LibvirtHypervisor:
         def press(domain: Any) -> None:
             domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
 
-        await self._for_running(vm, press, "shut down")
+        await self._for_guest(vm, press, "shut down")
 
     async def destroy(self, vm: str) -> None:
         """Force the domain off."""
-        await self._for_running(vm, lambda domain: domain.destroy(), "destroy")
+        await self._for_active(vm, lambda domain: domain.destroy(), "destroy")
 
     async def reset(self, vm: str, *, mark: str) -> None:
         """Press the reset button, once per mark."""
 
         def press(domain: Any) -> None:
-            old = _mark(domain)
+            old = mark_of(domain)
             if old is None or old.reset == mark or domain.state()[0] == libvirt.VIR_DOMAIN_CRASHED:
                 return
             domain.reset()
-            _set_mark(domain, msgspec.structs.replace(old, reset=mark))
+            set_mark(domain, msgspec.structs.replace(old, reset=mark))
 
-        await self._for_running(vm, press, "reset")
+        await self._for_guest(vm, press, "reset")
 
     async def forget(self, vm: str) -> None:
         """Undefine a domain that is off."""
 
         def undefine(connection: Any) -> None:
-            domain = _lookup(connection, vm)
-            mark = _mark(domain) if domain is not None else None
+            domain = lookup(connection, vm)
+            mark = mark_of(domain) if domain is not None else None
             if domain is not None and mark is not None and _clear_away(domain, mark):
-                _quietly(lambda: domain.undefineFlags(_UNDEFINE))
+                quietly(lambda: domain.undefineFlags(_UNDEFINE))
 
         await self._link.call(undefine, "forget", f"VM {vm}")
+
+    async def migrate(self, vm: str, *, target: str, max_downtime_ms: int, force: bool) -> None:
+        """Move the guest, or wait for the end of what is under way."""
+        await self._migrations.migrate(vm, target=target, max_downtime_ms=max_downtime_ms, force=force)
+
+    async def cancel_migration(self, vm: str) -> None:
+        """Abort libvirt's job."""
+        await self._migrations.cancel(vm)
+
+    async def transfer(self, vm: str) -> Transfer | None:
+        """libvirt's figures of its job."""
+        return await self._migrations.transfer(vm)
+
+    async def usage(self) -> MachineUsage:
+        """What libvirt says of the node and all its domains."""
+        return await self._link.call(self._usage.read, "describe", "what is used")
 
     async def events(self) -> AsyncIterator[str]:
         """libvirt's lifecycle events, "" after each (re)connect. Domains that are not PVC's may be among them."""
@@ -208,9 +243,9 @@ class LibvirtHypervisor:
         console = LibvirtConsole(self._link, detached=self._consoles.discard)
 
         def attach(connection: Any) -> bool:
-            domain = _lookup(connection, vm)
+            domain = lookup(connection, vm)
             known = self._read(domain) if domain is not None else None
-            if known is None or known.state is DomainState.OFF:
+            if known is None or known.state in (DomainState.OFF, DomainState.INCOMING):
                 return False
             console.attach(connection, domain)
             return True
@@ -233,33 +268,25 @@ class LibvirtHypervisor:
         """Let go of libvirtd."""
         for console in list(self._consoles):
             await console.close()
+        await self._migrations.close()
         await self._link.close()
 
-    async def _for_running(self, vm: str, do: Any, verb: str) -> None:
+    async def _for_guest(self, vm: str, do: Any, verb: str) -> None:
+        """`do(domain)` if VM's domain has a guest of this machine; one that is arriving is none yet."""
+        await self._for_active(vm, lambda domain: None if is_incoming(domain) else do(domain), verb)
+
+    async def _for_active(self, vm: str, do: Any, verb: str) -> None:
         """`do(domain)` if VM's domain is PVC's and active; that it ended meanwhile is as good."""
 
         def call(connection: Any) -> None:
-            domain = _lookup(connection, vm)
-            if domain is not None and _mark(domain) is not None and domain.isActive():
-                _quietly(lambda: do(domain))
+            domain = lookup(connection, vm)
+            if domain is not None and mark_of(domain) is not None and domain.isActive():
+                quietly(lambda: do(domain))
 
         await self._link.call(call, verb, f"VM {vm}")
 
     def _read(self, domain: Any) -> Domain | None:
-        mark = _mark(domain)
-        if mark is None:
-            return None
-        try:
-            number, detail = domain.state()
-        except libvirt.libvirtError as error:
-            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-                return None
-            raise
-        log = self._qemu_log_dir / f"{domain.name()}.log" if self._qemu_log_dir else None
-        state, reason = read_state(number, detail, mark, log)
-        return Domain(
-            vm=domain.UUIDString(), name=mark.name, epoch=mark.epoch, state=state, reason=reason, reset_mark=mark.reset
-        )
+        return read_domain(domain, mark_of(domain), self._qemu_log_dir)
 
     def _tell(self, vm: str) -> None:
         for hints in self._listeners:
@@ -290,39 +317,6 @@ class _Hints:
         return vm
 
 
-def _lookup(connection: Any, vm: str) -> Any:
-    try:
-        return connection.lookupByUUID(UUID(vm).bytes)
-    except ValueError:
-        return None
-    except libvirt.libvirtError as error:
-        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-            return None
-        raise
-
-
-def _mark(domain: Any) -> Mark | None:
-    """PVC's mark of a domain; None when the domain is not PVC's, or gone."""
-    try:
-        return read_mark(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE))
-    except ValueError:
-        return None
-    except libvirt.libvirtError as error:
-        if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN_METADATA, libvirt.VIR_ERR_NO_DOMAIN):
-            return None
-        raise
-
-
-def _set_mark(domain: Any, mark: Mark) -> None:
-    """Write the mark where it counts now and where it will count once the domain is off."""
-    flags = 0
-    if domain.isActive():
-        flags |= libvirt.VIR_DOMAIN_AFFECT_LIVE
-    if domain.isPersistent():
-        flags |= libvirt.VIR_DOMAIN_AFFECT_CONFIG
-    domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, mark_xml(mark), PREFIX, NAMESPACE, flags)
-
-
 def _clear_away(domain: Any, mark: Mark) -> bool:
     """Whether the domain is off for PVC, and by now for libvirt too."""
     number, detail = domain.state()
@@ -330,7 +324,7 @@ def _clear_away(domain: Any, mark: Mark) -> bool:
         return True
     if read_state(number, detail, mark, None)[0] is not DomainState.OFF:
         return False
-    _quietly(domain.destroy)
+    quietly(domain.destroy)
     return True
 
 
@@ -348,15 +342,6 @@ def _name_is_taken(connection: Any, name: str, vm: str) -> bool:
         return bool(connection.lookupByName(name).UUIDString() != vm)
     except libvirt.libvirtError:
         return False
-
-
-def _quietly(do: Any) -> None:
-    """Do it, unless the domain ended or vanished since it was looked at."""
-    try:
-        do()
-    except libvirt.libvirtError as error:
-        if error.get_error_code() not in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN):
-            raise
 
 
 def _dotted(number: int) -> str:

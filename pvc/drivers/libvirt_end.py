@@ -33,6 +33,7 @@ _REASONS = {
     libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED: OffReason.DESTROYED,
     libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: OffReason.CRASHED,
     libvirt.VIR_DOMAIN_SHUTOFF_FAILED: OffReason.CRASHED,
+    libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED: OffReason.MIGRATED,
     libvirt.VIR_DOMAIN_SHUTOFF_SAVED: OffReason.DESTROYED,
     libvirt.VIR_DOMAIN_SHUTOFF_FROM_SNAPSHOT: OffReason.DESTROYED,
     # libvirtd killed it while it came back, as when told to destroy a domain it had not found again yet.
@@ -43,6 +44,7 @@ _LOGGED_REASONS = {
     "destroyed": OffReason.DESTROYED,
     "crashed": OffReason.CRASHED,
     "failed": OffReason.CRASHED,
+    "migrated": OffReason.MIGRATED,
     "saved": OffReason.DESTROYED,
     "daemon": OffReason.DESTROYED,
 }
@@ -60,6 +62,8 @@ def read_state(number: int, detail: int, mark: Mark, log: Path | None) -> tuple[
         return state, OffReason.NEVER_RAN
     if number == libvirt.VIR_DOMAIN_CRASHED:
         return state, OffReason.CRASHED
+    if mark.moved:
+        return state, OffReason.MIGRATED
     # A restarted libvirtd knows no reason any more, but its log of the domain does.
     return state, _REASONS.get(detail) or (_logged_reason(log) if log else OffReason.UNKNOWN)
 

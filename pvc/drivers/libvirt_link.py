@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import queue
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import libvirt
 
+from pvc.drivers.thread_pool import DaemonPool
 from pvc.errors import DriverError, PvcError, Unavailable
 
 T = TypeVar("T")
@@ -45,9 +45,9 @@ class LibvirtLink:
         self._uri = uri
         self._changed = changed
         self._lost = lost
-        self._pool = _DaemonPool("libvirt", _THREADS)
+        self._pool = DaemonPool("libvirt", _THREADS)
         # A pool of its own: a frozen libvirtd may hold this thread, but never one that a living connection needs.
-        self._opener = _DaemonPool("libvirt-open", 1)
+        self._opener = DaemonPool("libvirt-open", 1)
         self._connection: Any = None
         self._attempt: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -140,8 +140,7 @@ class LibvirtLink:
             tell(self._on_close, conn)
 
         def open_connection() -> Any:
-            connection = libvirt.open(self._uri)
-            connection.setKeepAlive(_KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT)
+            connection = open_alive(self._uri)
             connection.registerCloseCallback(on_close, None)
             connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, on_lifecycle, None)
             return connection
@@ -174,6 +173,13 @@ class LibvirtLink:
             code=f"hypervisor.{verb.replace(' ', '_')}_failed",
             hint="correct the VM's definition or the node, then try again; more is in libvirt's log on the node",
         )
+
+
+def open_alive(uri: str) -> Any:
+    """A new connection that breaks by itself when the other side is silent for too long. Blocking."""
+    connection = libvirt.open(uri)
+    connection.setKeepAlive(_KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT)
+    return connection
 
 
 def one_line(error: Any) -> str:
@@ -224,58 +230,3 @@ def _start_libvirt_events() -> None:
 def _run_libvirt_events() -> None:
     while True:
         libvirt.virEventRunDefaultImpl()
-
-
-class _DaemonPool:
-    """Threads that a process may leave behind at its end, which `concurrent.futures` would wait for."""
-
-    def __init__(self, name: str, threads: int) -> None:
-        self._name = name
-        self._threads = threads
-        self._work: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._started = 0
-
-    async def run(self, do: Callable[[], T]) -> T:
-        """`do()`'s result or exception. When cancelled, a `do` that has begun runs to its end, unheard; one that waits
-        for a thread is not begun any more: by then the world may have moved on, and it could undo what came after."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-
-        def settle(result: T | None, error: BaseException | None) -> None:
-            if future.done():
-                return
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(result)  # type: ignore[arg-type]
-
-        def work() -> None:
-            if future.done():
-                return
-            result, error = None, None
-            try:
-                result = do()
-            except Exception as caught:  # noqa: BLE001 - it is raised again where it is awaited
-                error = caught
-            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-                loop.call_soon_threadsafe(settle, result, error)
-
-        self.submit(work)
-        return await future
-
-    def submit(self, do: Callable[[], object]) -> None:
-        """Have `do` run some time; nobody hears of its result."""
-        if self._started < self._threads:
-            self._started += 1
-            threading.Thread(target=self._serve, name=f"{self._name}-{self._started}", daemon=True).start()
-        self._work.put(do)
-
-    def end(self) -> None:
-        """The threads end after what is already submitted."""
-        for _ in range(self._started):
-            self._work.put(None)
-        self._started = self._threads
-
-    def _serve(self) -> None:
-        while (do := self._work.get()) is not None:
-            do()

@@ -43,6 +43,15 @@ unix_sock_rw_perms = "0700"
 auth_unix_ro = "none"
 auth_unix_rw = "none"
 """
+_LISTEN_CONF = """\
+listen_tls = 0
+listen_tcp = 1
+tcp_port = "{port}"
+auth_tcp = "none"
+keepalive_interval = 2
+keepalive_count = 3
+"""
+"""Open to everybody who reaches it: for a lab without a way in."""
 _QEMU_CONF = """\
 security_driver = "none"
 user = "root"
@@ -50,6 +59,12 @@ group = "root"
 namespaces = []
 cgroup_controllers = []
 remember_owner = 0
+keepalive_interval = 2
+keepalive_count = 3
+"""
+_MIGRATION_CONF = """\
+migration_port_min = {0}
+migration_port_max = {1}
 """
 _START_TIMEOUT_S = 30.0
 """The first start asks QEMU for its capabilities, which takes seconds on a busy machine."""
@@ -63,10 +78,21 @@ class LibvirtHost:
     """One host: `start()`, use `uri`, `stop()`. Another instance on the same directory controls the same host.
 
     `cache` is where libvirt keeps what it learnt of QEMU, which it asks for seconds; several hosts may share one.
+    With `listen_tcp`, a port, others may migrate guests to it; hosts that share an address need a `migration_ports`
+    (first, last) of their own each.
     """
 
-    def __init__(self, directory: Path, *, cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        cache: Path | None = None,
+        listen_tcp: int | None = None,
+        migration_ports: tuple[int, int] | None = None,
+    ) -> None:
         self.directory = directory.resolve()
+        self.listen_tcp = listen_tcp
+        self._migration_ports = migration_ports
         self._cache = (cache or self.directory / "cache").resolve()
         self._socket = self.directory / "run/libvirt/libvirt-sock"
 
@@ -89,7 +115,8 @@ class LibvirtHost:
         if not self._named("virtlogd"):
             self._run_inside("virtlogd", "-d", "-p", "/run/virtlogd.pid")
         if not self._named("libvirtd"):
-            self._run_inside("libvirtd", "-d", "-p", "/run/libvirtd.pid")
+            listen = ["--listen"] if self.listen_tcp else []
+            self._run_inside("libvirtd", "-d", "-p", "/run/libvirtd.pid", *listen)
         self._wait(self._answers, "libvirtd does not answer")
 
     def stop(self) -> None:
@@ -163,8 +190,10 @@ class LibvirtHost:
         etc = self.directory / "etc"
         if not (etc / "libvirtd.conf").exists():
             # The id stays the host's for good: libvirt refuses to migrate to a host with the same one.
-            (etc / "libvirtd.conf").write_text(_LIBVIRTD_CONF.format(uuid=uuid.uuid4()))
-        (etc / "qemu.conf").write_text(_QEMU_CONF)
+            listen = _LISTEN_CONF.format(port=self.listen_tcp) if self.listen_tcp else ""
+            (etc / "libvirtd.conf").write_text(_LIBVIRTD_CONF.format(uuid=uuid.uuid4()) + listen)
+        ports = _MIGRATION_CONF.format(*self._migration_ports) if self._migration_ports else ""
+        (etc / "qemu.conf").write_text(_QEMU_CONF + ports)
 
     def _binds(self) -> dict[Path, str]:
         """Directory of the host -> where libvirt looks for it."""
