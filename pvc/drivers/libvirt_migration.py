@@ -1,0 +1,286 @@
+"""Live migration by libvirt, from daemon to daemon ("peer to peer"), which goes on without PVC's and is found again.
+
+How a migration ended is never taken from the call's answer alone, which may be lost: the domain is looked at. Only one
+that is off because it migrated has moved. All else has not, also where the target holds a complete copy: that copy is
+paused, and stays so until the log says that the guest moved, which it does on this side's word alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import msgspec
+
+from pvc.drivers.hypervisor import DomainState, OffReason, Transfer
+from pvc.drivers.libvirt_domain import lookup, mark_of, outgoing_job, quietly, read_domain, set_mark
+from pvc.drivers.libvirt_link import LibvirtLink, one_line, open_alive
+from pvc.drivers.thread_pool import DaemonPool
+from pvc.errors import DriverError, PvcError, Unavailable
+
+POLL_S = 0.5
+"""How often a migration that somebody else's call carries is looked at."""
+CANCEL_TIMEOUT_S = 30.0
+"""QEMU stops sending within a second; the target's answer may have to be given up first."""
+PRESS_AFTER_S = 30.0
+"""Slowing a guest down goes in steps; with `force` it gets this long before it may also stand still for longer."""
+PRESS_EVERY_S = 10.0
+MAX_DOWNTIME_MS = 60_000
+"""Where doubling the downtime stops: by then nearly any guest's changed memory goes over in one piece."""
+MAX_MIGRATIONS = 8
+"""At a time from one node; each more would only make all of them slower. Others wait for their turn."""
+
+_FLAGS = (
+    libvirt.VIR_MIGRATE_LIVE
+    | libvirt.VIR_MIGRATE_PEER2PEER
+    | libvirt.VIR_MIGRATE_PERSIST_DEST
+    # It runs there only when the log says so.
+    | libvirt.VIR_MIGRATE_PAUSED
+)
+_REFUSALS = {
+    libvirt.VIR_ERR_MIGRATE_UNSAFE,
+    libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
+    libvirt.VIR_ERR_CPU_INCOMPATIBLE,
+    libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
+    libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,
+    libvirt.VIR_ERR_NO_SUPPORT,
+    libvirt.VIR_ERR_OPERATION_INVALID,
+}
+_HALTED_BY_MIGRATION = {libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED}
+
+
+class MigrationSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How this node's libvirt reaches another's. `{address}` is the target's."""
+
+    uri: str = "qemu+tls://{address}/system"
+    """The target's libvirtd."""
+    stream_uri: str = "tcp://{address}"
+    """Where the guest's memory goes; without a port libvirt takes one of `migration_port_min` and up (qemu.conf)."""
+    bandwidth_mib_s: int = 0
+    """At most so much; 0: no limit."""
+
+
+class _Phase(StrEnum):
+    FREE = "free"
+    UNDER_WAY = "under_way"
+    MOVED = "moved"
+    BROKEN = "broken"
+    """Cut off at its very end: the guest was stopped for it, and stands still."""
+    ENDED = "ended"
+
+
+class LibvirtMigrations:
+    """The migrations from here."""
+
+    def __init__(self, uri: str, link: LibvirtLink, settings: MigrationSettings, log_dir: Path | None) -> None:
+        self._uri = uri
+        self._link = link
+        self._settings = settings
+        self._log_dir = log_dir
+        # Threads and connections of their own: they last for minutes, and libvirtd serves 5 calls a connection at once.
+        self._pool = DaemonPool("libvirt-migrate", MAX_MIGRATIONS)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._cancelled: set[str] = set()
+
+    async def migrate(self, vm: str, *, target: str, max_downtime_ms: int, force: bool) -> None:
+        """See the port."""
+        task = self._tasks.get(vm)
+        if task is None:
+            self._cancelled.discard(vm)
+            task = asyncio.create_task(self._run(vm, target, max_downtime_ms, force), name=f"migrate-{vm}")
+            self._tasks[vm] = task
+            task.add_done_callback(lambda done: self._ended(vm, done))
+        await asyncio.shield(task)
+
+    async def cancel(self, vm: str) -> None:
+        """See the port."""
+
+        def abort(connection: Any) -> bool:
+            domain = lookup(connection, vm)
+            if domain is None or mark_of(domain) is None or outgoing_job(domain) is None:
+                return False
+            quietly(domain.abortJob)
+            return True
+
+        # Before, so that who waits for the end knows why it came.
+        self._cancelled.add(vm)
+        if not await self._link.call(abort, "cancel", f"the migration of VM {vm}"):
+            self._cancelled.discard(vm)
+            return
+        try:
+            async with asyncio.timeout(CANCEL_TIMEOUT_S):
+                while await self.transfer(vm) is not None:  # noqa: ASYNC110 - libvirt has no event for it
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError as error:
+            raise Unavailable(
+                f"the migration of VM {vm} did not end within {CANCEL_TIMEOUT_S:.0f} s of being cancelled",
+                code="hypervisor.timeout",
+                hint="it will be tried again; see libvirtd's log if it lasts",
+            ) from error
+
+    async def transfer(self, vm: str) -> Transfer | None:
+        """See the port."""
+
+        def read(connection: Any) -> Transfer | None:
+            domain = lookup(connection, vm)
+            stats = outgoing_job(domain) if domain is not None and mark_of(domain) is not None else None
+            if stats is None:
+                return None
+            return Transfer(
+                total_bytes=stats.get("memory_total", 0),
+                remaining_bytes=stats.get("memory_remaining", 0),
+                seconds=stats.get("time_elapsed", 0) / 1000,
+            )
+
+        return await self._link.call(read, "look up", f"the migration of VM {vm}")
+
+    async def close(self) -> None:
+        """Wait no longer; libvirt carries on."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._pool.end()
+
+    async def _run(self, vm: str, target: str, max_downtime_ms: int, force: bool) -> None:
+        phase = await self._ask(vm, lambda domain: self._prepare(vm, domain, max_downtime_ms))
+        error: PvcError | None = None
+        pressing = asyncio.create_task(self._press(vm, max_downtime_ms)) if force else None
+        try:
+            if phase is _Phase.FREE:
+                error = await self._pool.run(lambda: self._send(vm, target, force))
+            # However long it takes: who asked for it may cancel it.
+            while (phase := await self._ask(vm, self._phase)) is _Phase.UNDER_WAY:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(POLL_S)
+        finally:
+            if pressing is not None:
+                pressing.cancel()
+        if phase is _Phase.MOVED:
+            # libvirt forgets the reason when it is restarted, and its log may be rotated away.
+            with contextlib.suppress(PvcError):
+                await self._ask(vm, _note_moved)
+            return
+        if phase is _Phase.BROKEN:
+            await self._ask(vm, lambda domain: quietly(domain.resume))
+        if phase is _Phase.ENDED:
+            raise _failed(vm, "it ended meanwhile")
+        if vm in self._cancelled:
+            raise _cancelled(vm)
+        raise error or _failed(vm, "it broke off while nobody was there to hear why")
+
+    def _prepare(self, vm: str, domain: Any, max_downtime_ms: int) -> _Phase:
+        """What is to be done; for a guest that is to move, all is ready then."""
+        phase = self._phase(domain)
+        if phase is _Phase.ENDED:
+            raise _failed(vm, "it does not run here")
+        if phase is _Phase.FREE:
+            mark = mark_of(domain)
+            # While it is on its way nothing can be written, and unsettled it would not count as one that has run.
+            if mark is not None and not mark.settled:
+                set_mark(domain, msgspec.structs.replace(mark, started=True, settled=True))
+            domain.migrateSetMaxDowntime(max_downtime_ms)
+        return phase
+
+    def _phase(self, domain: Any) -> _Phase:
+        known = read_domain(domain, mark_of(domain), self._log_dir)
+        if known is None:
+            return _Phase.ENDED
+        if known.migrating:
+            return _Phase.UNDER_WAY
+        if known.state in (DomainState.OFF, DomainState.INCOMING):
+            return _Phase.MOVED if known.reason is OffReason.MIGRATED else _Phase.ENDED
+        number, detail = domain.state()
+        if number == libvirt.VIR_DOMAIN_PAUSED and detail in _HALTED_BY_MIGRATION:
+            return _Phase.BROKEN
+        return _Phase.FREE
+
+    def _send(self, vm: str, target: str, force: bool) -> PvcError | None:
+        """The long call, in a thread. What went wrong with it, as far as this side heard."""
+        parameters: dict[str, Any] = {
+            libvirt.VIR_MIGRATE_PARAM_URI: self._settings.stream_uri.format(address=_bracketed(target))
+        }
+        if self._settings.bandwidth_mib_s:
+            parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = self._settings.bandwidth_mib_s
+        flags = _FLAGS | (libvirt.VIR_MIGRATE_AUTO_CONVERGE if force else 0)
+        connection = None
+        try:
+            connection = open_alive(self._uri)
+            domain = lookup(connection, vm)
+            if domain is None:
+                return _failed(vm, "it ended meanwhile")
+            domain.migrateToURI3(self._settings.uri.format(address=_bracketed(target)), parameters, flags)
+        except libvirt.libvirtError as error:
+            return _translate(vm, target, error)
+        finally:
+            if connection is not None:
+                with contextlib.suppress(libvirt.libvirtError):
+                    connection.close()
+        return None
+
+    async def _press(self, vm: str, max_downtime_ms: int) -> None:
+        """Let a guest that does not come to an end stand still for longer and longer."""
+        await asyncio.sleep(PRESS_AFTER_S)
+        while max_downtime_ms < MAX_DOWNTIME_MS:
+            max_downtime_ms = min(max_downtime_ms * 2, MAX_DOWNTIME_MS)
+            with contextlib.suppress(PvcError):
+                await self._ask(vm, lambda domain, ms=max_downtime_ms: domain.migrateSetMaxDowntime(ms))  # type: ignore[misc]
+            await asyncio.sleep(PRESS_EVERY_S)
+
+    async def _ask(self, vm: str, do: Callable[[Any], Any]) -> Any:
+        """`do(domain)`. Raises `hypervisor.no_domain` when there is none of PVC's."""
+
+        def call(connection: Any) -> Any:
+            domain = lookup(connection, vm)
+            if domain is None or mark_of(domain) is None:
+                raise DriverError(f"there is no domain of VM {vm}", code="hypervisor.no_domain")
+            return do(domain)
+
+        return await self._link.call(call, "look up", f"VM {vm} for its migration")
+
+    def _ended(self, vm: str, task: asyncio.Task[None]) -> None:
+        del self._tasks[vm]
+        self._cancelled.discard(vm)
+        if not task.cancelled():
+            # Whoever waited may be gone.
+            task.exception()
+
+
+def _note_moved(domain: Any) -> None:
+    mark = mark_of(domain)
+    if mark is not None and not domain.isActive():
+        set_mark(domain, msgspec.structs.replace(mark, moved=True))
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address and not address.startswith("[") else address
+
+
+def _translate(vm: str, target: str, error: Any) -> PvcError:
+    code, words = error.get_error_code(), one_line(error)
+    if code == libvirt.VIR_ERR_OPERATION_ABORTED:
+        return _cancelled(vm)
+    # The target has a domain of it still: it will not for long, so another try may succeed.
+    if code in _REFUSALS and "already active" not in words:
+        return DriverError(
+            f"libvirt refuses to migrate VM {vm} to {target}: {words}",
+            code="hypervisor.migration_refused",
+            hint="migrate it by shutting it down, or correct its definition or the node",
+        )
+    return _failed(vm, f"to {target}: {words}")
+
+
+def _failed(vm: str, why: str) -> DriverError:
+    return DriverError(
+        f"VM {vm} could not be migrated: {why}",
+        code="hypervisor.migration_failed",
+        hint="try again; more is in libvirtd's logs on both nodes",
+    )
+
+
+def _cancelled(vm: str) -> DriverError:
+    return DriverError(f"the migration of VM {vm} was cancelled", code="hypervisor.migration_cancelled")
