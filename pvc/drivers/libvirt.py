@@ -24,7 +24,7 @@ from pvc.drivers.libvirt_console import LibvirtConsole
 from pvc.drivers.libvirt_domain import is_incoming, lookup, mark_of, outgoing_job, quietly, read_domain, set_mark
 from pvc.drivers.libvirt_end import QEMU_LOG_DIR, read_state
 from pvc.drivers.libvirt_link import START_TIMEOUT_S, LibvirtLink
-from pvc.drivers.libvirt_migration import LibvirtMigrations, MigrationSettings
+from pvc.drivers.libvirt_migration import DEFAULT_URI, LibvirtMigrations, MigrationSettings
 from pvc.drivers.libvirt_usage import UsageReader
 from pvc.errors import DriverError, NotFound, Unavailable
 from pvc.events.vm import VmSpec
@@ -41,7 +41,8 @@ _UNDEFINE = (
 class LibvirtHypervisor:
     """libvirt at `uri`. `accelerator` is `kvm` or `tcg`, proven (see `accelerator.resolve`); consoles are logged in
     `console_dir`, which libvirtd must see under the same path; `qemu_log_dir` is where it keeps QEMU's logs;
-    `migration` says how others are reached."""
+    `migration_uri` says how other nodes' libvirtd are reached, with `{address}` for their address; a migration gets
+    `migration_bandwidth_mib_s` at most (0: no limit)."""
 
     def __init__(
         self,
@@ -50,7 +51,8 @@ class LibvirtHypervisor:
         console_dir: Path,
         *,
         qemu_log_dir: Path | None = None,
-        migration: MigrationSettings | None = None,
+        migration_uri: str = DEFAULT_URI,
+        migration_bandwidth_mib_s: int = 0,
     ) -> None:
         assert accelerator in ("kvm", "tcg"), "`auto` is resolved before"
         self._accelerator = accelerator
@@ -58,7 +60,8 @@ class LibvirtHypervisor:
         # A libvirtd at a socket of its own has its logs who knows where, and the usual place may hold another's.
         self._qemu_log_dir = qemu_log_dir or (None if "socket=" in uri else QEMU_LOG_DIR)
         self._link = LibvirtLink(uri, changed=self._tell, lost=self._hang_up_consoles)
-        self._migrations = LibvirtMigrations(uri, self._link, migration or MigrationSettings(), self._qemu_log_dir)
+        settings = MigrationSettings(uri=migration_uri, bandwidth_mib_s=migration_bandwidth_mib_s)
+        self._migrations = LibvirtMigrations(uri, self._link, settings, self._qemu_log_dir)
         self._usage = UsageReader()
         self._listeners: set[_Hints] = set()
         self._consoles: set[LibvirtConsole] = set()

@@ -23,6 +23,7 @@ from pvc.drivers.libvirt_link import LibvirtLink, one_line, open_alive
 from pvc.drivers.thread_pool import DaemonPool
 from pvc.errors import DriverError, PvcError, Unavailable
 
+DEFAULT_URI = "qemu+tls://{address}/system"
 POLL_S = 0.5
 """How often a migration that somebody else's call carries is looked at."""
 CANCEL_TIMEOUT_S = 30.0
@@ -57,7 +58,7 @@ _HALTED_BY_MIGRATION = {libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_
 class MigrationSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How this node's libvirt reaches another's. `{address}` is the target's."""
 
-    uri: str = "qemu+tls://{address}/system"
+    uri: str
     """The target's libvirtd."""
     stream_uri: str = "tcp://{address}"
     """Where the guest's memory goes; without a port libvirt takes one of `migration_port_min` and up (qemu.conf)."""

@@ -29,6 +29,8 @@ class Pair(Protocol):
     target: Hypervisor
     source_address: str
     target_address: str
+    nobodys_address: str
+    """Where no hypervisor is."""
 
     def spec(self, name: str) -> VmSpec:
         """A guest."""
@@ -48,8 +50,9 @@ class MigrationContract:
 
     async def test_a_guest_arrives_paused_and_runs_on_once_it_is_let(self, pair: Pair) -> None:
         vm = await running(pair, "mover", epoch=3)
-        await pair.source.reset(vm, mark="m1")
         console = await pair.source.open_console(vm)
+        await wait_for_text(console, b"mover heartbeat 1 ")
+        await pair.source.reset(vm, mark="m1")
         await wait_for_text(console, b"mover heartbeat 2 ")
         await migrate(pair, vm)
         assert await pair.source.get_domain(vm) == Domain(
@@ -206,7 +209,7 @@ class MigrationContract:
     async def test_a_target_that_is_not_there_leaves_the_guest_alone(self, pair: Pair) -> None:
         vm = await running(pair, "stuck")
         with pytest.raises(DriverError) as refusal:
-            await pair.source.migrate(vm, target="127.0.0.99", max_downtime_ms=DOWNTIME_MS, force=False)
+            await pair.source.migrate(vm, target=pair.nobodys_address, max_downtime_ms=DOWNTIME_MS, force=False)
         assert refusal.value.code == "hypervisor.migration_failed"
         assert "\n" not in refusal.value.message
         assert await pair.source.get_domain(vm) == Domain(vm=vm, name="stuck", epoch=1, state=DomainState.RUNNING)

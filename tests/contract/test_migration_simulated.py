@@ -29,7 +29,7 @@ class SimulatedPair:
         self.network = SimulatedNetwork(mib_per_s=6400, setup_s=0.01)
         self.source = SimulatedHypervisor(console_dir=folder, network=self.network, address=HERE)
         self.target = SimulatedHypervisor(console_dir=folder, network=self.network, address=THERE)
-        self.source_address, self.target_address = HERE, THERE
+        self.source_address, self.target_address, self.nobodys_address = HERE, THERE, "10.0.0.3"
 
     def spec(self, name: str) -> VmSpec:
         return SPEC

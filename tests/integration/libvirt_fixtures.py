@@ -39,7 +39,7 @@ def guest_image() -> GuestImage:
     try:
         return build_guest(CACHE, cache=CACHE / "cache")
     except DriverError as error:
-        _without_libvirt(error)
+        without_libvirt(error)
         raise
 
 
@@ -54,7 +54,7 @@ def guest_spec(image: GuestImage, name: str, *words: str) -> VmSpec:
     )
 
 
-def _without_libvirt(error: DriverError) -> None:
+def without_libvirt(error: DriverError) -> None:
     """One clear line, and a failure where PVC_TEST_REQUIRE says that libvirt must be there."""
     line = f"real VMs are not possible here: {error}"
     if "libvirt" in os.environ.get("PVC_TEST_REQUIRE", ""):
@@ -70,7 +70,7 @@ def _serve() -> Iterator[LibvirtHost]:
         try:
             host.start()
         except DriverError as error:
-            _without_libvirt(error)
+            without_libvirt(error)
         yield host
     finally:
         host.stop()
