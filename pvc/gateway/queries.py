@@ -1,10 +1,13 @@
-"""Queries of the present state: the cluster, its nodes, its VMs, and who is asking. Answered from the fold alone."""
+"""Queries of the present state: the cluster, its faults, its nodes, its VMs, and who is asking.
+
+Answered from the fold, and single things beside it with what was measured lately; never from figures alone.
+"""
 
 from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, cast
 
 import msgspec
@@ -15,20 +18,16 @@ from pvc.commands.base import find_node, find_vm
 from pvc.commands.registry import COMMANDS
 from pvc.events.types import Role
 from pvc.gateway.cards import CommandCard, command_card
+from pvc.gateway.cluster_health import Heard, assess, zookeeper_modes
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.listing import page_of
+from pvc.gateway.live import Hello, migration_progress, node_usage, vm_usage
 from pvc.gateway.services import GatewayServices
+from pvc.projections.cluster_views import ClusterInfo, FaultInfo, NodeInfo, cluster_info, fault_info, node_info
 from pvc.projections.state import ClusterState
-from pvc.projections.views import (
-    ClusterInfo,
-    NodeInfo,
-    VmInfo,
-    VmRow,
-    cluster_info,
-    node_info,
-    vm_info,
-)
+from pvc.projections.views import VmInfo, VmRow, vm_info
 from pvc.projections.vm_machine import VmState
+from pvc.runtime.telemetry import NodeFigures
 
 DEFAULT_ITEMS = 1_000
 """Items of a list when no limit is given: most clusters in one page, some 250 kB."""
@@ -62,6 +61,14 @@ class NodeListArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     after: After = ""
 
 
+class FaultListArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which faults are listed."""
+
+    acknowledged: Annotated[
+        bool | None, Meta(description="Only those that somebody has taken notice of, or only the others.")
+    ] = None
+
+
 class NoArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """None."""
 
@@ -82,6 +89,13 @@ class NodeList(msgspec.Struct, frozen=True, kw_only=True):
     next: str | None
 
 
+class FaultList(msgspec.Struct, frozen=True, kw_only=True):
+    """Faults, the newest first."""
+
+    position: int
+    items: list[FaultInfo]
+
+
 class WhoAmI(msgspec.Struct, frozen=True, kw_only=True):
     """Who is asking, as the gateway sees it."""
 
@@ -96,22 +110,51 @@ class WhoAmI(msgspec.Struct, frozen=True, kw_only=True):
 
 async def _cluster(services: GatewayServices, call: Call) -> Response:
     arguments_of(call.request, NoArguments)
-    return json_response(cluster_info(services.world.state), services.world.position)
+    figures, hellos = await services.live.figures(), await services.live.hellos()
+    world = services.world
+    heard = Heard(
+        figures=figures if services.live.measured else None,
+        hellos=hellos,
+        fold_fault=world.fault,
+        now_us=services.clock.wall_us(),
+    )
+    health, reasons = assess(world.state, heard)
+    zookeeper = zookeeper_modes(world.state, figures)
+    info = cluster_info(world.state, health=health, reasons=reasons, zookeeper=zookeeper)
+    return json_response(info, info.position)
+
+
+async def _faults(services: GatewayServices, call: Call) -> Response:
+    wanted = arguments_of(call.request, FaultListArguments).acknowledged
+    state = services.world.state
+    faults = [fault for fault in state.faults.values() if wanted in (None, bool(fault.acknowledged_by))]
+    items = [fault_info(fault) for fault in sorted(faults, key=lambda fault: (-fault.since_us, fault.id))]
+    return json_response(FaultList(position=state.position, items=items), state.position)
 
 
 async def _nodes(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, NodeListArguments)
+    figures, hellos = await services.live.figures(), await services.live.hellos()
     state = services.world.state
     names, following = page_of(sorted(state.nodes), _glob(arguments.name), arguments.after, arguments.limit)
-    items = [node_info(state, state.nodes[name]) for name in names]
+    items = [_node_info(state, name, figures, hellos) for name in names]
     return json_response(NodeList(position=state.position, items=items, next=following), state.position)
 
 
 async def _node(services: GatewayServices, call: Call) -> Response:
     arguments_of(call.request, NoArguments)
+    name = find_node(services.world.state, call.request.path_params["node"]).name
+    figures, hellos = await services.live.figures(), await services.live.hellos()
     state = services.world.state
-    node = find_node(state, call.request.path_params["node"])
-    return json_response(node_info(state, node), state.position)
+    find_node(state, name)  # it may have been removed meanwhile
+    return json_response(_node_info(state, name, figures, hellos), state.position)
+
+
+def _node_info(
+    state: ClusterState, name: str, figures: Mapping[str, NodeFigures], hellos: Mapping[str, Hello] | None
+) -> NodeInfo:
+    present = None if hellos is None else name in hellos
+    return node_info(state, state.nodes[name], usage=node_usage(figures.get(name)), present=present)
 
 
 async def _vms(services: GatewayServices, call: Call) -> Response:
@@ -127,8 +170,12 @@ async def _vms(services: GatewayServices, call: Call) -> Response:
 
 async def _vm(services: GatewayServices, call: Call) -> Response:
     arguments_of(call.request, NoArguments)
+    find_vm(services.world.state, call.request.path_params["vm"])
+    figures = await services.live.figures()
     state = services.world.state
-    return json_response(vm_info(find_vm(state, call.request.path_params["vm"])), state.position)
+    vm = find_vm(state, call.request.path_params["vm"])
+    info = vm_info(vm, usage=vm_usage(figures, vm), progress=migration_progress(figures, vm))
+    return json_response(info, state.position)
 
 
 async def _whoami(services: GatewayServices, call: Call) -> Response:
@@ -175,10 +222,21 @@ QUERIES = (
         method="GET",
         path="/cluster",
         handle=_cluster,
-        summary="The cluster at one look.",
+        summary="The cluster at one look, with its health.",
+        help="`reasons` says why the health is not `ok`. A fault that was acknowledged no longer counts.",
         arguments=NoArguments,
         reply=ClusterInfo,
         before_init=True,
+    ),
+    Endpoint(
+        name="fault.list",
+        method="GET",
+        path="/faults",
+        handle=_faults,
+        summary="What is wrong with the cluster, the newest first.",
+        help="A fault is there until its cause is gone, whether somebody has taken notice of it or not.",
+        arguments=FaultListArguments,
+        reply=FaultList,
     ),
     Endpoint(
         name="node.list",
@@ -186,6 +244,7 @@ QUERIES = (
         path="/nodes",
         handle=_nodes,
         summary="Nodes by name.",
+        help="With what was measured on each within the last seconds; null where it was not heard of.",
         arguments=NodeListArguments,
         reply=NodeList,
     ),
@@ -214,7 +273,8 @@ QUERIES = (
         path="/vms/{vm}",
         handle=_vm,
         summary="All about a VM.",
-        help="`position` in the reply is that of the last record that touched the VM.",
+        help="`position` in the reply is that of the last record that touched the VM. `usage` and the progress of a "
+        "migration were measured within the last seconds.",
         arguments=NoArguments,
         reply=VmInfo,
     ),

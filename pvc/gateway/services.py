@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from dataclasses import dataclass, field
 
 from pvc.clock import Clock, Rng
 from pvc.drivers.hypervisor import Hypervisor
 from pvc.gateway.listing import Names, Rows
+from pvc.gateway.live import Live
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.presence.base import Presence
@@ -38,3 +40,8 @@ class GatewayServices:
     """Set when the daemon is about to end: whoever waits or streams answers with what there is, and goes."""
     names: Names = field(default_factory=Names, init=False)
     rows: Rows = field(default_factory=Rows, init=False)
+
+    @functools.cached_property
+    def live(self) -> Live:
+        """What is known of the nodes just now."""
+        return Live(self.telemetry, self.presence, self.clock)

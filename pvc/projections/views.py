@@ -1,4 +1,7 @@
-"""What a reader is shown of the state: flat structs, made one object at a time."""
+"""What a reader is shown of VMs: flat structs, made one object at a time. Nodes and the cluster: `cluster_views`.
+
+What is measured and not folded (`usage`, `progress`) is left empty here, for whoever has it to fill in.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from msgspec import Meta
 
 from pvc.events.types import EndPolicy, MigrationMethod, Selector
 from pvc.events.vm import VmSpec
-from pvc.projections.state import ClusterState, Node, Vm
+from pvc.projections.state import Migration, Vm
 from pvc.projections.vm_machine import VmState
 
 
@@ -20,6 +23,39 @@ class TagView(msgspec.Struct, frozen=True, kw_only=True):
     protected: bool
 
 
+class VmUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a VM was measured to use, some seconds ago."""
+
+    cpu_per_cent: Annotated[float, Meta(description="Of one processor.")]
+    memory_used_mib: Annotated[int, Meta(description="Of its node's memory.")]
+
+
+class MigrationProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a live migration has come, a second ago."""
+
+    per_cent: float
+    total_bytes: int
+    remaining_bytes: int
+    seconds: float
+
+
+class MigrationView(msgspec.Struct, frozen=True, kw_only=True):
+    """A VM's way to another node, under way."""
+
+    source: str
+    target: str
+    live: Annotated[bool, Meta(description="Without a stop of the guest; else it is shut down and started there.")]
+    permanent: Annotated[bool, Meta(description="The target becomes its home.")]
+    prepared: Annotated[bool, Meta(description="The target expects it.")]
+    cancel: Annotated[bool, Meta(description="It is being given up.")]
+    reason: Annotated[str, Meta(description="Why, where it was not a command about this VM.")]
+    why: Annotated[list[str], Meta(description="What the choice of the target rested on.")]
+    since_us: int
+    progress: Annotated[
+        MigrationProgress | None, Meta(description="Null before the transfer has begun, and where nothing is heard.")
+    ] = None
+
+
 class VmRow(msgspec.Struct, frozen=True, kw_only=True):
     """A VM in a list."""
 
@@ -27,6 +63,9 @@ class VmRow(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     state: VmState
     node: str
+    home: str
+    away: Annotated[str, Meta(description="Why it is not at home: `migrate`, `flush` or `recovery`; empty if it is.")]
+    target: Annotated[str, Meta(description="The node it migrates to; empty when it does not.")]
     memory_mib: int
     vcpus: int
     tags: list[str]
@@ -44,6 +83,9 @@ class VmInfo(msgspec.Struct, frozen=True, kw_only=True):
     error: str
     node: str
     home: str
+    away: Annotated[str, Meta(description="Why it is not at home: `migrate`, `flush` or `recovery`; empty if it is.")]
+    why: Annotated[list[str], Meta(description="What the choice of its present node rested on.")]
+    migration: Annotated[MigrationView | None, Meta(description="Null when it does not migrate.")]
     description: str
     spec: VmSpec
     restart_required: Annotated[
@@ -51,7 +93,11 @@ class VmInfo(msgspec.Struct, frozen=True, kw_only=True):
     ]
     selector: Selector
     node_limits: list[str]
+    affinity: list[str]
+    anti_affinity: list[str]
+    priority: int
     migration_method: MigrationMethod
+    max_downtime_ms: int
     autostart: bool
     on_poweroff: EndPolicy
     on_crash: EndPolicy
@@ -60,38 +106,7 @@ class VmInfo(msgspec.Struct, frozen=True, kw_only=True):
     defined_us: int
     changed_us: Annotated[int, Meta(description="When the state last changed.")]
     position: Annotated[int, Meta(description="The last record that touched the VM.")]
-
-
-class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """All about a node, and a node in a list."""
-
-    name: str
-    ready: bool
-    memory_mib: int
-    memory_used_mib: int
-    vcpus: int
-    vcpus_used: int
-    vms: int
-    vms_running: int
-    accelerator: str
-    hypervisor: str
-    version: str
-    joined_us: int
-    ready_us: int
-
-
-class ClusterInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """The cluster at one look."""
-
-    name: str
-    id: str
-    initialised: bool
-    position: int
-    state_hash: str
-    nodes: int
-    nodes_ready: int
-    vms: int
-    vms_by_state: dict[str, int]
+    usage: Annotated[VmUsage | None, Meta(description="Null when it does not run, or nothing is heard of its node.")]
 
 
 def vm_row(vm: Vm) -> VmRow:
@@ -101,6 +116,9 @@ def vm_row(vm: Vm) -> VmRow:
         id=vm.id,
         state=vm.state,
         node=vm.node,
+        home=vm.home,
+        away=vm.away,
+        target=vm.migration.target if vm.migration is not None else "",
         memory_mib=vm.spec.memory_mib,
         vcpus=vm.spec.vcpus,
         tags=sorted(vm.tags),
@@ -110,7 +128,7 @@ def vm_row(vm: Vm) -> VmRow:
     )
 
 
-def vm_info(vm: Vm) -> VmInfo:
+def vm_info(vm: Vm, *, usage: VmUsage | None = None, progress: MigrationProgress | None = None) -> VmInfo:
     """A VM in full."""
     return VmInfo(
         name=vm.name,
@@ -119,12 +137,19 @@ def vm_info(vm: Vm) -> VmInfo:
         error=vm.error,
         node=vm.node,
         home=vm.home,
+        away=vm.away,
+        why=list(vm.why),
+        migration=_migration(vm.migration, vm.changed_us, progress) if vm.migration is not None else None,
         description=vm.description,
         spec=vm.spec,
         restart_required=list(spec_differences(vm.running_spec, vm.spec)),
         selector=vm.selector,
         node_limits=list(vm.node_limits),
+        affinity=list(vm.affinity),
+        anti_affinity=list(vm.anti_affinity),
+        priority=vm.priority,
         migration_method=vm.migration_method,
+        max_downtime_ms=vm.max_downtime_ms,
         autostart=vm.autostart,
         on_poweroff=vm.on_poweroff,
         on_crash=vm.on_crash,
@@ -133,44 +158,7 @@ def vm_info(vm: Vm) -> VmInfo:
         defined_us=vm.defined_us,
         changed_us=vm.changed_us,
         position=vm.position,
-    )
-
-
-def node_info(state: ClusterState, node: Node) -> NodeInfo:
-    """A node with what its VMs take."""
-    load = state.load_of(node.name)
-    return NodeInfo(
-        name=node.name,
-        ready=node.ready,
-        memory_mib=node.memory_mib,
-        memory_used_mib=load.memory_mib,
-        vcpus=node.vcpus,
-        vcpus_used=load.vcpus,
-        vms=load.vms,
-        vms_running=load.running,
-        accelerator=node.accelerator,
-        hypervisor=node.hypervisor,
-        version=node.version,
-        joined_us=node.joined_us,
-        ready_us=node.ready_us,
-    )
-
-
-def cluster_info(state: ClusterState) -> ClusterInfo:
-    """The cluster at one look; counts all VMs, so not for hot paths."""
-    by_state: dict[str, int] = {}
-    for vm in state.vms.values():
-        by_state[vm.state.value] = by_state.get(vm.state.value, 0) + 1
-    return ClusterInfo(
-        name=state.cluster.name if state.cluster else "",
-        id=state.cluster.id if state.cluster else "",
-        initialised=state.cluster is not None,
-        position=state.position,
-        state_hash=state.state_hash(),
-        nodes=len(state.nodes),
-        nodes_ready=sum(node.ready for node in state.nodes.values()),
-        vms=len(state.vms),
-        vms_by_state=dict(sorted(by_state.items())),
+        usage=usage,
     )
 
 
@@ -180,3 +168,18 @@ def spec_differences(running: VmSpec | None, wanted: VmSpec) -> tuple[str, ...]:
         return ()
     fields = VmSpec.__struct_fields__
     return tuple(field for field in fields if getattr(running, field) != getattr(wanted, field))
+
+
+def _migration(move: Migration, since_us: int, progress: MigrationProgress | None) -> MigrationView:
+    return MigrationView(
+        source=move.source,
+        target=move.target,
+        live=move.live,
+        permanent=move.permanent,
+        prepared=move.prepared,
+        cancel=move.cancel,
+        reason=move.reason,
+        why=list(move.why),
+        since_us=since_us,
+        progress=progress,
+    )

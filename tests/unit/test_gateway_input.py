@@ -45,7 +45,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         ({"disks": [{"path": "/x", "fromat": 1}]}, "input.unknown_field", "disks[0].fromat", "no field", "format"),
         ({"disks": [{"path": "relative"}]}, "input.invalid", "disks[0].path", 'cannot be "relative"', "Absolute"),
         ({"kernel": None, "name": None}, "vm.name_missing", "name", "needs a name", "give one"),
-        ({"memory_mib": 9000}, "vm.memory_too_much", "memory_mib", "9000 MiB", "less memory"),
+        ({"memory_mib": 9000, "node": "hv1"}, "vm.memory_too_much", "memory_mib", "9000 MiB", "less memory"),
     ],
 )
 async def test_a_wrong_field_is_named_with_its_value_and_a_remedy(
@@ -258,7 +258,7 @@ async def test_another_method_is_told_which_there_are(house: House) -> None:
 async def test_a_defect_is_told_without_its_inside_and_the_gateway_lives_on(
     house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise RuntimeError("secret detail")
 
     monkeypatch.setattr("pvc.gateway.queries.vm_info", broken)

@@ -66,7 +66,7 @@ async def test_nodes_and_the_cluster_are_shown(house: House) -> None:
     page = (await house.root.get("/nodes")).json()
     node = (await house.root.get("/nodes/hv1")).json()
     assert page["items"] == [node]
-    assert (node["ready"], node["vms"], node["vms_running"], node["memory_used_mib"]) == (True, 4, 1, 256)
+    assert (node["ready"], node["vms"], node["vms_running"], node["memory_allocated_mib"]) == (True, 4, 1, 256)
     cluster = (await house.root.get("/cluster")).json()
     assert (cluster["name"], cluster["vms"], cluster["vms_by_state"]) == ("main", 4, {"running": 1, "stopped": 3})
 
@@ -102,7 +102,7 @@ async def test_the_openapi_document_is_valid_and_has_every_endpoint(house: House
         assert operation["summary"] and operation["x-role"] == spec.role.value
         assert "422" in operation["responses"] and "409" in operation["responses"]
     init = document["components"]["schemas"]["InitCluster"]
-    assert set(init["properties"]) == {"name"}, "what only the gateway sets is not shown"
+    assert set(init["properties"]) == {"name", "coordinators"}, "what only the gateway sets is not shown"
 
 
 async def test_the_cards_are_served_too(house: House) -> None:

@@ -1,0 +1,210 @@
+"""How the cluster is, and why it is not better: pure, from the state and from what is heard of the nodes.
+
+Critical is what does not work or what nobody can be sure of; degraded is what the next failure would miss. A fault that
+was acknowledged is known, and no longer counts; what it leaves short (coordinators, room) still does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+
+from pvc.errors import PvcError
+from pvc.gateway.live import Hello
+from pvc.projections.cluster_views import Health
+from pvc.projections.state import ClusterState, FlushState, Node, NodeState, Vm, held_mib
+from pvc.projections.vm_machine import ACTIVE, WANTED, VmState
+from pvc.runtime.telemetry import STALE_S, NodeFigures
+
+SERVING = ("leader", "follower", "standalone")
+"""What a ZooKeeper server is that serves."""
+
+FEW = 5
+"""Names in a reason, at most; lists show the rest."""
+
+Reason = tuple[Health, str]
+
+
+class Heard(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gateway has heard of the nodes."""
+
+    figures: Mapping[str, NodeFigures] | None = None
+    """None: nothing is measured here."""
+    hellos: Mapping[str, Hello] | None = None
+    """None: it is not known who is there."""
+    fold_fault: PvcError | None = None
+    now_us: int = 0
+
+
+def assess(state: ClusterState, heard: Heard) -> tuple[Health, list[str]]:
+    """The cluster's health and the reasons, the worst first."""
+    if state.cluster is None:
+        return Health.OK, []
+    nodes = list(state.nodes.values())
+    coordinators = [node for node in nodes if node.coordinator]
+    reasons: list[Reason] = []
+    if heard.fold_fault is not None:
+        reasons.append((Health.CRITICAL, f"this node's fold has stopped: {heard.fold_fault.code}"))
+    reasons += _divergence(heard.hellos or {})
+    reasons += _faults(state)
+    reasons += _unrecovered(state)
+    reasons += _coordinators(coordinators)
+    reasons += _zookeeper(coordinators, heard.figures or {})
+    reasons += _failed(state)
+    reasons += _nodes(state, heard)
+    reasons += _versions(nodes)
+    reasons += _spare_room(state)
+    if state.cluster.maintenance:
+        why = f" ({state.cluster.maintenance_reason})" if state.cluster.maintenance_reason else ""
+        reasons.append((Health.DEGRADED, f"the cluster is in maintenance{why}: no lost node is fenced"))
+    critical = [text for level, text in reasons if level is Health.CRITICAL]
+    degraded = [text for level, text in reasons if level is Health.DEGRADED]
+    health = Health.CRITICAL if critical else Health.DEGRADED if degraded else Health.OK
+    return health, [*critical, *degraded]
+
+
+def zookeeper_modes(state: ClusterState, figures: Mapping[str, NodeFigures]) -> dict[str, str]:
+    """What each coordinator's ZooKeeper server is, where it runs one and was heard of."""
+    return {
+        name: figures[name].zookeeper
+        for name, node in sorted(state.nodes.items())
+        if node.coordinator and name in figures and figures[name].zookeeper
+    }
+
+
+def _divergence(hellos: Mapping[str, Hello]) -> Iterator[Reason]:
+    """Equal positions have equal states, in one version of PVC; anything else is a defect or a damaged log."""
+    by_position: dict[tuple[int, str], dict[str, list[str]]] = {}
+    for name, hello in sorted(hellos.items()):
+        if hello.state_hash:
+            at = by_position.setdefault((hello.position, hello.version), {})
+            at.setdefault(hello.state_hash, []).append(name)
+    for (position, _), by_hash in sorted(by_position.items()):
+        if len(by_hash) > 1:
+            sides = " and ".join(_names(names) for names in by_hash.values())
+            yield Health.CRITICAL, f"the states of {sides} differ at position {position}"
+
+
+def _faults(state: ClusterState) -> Iterator[Reason]:
+    for fault in sorted(state.faults.values(), key=lambda fault: fault.since_us):
+        if fault.acknowledged_by:
+            continue
+        node = state.nodes.get(fault.subject.partition("/")[2])
+        if fault.code == "node.lost" and node is not None and node.unfenced:
+            continue  # the fault that it could not be fenced says both
+        open_end = node is not None and node.state is NodeState.LOST
+        yield Health.CRITICAL if open_end else Health.DEGRADED, fault.message
+
+
+def _coordinators(coordinators: Sequence[Node]) -> Iterator[Reason]:
+    count = len(coordinators)
+    ready = [node for node in coordinators if node.state is NodeState.READY]
+    majority = count // 2 + 1
+    if len(ready) < majority and count:
+        yield Health.CRITICAL, f"{len(ready)} of {count} coordinators are ready: that is no majority"
+    elif len(ready) == majority < count:
+        yield Health.DEGRADED, f"{len(ready)} of {count} coordinators are ready: the next loss takes the majority"
+
+
+def _zookeeper(coordinators: Sequence[Node], figures: Mapping[str, NodeFigures]) -> Iterator[Reason]:
+    modes = {node.name: figures[node.name].zookeeper for node in coordinators if node.name in figures}
+    if not any(modes.values()):
+        return  # it is not PVC that runs it, or there is none
+    down = [node.name for node in coordinators if modes.get(node.name, "") not in SERVING]
+    if down:
+        level = Health.CRITICAL if 2 * len(down) >= len(coordinators) else Health.DEGRADED
+        yield (
+            level,
+            f"ZooKeeper serves on {len(coordinators) - len(down)} of {len(coordinators)}: not on {_names(down)}",
+        )
+
+
+def _unrecovered(state: ClusterState) -> Iterator[Reason]:
+    for node in state.nodes.values():
+        if node.state is not NodeState.FENCED:
+            continue
+        waiting = [vm for vm in _vms_on(state, node) if vm.state in WANTED]
+        if waiting:
+            why = next((f": {vm.error}" for vm in waiting if vm.error), "")
+            yield Health.CRITICAL, f"{_count(waiting)} not recovered yet from the fenced node {node.name}{why}"
+
+
+def _failed(state: ClusterState) -> Iterator[Reason]:
+    failed = sorted(vm.name for vm in state.vms.values() if vm.state is VmState.FAILED)
+    if failed:
+        yield Health.DEGRADED, f"{_count(failed)} failed: {_names(failed)}"
+
+
+def _nodes(state: ClusterState, heard: Heard) -> Iterator[Reason]:
+    silent = []
+    for node in state.nodes.values():
+        if node.state is NodeState.JOINING:
+            yield Health.DEGRADED, f"node {node.name} has not been heard of yet"
+        if node.state is not NodeState.READY:
+            continue
+        if node.flush in (FlushState.FLUSHING, FlushState.FLUSHED):
+            yield Health.DEGRADED, f"node {node.name} takes no VMs: it is {node.flush}"
+        if heard.hellos is not None and node.name not in heard.hellos:
+            yield Health.DEGRADED, f"node {node.name} has no session"
+        elif heard.figures is not None and node.name not in heard.figures and not _fresh(node, heard.now_us):
+            silent.append(node.name)
+    if silent:
+        yield Health.DEGRADED, f"no figures came from {_names(silent)} for {STALE_S:.0f} s"
+
+
+def _fresh(node: Node, now_us: int) -> bool:
+    """Whether its daemon has just started, and cannot have measured anything yet."""
+    return now_us - node.ready_us <= STALE_S * 1e6
+
+
+def _versions(nodes: Sequence[Node]) -> Iterator[Reason]:
+    by_version: dict[str, list[str]] = {}
+    for node in sorted(nodes, key=lambda node: node.name):
+        if node.version:
+            by_version.setdefault(node.version, []).append(node.name)
+    if len(by_version) > 1:
+        (usual, _), *_ = Counter({version: len(names) for version, names in by_version.items()}).most_common()
+        others = "; ".join(f"{_names(names)} {version}" for version, names in by_version.items() if version != usual)
+        yield Health.DEGRADED, f"nodes run different versions of PVC: most {usual}, {others}"
+
+
+def _spare_room(state: ClusterState) -> Iterator[Reason]:
+    """Whether what runs on the fullest node would fit elsewhere: the largest VM first, each where most is free."""
+    ready = [node for node in state.nodes.values() if node.ready]
+    if len(state.nodes) < 2 or not ready:
+        return
+    fullest = max(ready, key=lambda node: (state.load_of(node.name).memory_mib, node.name))
+    others = [node for node in ready if node is not fullest]
+    free_mib = {node.name: node.memory_mib - state.load_of(node.name).memory_mib for node in others}
+    vms = sorted((vm for vm in _vms_on(state, fullest) if vm.state in ACTIVE), key=lambda vm: (-held_mib(vm), vm.name))
+    left_mib = left = 0
+    for vm in vms:
+        fit = [node.name for node in others if _fits(vm, node, free_mib[node.name])]
+        if fit:
+            free_mib[max(fit, key=lambda name: free_mib[name])] -= held_mib(vm)
+        else:
+            left, left_mib = left + 1, left_mib + held_mib(vm)
+    if left:
+        lost = f"{left} of its {len(vms)} VMs would find no room elsewhere ({left_mib} MiB)"
+        yield Health.DEGRADED, f"if node {fullest.name} were lost, {lost}"
+
+
+def _fits(vm: Vm, node: Node, free_mib: int) -> bool:
+    if vm.node_limits and node.name not in vm.node_limits:
+        return False
+    return held_mib(vm) <= free_mib and (vm.running_spec or vm.spec).vcpus <= node.vcpus
+
+
+def _vms_on(state: ClusterState, node: Node) -> Iterator[Vm]:
+    return (state.vms[vm] for vm in state.placed.ids_on(node.name))
+
+
+def _count(vms: Sequence[Vm | str]) -> str:
+    return "1 VM is" if len(vms) == 1 else f"{len(vms)} VMs are"
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = list(names[:FEW])
+    return ", ".join(shown) + (", ..." if len(names) > FEW else "")

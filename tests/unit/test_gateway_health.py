@@ -1,0 +1,161 @@
+"""The cluster's health: what makes it worse, in which words, and what no longer counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from pvc.gateway.cluster_health import Heard, assess, zookeeper_modes
+from pvc.gateway.live import Hello
+from pvc.projections.cluster_views import Health
+from pvc.projections.state import Cluster, ClusterState, Fault, FlushState, Node, NodeState
+from pvc.projections.vm_machine import VmState
+from pvc.runtime.telemetry import NodeFigures
+from tests.support.core import a_cluster_with_vm
+
+HOUR_US = 3_600_000_000
+
+
+def three_nodes(**changes: Any) -> ClusterState:
+    """Three ready coordinators without VMs; `changes` are those of hv3."""
+    state = ClusterState()
+    state.put_cluster(Cluster(id="c", name="main", initialised_us=1, primary="hv1", primary_epoch=1))
+    for name in ("hv1", "hv2", "hv3"):
+        node = Node(name=name, state=NodeState.READY, coordinator=True, memory_mib=4096, vcpus=4, version="1")
+        state.put_node(replace(node, **changes) if name == "hv3" else node)
+    return state
+
+
+def figures(**zookeeper: str) -> dict[str, NodeFigures]:
+    return {name: NodeFigures(node=name, time_us=1, zookeeper=mode) for name, mode in zookeeper.items()}
+
+
+def hellos(**hashes: str) -> dict[str, Hello]:
+    return {name: Hello(version="1", position=7, state_hash=digest) for name, digest in hashes.items()}
+
+
+def with_fault(state: ClusterState, **changes: Any) -> ClusterState:
+    fault = Fault(id="node.lost/hv3", code="node.lost", subject="node/hv3", message="node hv3 is lost", since_us=1)
+    state.put_fault(replace(fault, **changes))
+    return state
+
+
+def test_a_cluster_that_lacks_nothing_is_ok() -> None:
+    heard = Heard(
+        figures=figures(hv1="leader", hv2="follower", hv3="follower"),
+        hellos=hellos(hv1="a", hv2="a", hv3="a"),
+        now_us=HOUR_US,
+    )
+    assert assess(three_nodes(), heard) == (Health.OK, [])
+    assert assess(ClusterState(), Heard()) == (Health.OK, [])
+
+
+def test_a_node_that_is_lost_is_critical_until_it_is_fenced() -> None:
+    lost = with_fault(three_nodes(state=NodeState.LOST))
+    health, reasons = assess(lost, Heard())
+    assert health is Health.CRITICAL
+    assert reasons[0] == "node hv3 is lost"
+    assert "2 of 3 coordinators are ready: the next loss takes the majority" in reasons
+    assert assess(with_fault(three_nodes(state=NodeState.FENCED)), Heard())[0] is Health.DEGRADED
+
+
+def test_a_fault_that_was_acknowledged_no_longer_counts_but_what_it_leaves_short_does() -> None:
+    state = with_fault(three_nodes(state=NodeState.LOST), acknowledged_by="admin")
+    assert assess(state, Heard()) == (
+        Health.DEGRADED,
+        ["2 of 3 coordinators are ready: the next loss takes the majority"],
+    )
+
+
+def test_a_node_that_cannot_be_fenced_is_told_of_once() -> None:
+    state = with_fault(three_nodes(state=NodeState.LOST, unfenced="no agent"))
+    with_fault(state, id="node.unfenced/hv3", code="node.unfenced", message="node hv3 cannot be fenced")
+    reasons = assess(state, Heard())[1]
+    assert "node hv3 cannot be fenced" in reasons and "node hv3 is lost" not in reasons
+
+
+def test_without_a_majority_of_coordinators_it_is_critical() -> None:
+    state = three_nodes(state=NodeState.JOINING)
+    state.put_node(replace(state.nodes["hv2"], state=NodeState.JOINING))
+    health, reasons = assess(state, Heard())
+    assert health is Health.CRITICAL
+    assert reasons[0] == "1 of 3 coordinators are ready: that is no majority"
+
+
+def test_states_that_differ_at_one_position_are_critical() -> None:
+    health, reasons = assess(three_nodes(), Heard(hellos=hellos(hv1="a", hv2="b", hv3="a")))
+    assert (health, reasons) == (Health.CRITICAL, ["the states of hv1, hv3 and hv2 differ at position 7"])
+
+
+def test_another_version_may_hash_the_same_state_otherwise() -> None:
+    said = hellos(hv1="a", hv2="a", hv3="b")
+    said["hv3"] = replace(said["hv3"], version="2")
+    assert assess(three_nodes(), Heard(hellos=said)) == (Health.OK, [])
+
+
+@pytest.mark.parametrize(
+    ("modes", "health", "reason"),
+    [
+        (("leader", "follower", "down"), Health.DEGRADED, "ZooKeeper serves on 2 of 3: not on hv3"),
+        (("leader", "no_quorum", "down"), Health.CRITICAL, "ZooKeeper serves on 1 of 3: not on hv2, hv3"),
+    ],
+)
+def test_zookeeper_servers_that_do_not_serve_are_named(modes: tuple[str, ...], health: Health, reason: str) -> None:
+    heard = Heard(figures=figures(**dict(zip(("hv1", "hv2", "hv3"), modes, strict=True))))
+    assert assess(three_nodes(), heard) == (health, [reason])
+
+
+def test_a_zookeeper_that_is_not_pvcs_own_is_not_missed() -> None:
+    heard = Heard(figures=figures(hv1="", hv2="", hv3=""))
+    assert assess(three_nodes(), heard) == (Health.OK, [])
+    assert zookeeper_modes(three_nodes(), figures(hv1="", hv2="leader")) == {"hv2": "leader"}
+
+
+def test_a_node_that_is_not_heard_of_is_missed_unless_it_has_just_started() -> None:
+    heard = Heard(figures=figures(hv1="", hv2=""), now_us=HOUR_US)
+    assert assess(three_nodes(), heard) == (Health.DEGRADED, ["no figures came from hv3 for 30 s"])
+    assert assess(three_nodes(ready_us=HOUR_US - 1_000_000), heard) == (Health.OK, [])
+    heard = Heard(hellos=hellos(hv1="a", hv2="a"), now_us=HOUR_US)
+    assert assess(three_nodes(), heard)[1] == ["node hv3 has no session"]
+
+
+def test_what_an_admin_has_done_is_told_as_well() -> None:
+    state = three_nodes(flush=FlushState.FLUSHED, version="2")
+    assert state.cluster is not None
+    state.put_cluster(replace(state.cluster, maintenance=True, maintenance_reason="new switches"))
+    assert assess(state, Heard()) == (
+        Health.DEGRADED,
+        [
+            "node hv3 takes no VMs: it is flushed",
+            "nodes run different versions of PVC: most 1, hv3 2",
+            "the cluster is in maintenance (new switches): no lost node is fenced",
+        ],
+    )
+
+
+def two_nodes_with_a_vm(free_mib: int, **changes: Any) -> ClusterState:
+    """web01 with 1024 MiB runs on hv1; hv2 has this much."""
+    state = a_cluster_with_vm("running").state
+    state.put_node(replace(state.nodes["hv1"], name="hv2", memory_mib=free_mib))
+    vm = next(iter(state.vms.values()))
+    state.put_vm(replace(vm, **changes))
+    return state
+
+
+def test_vms_that_would_find_no_room_after_a_loss_are_told_of() -> None:
+    assert assess(two_nodes_with_a_vm(1024), Heard()) == (Health.OK, [])
+    reason = "if node hv1 were lost, 1 of its 1 VMs would find no room elsewhere (1024 MiB)"
+    assert assess(two_nodes_with_a_vm(1023), Heard()) == (Health.DEGRADED, [reason])
+    assert assess(two_nodes_with_a_vm(4096, node_limits=("hv1",)), Heard()) == (Health.DEGRADED, [reason])
+
+
+def test_failed_vms_and_those_that_wait_to_be_recovered_are_told_of() -> None:
+    state = two_nodes_with_a_vm(4096, state=VmState.FAILED)
+    assert assess(state, Heard()) == (Health.DEGRADED, ["1 VM is failed: web01"])
+    state = two_nodes_with_a_vm(4096, error="no node can take web01")
+    state.put_node(replace(state.nodes["hv1"], state=NodeState.FENCED))
+    health, reasons = assess(state, Heard())
+    assert health is Health.CRITICAL
+    assert reasons[0] == "1 VM is not recovered yet from the fenced node hv1: no node can take web01"
