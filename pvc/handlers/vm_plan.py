@@ -208,9 +208,9 @@ def _depart(vm: Vm, domain: Domain | None, patience: Patience) -> Step:
     if not move.live:
         return Destroy() if vm.forced else _ask(vm, vm.epoch, patience)
     if patience.failure is not None:
-        return _failed(vm, move, *patience.failure)
+        return _not_moved(vm, move, *patience.failure)
     if not domain.migrating and not patience.transferring:
-        return _failed(vm, move, *CANCELLED) if move.cancel else Migrate(migration=move)
+        return _not_moved(vm, move, *CANCELLED) if move.cancel else Migrate(migration=move)
     if not patience.transferring:
         return Migrate(migration=move)
     return CancelMigration() if move.cancel else Wait(delay_s=PROGRESS_S)
@@ -218,13 +218,13 @@ def _depart(vm: Vm, domain: Domain | None, patience: Patience) -> Step:
 
 def _await_target(vm: Vm, move: Migration, patience: Patience) -> Step:
     if move.cancel:
-        return _failed(vm, move, *CANCELLED)
+        return _not_moved(vm, move, *CANCELLED)
     if patience.waited_s >= PREPARE_TIMEOUT_S:
-        return _failed(vm, move, "vm.target_silent", f"{move.target} did not answer within {PREPARE_TIMEOUT_S:.0f} s")
+        return _not_moved(vm, move, "vm.target_silent", f"{move.target} did not answer within {PREPARE_TIMEOUT_S:.0f} s")
     return Wait(delay_s=PREPARE_TIMEOUT_S - patience.waited_s)
 
 
-def _failed(vm: Vm, move: Migration, code: str, message: str) -> Report:
+def _not_moved(vm: Vm, move: Migration, code: str, message: str) -> Report:
     return Report(report=ReportMigrationFailed(vm=vm.id, node=vm.node, migration=move.id, code=code, message=message))
 
 

@@ -75,7 +75,14 @@ Errors are problems ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)), `appli
 | 504 | The outcome is not known. | Ask again with the same `Idempotency-Key`. |
 
 """
-_TITLES = {"cluster": "Cluster", "node": "Nodes", "vm": "VMs", "history": "History", "event": "Events"}
+_TITLES = {
+    "cluster": "Cluster",
+    "node": "Nodes",
+    "vm": "VMs",
+    "fault": "Faults",
+    "history": "History",
+    "event": "Events",
+}
 
 
 def api_page(endpoints: Sequence[Endpoint]) -> str:

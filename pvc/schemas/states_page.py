@@ -15,6 +15,8 @@ MEANINGS = {
     VmState.STOPPING: "It is being forced off.",
     VmState.RESTARTING: "The old run is being shut down; a new one begins when it has ended.",
     VmState.RESETTING: "Its reset button is being pressed.",
+    VmState.MIGRATING: "It is on its way to another node, and still runs on its own, the source.",
+    VmState.ARRIVING: "The guest has left the source and stands still on its node, the target, about to run on there.",
     VmState.FAILED: "It does not run, though somebody wanted it to. `pvc vm info` says why.",
     VmState.DISABLED: "It does not run and cannot be started until it is enabled.",
 }

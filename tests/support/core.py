@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from pvc.commands.base import Context, Decide, Decision
+from pvc.commands.base import Context, Decide, Decision, Utilisation
 from pvc.commands.facts import (
     REPORTS,
     Ending,
@@ -22,11 +22,21 @@ from pvc.commands.facts import (
     ReportShutdownTimedOut,
     ReportStartFailed,
 )
+from pvc.commands.facts_cluster import (
+    ReportFenceFailed,
+    ReportFlushStep,
+    ReportLevel,
+    ReportNodeFenced,
+    ReportNodeLost,
+    ReportPrimary,
+    ReportRecovery,
+)
+from pvc.commands.facts_moves import ReportArrived, ReportMigrationFailed, ReportPrepared
 from pvc.commands.registry import BY_NAME, COMMANDS
 from pvc.events.record import Actor, CommandRef, Entry, Record, seal
 from pvc.events.registry import Event, encode_event
 from pvc.projections.fold import fold
-from pvc.projections.state import ClusterState, Vm
+from pvc.projections.state import ClusterState, Migration, Vm
 
 ADMIN = Actor(principal="root", method="socket", source="test")
 NODE_MEMORY_MIB = 8192
@@ -46,6 +56,8 @@ class TinyCluster:
         self.reports: list[Any] = []
         """Every report that was given, in order."""
         self.time_us = START_US
+        self.usage: dict[str, Utilisation] = {}
+        """What the nodes last said of themselves."""
         self._ids = itertools.count(1)
 
     def do(self, name: str, /, **fields: Any) -> tuple[Event, ...]:
@@ -127,8 +139,88 @@ class TinyCluster:
         """The node's daemon has started."""
         return self.report(node_ready(node, **changes))
 
+    def add_node(self, node: str, *, coordinator: bool = False, **changes: Any) -> tuple[Event, ...]:
+        """Make a node a member, and let it be ready."""
+        return (*self.do("node.add", node=node, coordinator=coordinator), *self.says_ready(node, **changes))
+
+    # What nodes report of a VM on its way.
+
+    def says_prepared(self, name: str = "web01") -> tuple[Event, ...]:
+        """The target expects the VM."""
+        vm, move = self._on_its_way(name)
+        return self.report(ReportPrepared(vm=vm.id, node=move.target, migration=move.id))
+
+    def says_not_moved(
+        self, name: str = "web01", *, code: str = "driver.failed", by_target: bool = False
+    ) -> tuple[Event, ...]:
+        """The migration came to nothing."""
+        vm, move = self._on_its_way(name)
+        node = move.target if by_target else move.source
+        return self.report(
+            ReportMigrationFailed(vm=vm.id, node=node, migration=move.id, code=code, message="it cannot be")
+        )
+
+    def says_arrived(self, name: str = "web01") -> tuple[Event, ...]:
+        """The guest runs at the target."""
+        vm = self.vm(name)
+        return self.report(ReportArrived(vm=vm.id, node=vm.node, epoch=vm.epoch))
+
+    # What the primary reports; before it does, somebody is elected.
+
+    def elect(self, node: str = "hv1") -> dict[str, Any]:
+        """Make a coordinator the primary; returns what its reports carry."""
+        self.report(ReportPrimary(node=node))
+        return self.primary
+
+    @property
+    def primary(self) -> dict[str, Any]:
+        """What the reports of the present primary carry."""
+        assert self.state.cluster is not None, "there is no cluster"
+        if not self.state.cluster.primary:
+            return self.elect()
+        return {"primary": self.state.cluster.primary, "epoch": self.state.cluster.primary_epoch}
+
+    def says_lost(self, node: str, reason: str = "its session has ended") -> tuple[Event, ...]:
+        """The primary misses the node."""
+        return self.report(ReportNodeLost(**self.primary, node=node, reason=reason))
+
+    def says_fenced(self, node: str, method: str = "agent") -> tuple[Event, ...]:
+        """The primary has fenced the node."""
+        lost_at = self.state.nodes[node].lost_at
+        return self.report(
+            ReportNodeFenced(**self.primary, node=node, lost_at=lost_at, method=method, evidence="power off")
+        )
+
+    def says_unfenced(self, node: str, message: str = "the agent does not answer") -> tuple[Event, ...]:
+        """The primary could not fence the node."""
+        lost_at = self.state.nodes[node].lost_at
+        return self.report(ReportFenceFailed(**self.primary, node=node, lost_at=lost_at, message=message))
+
+    def recover(self, node: str) -> tuple[Event, ...]:
+        """The primary places what ran on the fenced node."""
+        return self.report(ReportRecovery(**self.primary, node=node))
+
+    def lose(self, node: str) -> tuple[Event, ...]:
+        """The node is lost, fenced, and its VMs are recovered; returns the last step's events."""
+        self.says_lost(node)
+        self.says_fenced(node)
+        return self.recover(node)
+
+    def flush_step(self, node: str) -> tuple[Event, ...]:
+        """The primary looks at a node that is flushed, or gets its VMs back."""
+        return self.report(ReportFlushStep(**self.primary, node=node))
+
+    def level_step(self) -> tuple[Event, ...]:
+        """The primary looks at what feature level all know."""
+        return self.report(ReportLevel(**self.primary))
+
+    def _on_its_way(self, name: str) -> tuple[Vm, Migration]:
+        vm = self.vm(name)
+        assert vm.migration is not None, f"{name} is not migrating"
+        return vm, vm.migration
+
     def _context(self, command_id: str) -> Context:
-        return Context(command_id=command_id, time_us=self.time_us + SECOND_US, actor=ADMIN)
+        return Context(command_id=command_id, time_us=self.time_us + SECOND_US, actor=ADMIN, usage=self.usage)
 
 
 def command(name: str, /, **fields: Any) -> Any:
@@ -177,8 +269,10 @@ def a_cluster(*nodes: str) -> TinyCluster:
     """An initialised cluster with ready nodes (`hv1` if none is named)."""
     cluster = TinyCluster()
     cluster.do("cluster.init", name="main")
-    for node in nodes or ("hv1",):
-        cluster.says_ready(node)
+    first, *others = nodes or ("hv1",)
+    cluster.says_ready(first)
+    for node in others:
+        cluster.add_node(node)
     return cluster
 
 
@@ -191,7 +285,7 @@ def a_cluster_with_vm(state: str = "stopped", **fields: Any) -> TinyCluster:
 
 
 def bring(cluster: TinyCluster, name: str, state: str) -> None:
-    """Bring a stopped VM into `state`."""
+    """Bring a stopped VM into `state`; to migrate it needs a second node, which is added if there is none."""
     if state == "disabled":
         cluster.do("vm.disable", vm=name)
     elif state != "stopped":
@@ -203,6 +297,13 @@ def bring(cluster: TinyCluster, name: str, state: str) -> None:
     leading = {"shutting-down": "shutdown", "stopping": "stop", "restarting": "restart", "resetting": "reset"}
     if state in leading:
         cluster.do(f"vm.{leading[state]}", vm=name)
+    if state in ("migrating", "arriving"):
+        if len(cluster.state.nodes) == 1:
+            cluster.add_node("hv2")
+        cluster.do("vm.migrate", vm=name)
+    if state == "arriving":
+        cluster.says_prepared(name)
+        cluster.says_ended(Ending.MIGRATED, name)
     assert cluster.vm(name).state.value == state, f"the way to {state} is no longer right"
 
 

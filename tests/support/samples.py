@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pvc.events import access, cluster, node, vm
+from typing import Any
+
+from pvc.events import access, cluster, node, vm, vm_moves
+from pvc.events.fence import FenceSettings
 from pvc.events.registry import Event
 from pvc.events.types import (
     DiskBus,
@@ -18,6 +21,13 @@ from pvc.events.types import (
 VM = "0b9f6d1e-8f0a-5b5e-9c55-0d7e9b1c2a3f"
 OTHER = "7c1de2a4-5d0b-5f3a-8b21-6e2f4c9d8b10"
 RUN = {"vm": VM, "node": "hv1", "epoch": 1}
+MOVE: Any = {"vm": VM, "migration": "m1", "source": "hv1", "target": "hv2"}
+FENCE = FenceSettings(
+    agent="fence_ipmilan",
+    options={"ip": "10.0.1.2", "lanplus": "1"},
+    password_file="/etc/pvc/fence-password",
+    timeout_s=30,
+)
 
 SMALL = vm.VmSpec(memory_mib=16, vcpus=1)
 LARGE = vm.VmSpec(
@@ -45,10 +55,18 @@ SAMPLES: dict[type[Event], tuple[Event, ...]] = {
         cluster.CommandRejected(code="vm.not_found", message="there is no VM 'web09'"),
         cluster.CommandRejected(code="vm.is_running", message="web01 is already running", vm=VM),
     ),
+    cluster.PrimaryElected: (cluster.PrimaryElected(node="hv1", epoch=1),),
+    cluster.MaintenanceSet: (
+        cluster.MaintenanceSet(on=True, reason="new switches"),
+        cluster.MaintenanceSet(on=True),
+        cluster.MaintenanceSet(on=False),
+    ),
+    cluster.FeatureLevelRaised: (cluster.FeatureLevelRaised(level=2),),
+    cluster.FaultAcknowledged: (cluster.FaultAcknowledged(fault="node.lost/hv2"),),
     access.TokenCreated: tuple(
         access.TokenCreated(token="abcdefgh", principal="admin", role=role, secret_sha256="5f" * 32) for role in Role
     ),
-    node.NodeJoined: (node.NodeJoined(node="hv1"),),
+    node.NodeJoined: (node.NodeJoined(node="hv1"), node.NodeJoined(node="hv2", coordinator=True)),
     node.NodeReady: (
         node.NodeReady(
             node="hv1", memory_mib=8192, vcpus=8, accelerator="kvm", hypervisor="libvirt 9.0.0", version="0.1.0"
@@ -61,8 +79,27 @@ SAMPLES: dict[type[Event], tuple[Event, ...]] = {
             hypervisor="libvirt 9.0.0",
             version="0.1.0",
             boot="4f0c3a52-0000-4000-8000-0123456789ab",
+            address="10.0.0.1",
+            self_fence_s=12,
+            level=2,
         ),
     ),
+    node.NodeFenceSet: (
+        node.NodeFenceSet(node="hv1", settings=FENCE),
+        node.NodeFenceSet(node="hv1", settings=FenceSettings(agent="fence_virsh")),
+        node.NodeFenceSet(node="hv1"),
+    ),
+    node.NodeFlushRequested: (node.NodeFlushRequested(node="hv1"),),
+    node.NodeFlushed: (node.NodeFlushed(node="hv1"),),
+    node.NodeFlushIncomplete: (node.NodeFlushIncomplete(node="hv1", left=("web01: no room", "db01: no room")),),
+    node.NodeReturnRequested: (node.NodeReturnRequested(node="hv1"),),
+    node.NodeReturned: (node.NodeReturned(node="hv1"), node.NodeReturned(node="hv1", left=("web01: no room",))),
+    node.NodeLost: (node.NodeLost(node="hv1", epoch=1, reason="its session has ended"),),
+    node.NodeFenced: tuple(
+        node.NodeFenced(node="hv1", method=method, evidence="power off") for method in ("agent", "self", "manual")
+    ),
+    node.NodeFenceFailed: (node.NodeFenceFailed(node="hv1", message="the agent does not answer"),),
+    node.NodeRemoved: (node.NodeRemoved(node="hv2"),),
     vm.VmDefined: (
         vm.VmDefined(vm=VM, name="web01", spec=SMALL, node="hv1"),
         vm.VmDefined(
@@ -78,6 +115,10 @@ SAMPLES: dict[type[Event], tuple[Event, ...]] = {
             on_poweroff=EndPolicy.RESTART,
             on_crash=EndPolicy.STOP,
             tags=("production", "tier:1"),
+            max_downtime_ms=50,
+            priority=90,
+            affinity=("tier:2",),
+            anti_affinity=("production",),
         ),
     ),
     vm.VmModified: (
@@ -92,6 +133,13 @@ SAMPLES: dict[type[Event], tuple[Event, ...]] = {
     vm.VmNodeLimitsSet: (vm.VmNodeLimitsSet(vm=VM, node_limits=("hv1",)), vm.VmNodeLimitsSet(vm=VM, node_limits=())),
     vm.VmMigrationMethodSet: tuple(
         vm.VmMigrationMethodSet(vm=VM, migration_method=method) for method in MigrationMethod
+    ),
+    vm.VmMaxDowntimeSet: (vm.VmMaxDowntimeSet(vm=VM, max_downtime_ms=50),),
+    vm.VmPrioritySet: (vm.VmPrioritySet(vm=VM, priority=90),),
+    vm.VmAffinitySet: (vm.VmAffinitySet(vm=VM, affinity=("tier:2",)), vm.VmAffinitySet(vm=VM, affinity=())),
+    vm.VmAntiAffinitySet: (
+        vm.VmAntiAffinitySet(vm=VM, anti_affinity=("production",)),
+        vm.VmAntiAffinitySet(vm=VM, anti_affinity=()),
     ),
     vm.VmTagAdded: (vm.VmTagAdded(vm=VM, tag="production"), vm.VmTagAdded(vm=VM, tag="keep", protected=True)),
     vm.VmTagRemoved: (vm.VmTagRemoved(vm=VM, tag="production"),),
@@ -111,7 +159,7 @@ SAMPLES: dict[type[Event], tuple[Event, ...]] = {
     vm.VmStartFailed: (vm.VmStartFailed(**RUN, code="driver.failed", message="no such file"),),  # type: ignore[arg-type]
     vm.VmStopped: tuple(
         vm.VmStopped(**RUN, how=how, requested=requested)  # type: ignore[arg-type]
-        for how in ("guest", "forced", "unknown")
+        for how in ("guest", "forced", "fenced", "unknown")
         for requested in (True, False)
     ),
     vm.VmCrashed: tuple(
@@ -122,4 +170,36 @@ SAMPLES: dict[type[Event], tuple[Event, ...]] = {
     vm.VmShutdownTimedOut: (vm.VmShutdownTimedOut(**RUN),),  # type: ignore[arg-type]
     vm.VmShutdownAbandoned: (vm.VmShutdownAbandoned(**RUN),),  # type: ignore[arg-type]
     vm.VmWasReset: (vm.VmWasReset(**RUN, mark="01HZ"),),  # type: ignore[arg-type]
+    vm_moves.VmMigrationRequested: (
+        vm_moves.VmMigrationRequested(**MOVE),
+        vm_moves.VmMigrationRequested(
+            **MOVE,
+            fallback=True,
+            max_downtime_ms=50,
+            timeout_s=30,
+            away="flush",
+            reason="flush of hv1",
+            why=("selector mem: 4096 MiB free", "the only node that can"),
+        ),
+        vm_moves.VmMigrationRequested(**MOVE, permanent=True, force_live=True, why=("as asked",)),
+        vm_moves.VmMigrationRequested(**MOVE, live=False, away="migrate"),
+    ),
+    vm_moves.VmMigrationPrepared: (vm_moves.VmMigrationPrepared(vm=VM, node="hv2", migration="m1"),),
+    vm_moves.VmMigrationCancelRequested: (vm_moves.VmMigrationCancelRequested(vm=VM, migration="m1"),),
+    vm_moves.VmMigrationFailed: (
+        vm_moves.VmMigrationFailed(vm=VM, node="hv1", migration="m1", code="driver.failed", message="no route"),
+    ),
+    vm_moves.VmMigrated: (vm_moves.VmMigrated(**MOVE, epoch=1),),
+    vm_moves.VmArrived: (vm_moves.VmArrived(vm=VM, node="hv2", epoch=1),),
+    vm_moves.VmRelocated: (vm_moves.VmRelocated(**MOVE, epoch=2),),
+    vm_moves.VmMoved: (
+        vm_moves.VmMoved(vm=VM, source="hv2", target="hv1"),
+        vm_moves.VmMoved(vm=VM, source="hv1", target="hv2", permanent=True, why=("as asked",)),
+        vm_moves.VmMoved(vm=VM, source="hv1", target="hv2", away="migrate"),
+    ),
+    vm_moves.VmRecovered: (
+        vm_moves.VmRecovered(vm=VM, source="hv2", target="hv1", epoch=2),
+        vm_moves.VmRecovered(vm=VM, source="hv1", target="hv2", epoch=3, why=("the only node that can",)),
+    ),
+    vm_moves.VmRecoveryDelayed: (vm_moves.VmRecoveryDelayed(vm=VM, reason="no node can take web01"),),
 }
