@@ -127,14 +127,15 @@ def _unrecovered(state: ClusterState) -> Iterator[Reason]:
             continue
         waiting = [vm for vm in _vms_on(state, node) if vm.state in WANTED]
         if waiting:
+            count = "1 VM is" if len(waiting) == 1 else f"{len(waiting)} VMs are"
             why = next((f": {vm.error}" for vm in waiting if vm.error), "")
-            yield Health.CRITICAL, f"{_count(waiting)} not recovered yet from the fenced node {node.name}{why}"
+            yield Health.CRITICAL, f"{count} not recovered yet from the fenced node {node.name}{why}"
 
 
 def _failed(state: ClusterState) -> Iterator[Reason]:
     failed = sorted(vm.name for vm in state.vms.values() if vm.state is VmState.FAILED)
     if failed:
-        yield Health.DEGRADED, f"{_count(failed)} failed: {_names(failed)}"
+        yield Health.DEGRADED, f"{len(failed)} {'VM has' if len(failed) == 1 else 'VMs have'} failed: {_names(failed)}"
 
 
 def _nodes(state: ClusterState, heard: Heard) -> Iterator[Reason]:
@@ -199,10 +200,6 @@ def _fits(vm: Vm, node: Node, free_mib: int) -> bool:
 
 def _vms_on(state: ClusterState, node: Node) -> Iterator[Vm]:
     return (state.vms[vm] for vm in state.placed.ids_on(node.name))
-
-
-def _count(vms: Sequence[Vm | str]) -> str:
-    return "1 VM is" if len(vms) == 1 else f"{len(vms)} VMs are"
 
 
 def _names(names: Sequence[str]) -> str:

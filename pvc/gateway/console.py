@@ -1,4 +1,7 @@
-"""The serial console of a VM: what the guest wrote (a file, read or followed), and the live line (a WebSocket)."""
+"""The serial console of a VM: what the guest wrote (a file, read or followed), and the live line (a WebSocket).
+
+Both are where the VM is. A gateway of another node says which one to ask; the client knows how to.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,7 @@ async def _log(services: GatewayServices, call: Call) -> Response:
     headers = {"PVC-Position": str(services.world.position), "X-Content-Type-Options": "nosniff"}
     if not arguments.follow:
         return Response(text, headers=headers, media_type="text/plain")
-    stream = _follow(services, call, path, text, end)
+    stream = _follow(services, call, vm.id, path, text, end)
     return StreamingResponse(stream, headers=headers, media_type="text/plain")
 
 
@@ -128,20 +131,27 @@ async def _type(websocket: WebSocket, console: Console) -> None:
 
 def _hypervisor_of(services: GatewayServices, vm: Vm) -> Hypervisor:
     if vm.node != services.node or services.hypervisor is None:
+        node = services.world.state.nodes.get(vm.node)
+        where = f" ({node.address})" if node is not None and node.address else ""
         raise Rejected(
             f"the console of {vm.name} is on node {vm.node}, this is {services.node}",
             code="vm.console_elsewhere",
-            hint=f"ask node {vm.node}",
+            hint=f"ask the gateway of {vm.node}{where}",
         )
     return services.hypervisor
 
 
-async def _follow(services: GatewayServices, call: Call, path: Path, text: bytes, end: int) -> AsyncIterator[bytes]:
+async def _follow(
+    services: GatewayServices, call: Call, vm_id: str, path: Path, text: bytes, end: int
+) -> AsyncIterator[bytes]:
     yield text
     while not (services.stopping.is_set() or await call.request.is_disconnected()):
+        vm = services.world.state.vms.get(vm_id)
         chunk, end = await asyncio.to_thread(_read_on, path, end)
         if chunk:
             yield chunk
+        elif vm is None or vm.node != services.node:
+            return  # it goes on elsewhere, or not at all; all that it wrote here has been sent
         else:
             await asyncio.sleep(FOLLOW_PAUSE_S)
 
@@ -189,7 +199,8 @@ CONSOLE = (
         path="/vms/{vm}/log",
         handle=_log,
         summary="What the guest wrote to its serial console.",
-        help="Plain text. With `follow` the reply goes on until the client hangs up.",
+        help="Plain text, from the node that the VM is on; another one refuses with `vm.console_elsewhere`. With "
+        "`follow` the reply goes on until the client hangs up, or the VM leaves the node.",
         arguments=LogArguments,
     ),
 )

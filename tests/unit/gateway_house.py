@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 
 from pvc.clock import SystemClock, SystemRng
 from pvc.commands.base import Context, Decision
@@ -22,8 +23,10 @@ from pvc.gateway.app import create_app, local_app
 from pvc.gateway.services import GatewayServices
 from pvc.log.history import HistoryIndex
 from pvc.log.memory import MemoryLog
+from pvc.presence.alone import AlonePresence
 from pvc.projections.state import ClusterState
 from pvc.runtime.appender import Appender, Outcome, Request
+from pvc.runtime.telemetry import NodeFigures, Telemetry
 from pvc.runtime.world import World
 
 NODE = "hv1"
@@ -50,12 +53,39 @@ class House:
         """A client that comes over TCP with this token."""
         return _client(self.app, {"Authorization": f"Bearer {token}"}, address)
 
+    async def be_ready(self, node: str, **changes: Any) -> None:
+        """Let a node say that it is ready."""
+        self_description: dict[str, Any] = {
+            "memory_mib": 8192,
+            "vcpus": 8,
+            "accelerator": "simulated",
+            "hypervisor": "simulated",
+            "version": "0",
+            "boot": "b1",
+            **changes,
+        }
+        await self.report(ReportNodeReady(node=node, **self_description))
+
+    async def second_node(self, node: str = "hv2", **changes: Any) -> None:
+        """Let another node join and be ready."""
+        reply = await self.root.post("/nodes", json={"node": node})
+        assert reply.status_code == 200, reply.text
+        await self.be_ready(node, **changes)
+
+    async def hear(self, **figures: Any) -> None:
+        """Let the gateway's own node, in its place among the others, publish these figures."""
+        presence = self.services.presence
+        assert presence is not None
+        if not presence.joined:
+            await presence.join(NODE, b"{}")
+        told = NodeFigures(**{"node": NODE, "time_us": self.services.clock.wall_us(), **figures})
+        await presence.publish(msgspec.json.encode(told))
+
     async def init(self) -> str:
         """Initialise the cluster and let its node be ready; returns the admin token."""
         reply = await self.root.post("/cluster/init", json={"name": "main"})
         assert reply.status_code == 200, reply.text
-        ready = {"memory_mib": 8192, "vcpus": 8, "accelerator": "simulated", "hypervisor": "simulated", "version": "0"}
-        await self.report(ReportNodeReady(node=NODE, boot="b1", **ready))
+        await self.be_ready(NODE)
         token: str = reply.json()["token"]
         return token
 
@@ -101,6 +131,7 @@ async def a_house(folder: Path, *, initialised: bool = True) -> AsyncIterator[Ho
     world, log, clock, rng = World(), MemoryLog(), SystemClock(), SystemRng()
     hypervisor = SimulatedHypervisor(console_dir=folder)
     history = await HistoryIndex.open(folder / "history.db")
+    presence = AlonePresence()
     appender = Appender(world, log, origin=NODE, clock=clock, rng=rng)
     services = GatewayServices(
         world=world,
@@ -111,6 +142,8 @@ async def a_house(folder: Path, *, initialised: bool = True) -> AsyncIterator[Ho
         clock=clock,
         rng=rng,
         node=NODE,
+        telemetry=Telemetry(presence, clock),
+        presence=presence,
     )
     running = [asyncio.create_task(appender.run()), asyncio.create_task(history.run(log))]
     house = House(services, log, hypervisor)

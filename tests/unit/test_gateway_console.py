@@ -5,10 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from starlette.requests import Request
 
+from pvc.events.record import Actor
+from pvc.events.types import Role
 from pvc.gateway import console
+from pvc.gateway.auth import Principal
+from pvc.gateway.endpoint import Call
 from tests.unit.gateway_house import House, a_house
 from tests.unit.test_gateway_input import check_problem
 
@@ -76,12 +82,41 @@ async def test_following_goes_on_over_growth_and_a_new_beginning(house: House) -
     assert console._read_on(path, 4) == (b"", 0)
 
 
-async def test_the_log_of_a_vm_that_is_not_there_or_elsewhere_is_refused(house: House) -> None:
+async def test_the_log_of_a_vm_that_is_not_there_is_refused(house: House) -> None:
     check_problem(await house.root.get("/vms/none/log"), 404, "vm.not_found")
-    vm = house.state.vms[house.state.vm_names["web01"]]
-    import msgspec
 
-    house.state.put_vm(msgspec.structs.replace(vm, node="hv2"))
+
+async def test_a_vm_on_another_node_is_asked_for_there(house: House) -> None:
+    await house.second_node(address="10.0.0.2")
+    await move_to_hv2(house)
     problem = check_problem(await house.root.get("/vms/web01/log"), 409, "vm.console_elsewhere")
-    assert "hv2" in problem["hint"]
-    await asyncio.sleep(0)
+    assert problem["detail"] == "the console of web01 is on node hv2, this is hv1"
+    assert problem["hint"] == "ask the gateway of hv2 (10.0.0.2)"
+
+
+async def test_following_ends_when_the_vm_has_gone_to_another_node_and_all_it_wrote_was_sent(house: House) -> None:
+    await house.second_node()
+    path = file_of(house)
+    path.write_text("first\n")
+    following = console._follow(house.services, a_call(), house.state.vm_names["web01"], path, b"", 0)
+    assert [await anext(following), await anext(following)] == [b"", b"first\n"]
+    with path.open("a") as file:
+        file.write("last\n")
+    await move_to_hv2(house)
+    assert [chunk async for chunk in following] == [b"last\n"]
+
+
+async def move_to_hv2(house: House) -> None:
+    reply = await house.root.post("/vms/web01/move", json={"node": "hv2"})
+    assert reply.status_code == 200, reply.text
+
+
+def a_call() -> Call:
+    """A request whose client stays."""
+
+    async def receive() -> NoReturn:
+        await asyncio.Event().wait()
+        raise AssertionError("never reached")
+
+    request = Request({"type": "http"}, receive)
+    return Call(request=request, principal=Principal(actor=Actor(principal="root", method="socket"), role=Role.ADMIN))
