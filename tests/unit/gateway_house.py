@@ -15,6 +15,7 @@ import msgspec
 from pvc.clock import SystemClock, SystemRng
 from pvc.commands.base import Context, Decision
 from pvc.commands.facts import REPORTS, ReportNodeReady, ReportRunning
+from pvc.commands.facts_cluster import ReportNodeLost, ReportPrimary
 from pvc.drivers.simulated import SimulatedHypervisor
 from pvc.events.access import TokenCreated
 from pvc.events.record import Actor
@@ -71,6 +72,13 @@ class House:
         reply = await self.root.post("/nodes", json={"node": node})
         assert reply.status_code == 200, reply.text
         await self.be_ready(node, **changes)
+
+    async def lose(self, node: str) -> None:
+        """Let the gateway's node be elected, and declare another one lost."""
+        await self.report(ReportPrimary(node=NODE))
+        assert self.state.cluster is not None
+        epoch = self.state.cluster.primary_epoch
+        await self.report(ReportNodeLost(primary=NODE, epoch=epoch, node=node, reason="its session has ended"))
 
     async def hear(self, **figures: Any) -> None:
         """Let the gateway's own node, in its place among the others, publish these figures."""

@@ -24,6 +24,9 @@ IN_STATE = {
     "vm.restart": "running",
     "vm.reset": "running",
     "vm.enable": "disabled",
+    "vm.migrate": "running",
+    "vm.move": "running",
+    "vm.cancel_migration": "running",
 }
 """The state that the example's VM must be in; stopped for all others."""
 
@@ -195,19 +198,41 @@ async def test_every_command_leaves_one_line_in_the_nodes_log(house: House, capl
 
 
 async def prepare(house: House, spec: CommandSpec) -> None:
-    """The VM of the example, in the state that the command needs."""
+    """The VM of the example, in the state that the command needs, and a second node to the cluster."""
     if spec.name == "vm.define":
         return
     await house.define()
-    if spec.name == "vm.remove_tag":
-        await house.root.post("/vms/web01/tags", json={"tag": spec.example["tag"]})
-    if spec.name == "vm.set_migration_method":
-        await house.root.post("/vms/web01/migration-method", json={"migration_method": "none"})
+    await house.second_node("hv2")
     match IN_STATE.get(spec.name, "stopped"):
         case "running":
             await house.start()
         case "disabled":
-            await house.root.post("/vms/web01/disable")
+            await did(house, "/vms/web01/disable")
+    if spec.name in FIRST:
+        path, fields = FIRST[spec.name]
+        await did(house, path, **fields)
+    if spec.name in ("fault.acknowledge", "node.confirm_fenced"):
+        await house.lose("hv2")
+    if spec.name == "cluster.rebalance":
+        for name in ("db01", "db02"):
+            await house.define(name=name, node="hv1", memory_mib=2048)
+            await house.start(name)
+
+
+FIRST: dict[str, tuple[str, dict[str, object]]] = {
+    "vm.remove_tag": ("/vms/web01/tags", {"tag": "production"}),
+    "vm.set_migration_method": ("/vms/web01/migration-method", {"migration_method": "none"}),
+    "vm.unmigrate": ("/vms/web01/migrate", {"node": "hv2"}),
+    "vm.cancel_migration": ("/vms/web01/migrate", {"node": "hv2"}),
+    "node.remove": ("/nodes", {"node": "hv4"}),
+    "node.ready": ("/nodes/hv2/flush", {}),
+}
+"""What has to be done before the example of a command makes sense."""
+
+
+async def did(house: House, path: str, **fields: object) -> None:
+    reply = await house.root.post(path, json=fields)
+    assert reply.status_code == 200, reply.text
 
 
 def path_of(spec: CommandSpec) -> str:

@@ -69,6 +69,23 @@ async def test_the_cluster_is_shown_with_its_health(house: House) -> None:
     assert cluster["reasons"] == ["the cluster is in maintenance (new switches): no lost node is fenced"]
 
 
+async def test_faults_are_listed_whether_or_not_somebody_knows_of_them(house: House) -> None:
+    assert (await shown(house, "/faults"))["items"] == []
+    await house.hear()
+    await house.second_node()
+    await house.lose("hv2")
+    (fault,) = (await shown(house, "/faults"))["items"]
+    assert (fault["id"], fault["subject"], fault["acknowledged_by"]) == ("node.lost/hv2", "node/hv2", "")
+    assert (await shown(house, "/cluster"))["health"] == "critical"
+    await house.root.post("/faults/acknowledge", json={"fault": "node.lost/hv2"})
+    assert (await shown(house, "/faults?acknowledged=false"))["items"] == []
+    (fault,) = (await shown(house, "/faults?acknowledged=true"))["items"]
+    assert fault["acknowledged_by"] == "root"
+    cluster = await shown(house, "/cluster")
+    assert (cluster["health"], cluster["faults"], cluster["faults_acknowledged"]) == ("ok", 1, 1)
+    assert (await house.root.get("/faults?acknowledged=perhaps")).status_code == 422
+
+
 class Mute(AlonePresence):
     """Knows, and does not answer."""
 
