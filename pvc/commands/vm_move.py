@@ -27,7 +27,7 @@ ShutdownTimeout = Annotated[
 
 
 class MigrateVm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Bring a VM to another node for a time; `unmigrate` brings it back home.
+    """Bring a VM to another node for a time, until it is brought back home.
 
     A running VM moves live; where that is not possible it is shut down and started there. A VM at rest just belongs
     to the other node.

@@ -14,7 +14,7 @@ XML = "<domain><name>xml01</name><memory unit='MiB'>256</memory><vcpu>1</vcpu></
 
 def live(cluster: TinyCluster) -> Iterator[None]:
     """Go on by one step at each `next`."""
-    for chapter in (_begin, _power, _trouble, _change, _boot, _end):
+    for chapter in (_begin, _power, _trouble, _change, _boot, _grow, _wander, _service, _loss, _end):
         yield from chapter(cluster)
 
 
@@ -105,6 +105,136 @@ def _boot(cluster: TinyCluster) -> Iterator[None]:
     cluster.says_ended(Ending.GUEST, "xml01")
     yield
     cluster.do("vm.set_autostart", vm="xml01", autostart=False)
+    yield
+
+
+def _grow(cluster: TinyCluster) -> Iterator[None]:
+    cluster.elect()
+    yield
+    for node in ("hv2", "hv3"):
+        cluster.do("node.add", node=node, coordinator=node == "hv2")
+        yield
+        cluster.says_ready(node, level=2)
+        yield
+    cluster.says_ready(level=2, boot="boot-2")
+    yield
+    cluster.level_step()
+    yield
+    options = ["ip=10.0.1.2", "lanplus=1"]
+    cluster.do("node.set_fence", node="hv2", agent="fence_ipmilan", option=options, password_file="/etc/pvc/fence")
+    yield
+    cluster.do("cluster.set_maintenance", maintenance=True, reason="new switches")
+    yield
+    cluster.do("cluster.set_maintenance", maintenance=False)
+    yield
+    for name, fields in (
+        ("vm.set_max_downtime", {"max_downtime_ms": 100}),
+        ("vm.set_priority", {"priority": 90}),
+        ("vm.set_affinity", {"affinity": ["shop"]}),
+        ("vm.set_anti_affinity", {"anti_affinity": ["keep"]}),
+    ):
+        cluster.do(name, vm="web01", **fields)
+        yield
+
+
+def _wander(cluster: TinyCluster) -> Iterator[None]:
+    cluster.do("vm.start", vm="web01")
+    yield
+    cluster.says_running()
+    yield
+    for command, fields, answers in (
+        (
+            "vm.migrate",
+            {"node": "hv2"},
+            (cluster.says_prepared, lambda: cluster.says_ended(Ending.MIGRATED), cluster.says_arrived),
+        ),
+        ("vm.unmigrate", {"force_live": True}, (cluster.says_not_moved,)),
+        ("vm.set_migration_method", {"migration_method": "shutdown"}, ()),
+        (
+            "vm.unmigrate",
+            {},
+            (cluster.says_prepared, cluster.says_timed_out, cluster.says_ended, cluster.says_running),
+        ),
+        ("vm.set_migration_method", {"migration_method": "live"}, ()),
+        ("vm.move", {"node": "hv3"}, ()),
+        ("vm.cancel_migration", {}, (cluster.says_not_moved,)),
+    ):
+        cluster.do(command, vm="web01", **fields)
+        yield
+        for answer in answers:
+            answer()
+            yield
+    cluster.do("vm.move", vm="web02", node="hv2")
+    yield
+
+
+def _service(cluster: TinyCluster) -> Iterator[None]:
+    cluster.do("node.flush", node="hv1")
+    yield
+    cluster.flush_step("hv1")
+    yield
+    for answer in (cluster.says_prepared, lambda: cluster.says_ended(Ending.MIGRATED), cluster.says_arrived):
+        answer()
+        yield
+    cluster.flush_step("hv1")
+    yield
+    cluster.do("node.ready", node="hv1")
+    yield
+    cluster.flush_step("hv1")
+    yield
+    for answer in (cluster.says_prepared, lambda: cluster.says_ended(Ending.MIGRATED), cluster.says_arrived):
+        answer()
+        yield
+    cluster.flush_step("hv1")
+    yield
+    cluster.do("vm.set_migration_method", vm="web01", migration_method="none")
+    yield
+    cluster.do("node.flush", node="hv1")
+    yield
+    cluster.flush_step("hv1")
+    yield
+    cluster.do("node.ready", node="hv1")
+    yield
+
+
+def _loss(cluster: TinyCluster) -> Iterator[None]:
+    cluster.do("vm.start", vm="web02")
+    yield
+    cluster.says_running("web02")
+    yield
+    cluster.do("vm.set_node_limits", vm="web02", node_limits=["hv2"])
+    yield
+    cluster.says_lost("hv2")
+    yield
+    cluster.do("fault.acknowledge", fault="node.lost/hv2")
+    yield
+    cluster.says_unfenced("hv2")
+    yield
+    cluster.do("node.confirm_fenced", node="hv2")
+    yield
+    cluster.recover("hv2")
+    yield
+    cluster.says_ready("hv2", boot="boot-2")
+    yield
+    cluster.says_running("web02")
+    yield
+    cluster.do("vm.set_node_limits", vm="web02")
+    yield
+    cluster.lose("hv2")
+    yield
+    cluster.says_running("web02")
+    yield
+    cluster.do("vm.stop", vm="web02")
+    yield
+    cluster.says_ended(Ending.DESTROYED, "web02")
+    yield
+    cluster.do("vm.move", vm="web02", node=cluster.vm("web02").node)
+    yield
+    cluster.do("node.remove", node="hv2")
+    yield
+    cluster.do("vm.stop", vm="web01")
+    yield
+    cluster.says_ended(Ending.DESTROYED)
     yield
 
 

@@ -41,11 +41,15 @@ GUEST_LEADS = {
     "stopping": (["vm.stopped"], "stopped"),
     "restarting": (["vm.stopped"], "starting"),
     "resetting": (["vm.stopped"], "stopped"),
+    "migrating": (["vm.stopped"], "stopped"),
+    "arriving": (["vm.stopped"], "stopped"),
 }
 CRASH_LEADS = GUEST_LEADS | {
     "starting": (["vm.started", "vm.crashed", "vm.start_requested"], "starting"),
     "running": (["vm.crashed", "vm.start_requested"], "starting"),
     "resetting": (["vm.crashed", "vm.start_requested"], "starting"),
+    "migrating": (["vm.crashed", "vm.start_requested"], "starting"),
+    "arriving": (["vm.crashed", "vm.start_requested"], "starting"),
 }
 
 
@@ -62,8 +66,20 @@ CRASH_LEADS = GUEST_LEADS | {
         (lambda cluster: cluster.says_ended(Ending.DESTROYED), CRASH_LEADS),
         (lambda cluster: cluster.says_ended(Ending.LOST), CRASH_LEADS),
         (lambda cluster: cluster.says_ended(Ending.UNKNOWN), CRASH_LEADS),
+        (lambda cluster: cluster.says_ended(Ending.MIGRATED), CRASH_LEADS),
     ],
-    ids=["running", "start-failed", "timed-out", "reset", "guest", "crashed", "destroyed", "lost", "unknown"],
+    ids=[
+        "running",
+        "start-failed",
+        "timed-out",
+        "reset",
+        "guest",
+        "crashed",
+        "destroyed",
+        "lost",
+        "unknown",
+        "migrated",
+    ],
 )
 def test_a_report_leads_where_its_state_says(says: Any, leads: dict[str, Any], state: VmState) -> None:
     cluster = a_cluster_with_vm(state)
@@ -233,9 +249,9 @@ def test_an_error_is_shown_only_while_the_vm_is_failed() -> None:
 # Nodes.
 
 
-def test_a_new_node_joins_and_is_ready_in_one_record() -> None:
+def test_a_node_that_was_added_is_ready_when_it_says_so() -> None:
     cluster = a_cluster()
-    assert types(cluster.says_ready("hv2")) == ["node.joined", "node.ready"]
+    assert types(cluster.add_node("hv2")) == ["node.joined", "node.ready"]
     assert cluster.state.nodes["hv2"].ready
 
 

@@ -13,6 +13,7 @@ from pvc.errors import PvcError
 from pvc.events.record import Record, unseal
 from pvc.log.memory import MemoryLog
 from pvc.node.node import Node, Services
+from pvc.presence.alone import AlonePresence
 from pvc.runtime.appender import Appender, Outcome, Request
 from pvc.runtime.world import World
 from pvc.sim.loop import VirtualClock, run_virtual
@@ -38,6 +39,7 @@ class House:
                 hypervisor=self.machine,
                 clock=clock,
                 rng=rng,
+                presence=AlonePresence(),
             )
         )
 

@@ -49,20 +49,21 @@ def test_what_is_removed_leaves_no_trace_in_the_hash() -> None:
 def test_a_fork_goes_its_own_way() -> None:
     cluster = a_cluster_with_vm("running")
     twin = cluster.state.fork()
-    before = (twin.state_hash(), twin.vm_names.copy(), twin.recent.copy(), twin.head)
+    before = (twin.state_hash(), twin.load_of("hv1"), twin.vm_names.copy(), twin.recent.copy(), twin.head)
     cluster.do("vm.stop", vm="web01")
     cluster.says_ended()
     cluster.do("vm.rename", vm="web01", name="web02")
     cluster.do("vm.define", name="web01", memory_mib=64)
-    cluster.says_ready("hv2")
-    assert (twin.state_hash(), twin.vm_names, twin.recent, twin.head) == before
+    cluster.add_node("hv2")
+    assert (twin.state_hash(), twin.load_of("hv1"), twin.vm_names, twin.recent, twin.head) == before
 
 
 def test_a_snapshot_holds_everything() -> None:
     cluster = a_cluster_with_vm("restarting", tags=["a"], autostart=True)
     again = restore(snapshot(cluster.state))
-    for name in ("head", "cluster", "nodes", "vms", "tokens", "recent", "vm_names", "loads"):
+    for name in ("head", "cluster", "nodes", "vms", "tokens", "faults", "recent", "vm_names"):
         assert getattr(again, name) == getattr(cluster.state, name), name
+    assert again.load_of("hv1") == cluster.state.load_of("hv1")
     assert again.state_hash() == cluster.state.state_hash()
     assert snapshot(again) == snapshot(cluster.state)
 

@@ -54,8 +54,9 @@ def test_an_xml_gives_what_is_not_given_beside_it() -> None:
         ({"memory_mib": 64}, "vm.name_missing", "name"),
         ({"name": "web02"}, "vm.memory_missing", "memory_mib"),
         ({"name": "web01", "memory_mib": 64}, "vm.name_taken", ""),
-        ({"name": "web02", "memory_mib": 9000}, "vm.memory_too_much", "memory_mib"),
-        ({"name": "web02", "memory_mib": 64, "vcpus": 9}, "vm.vcpus_too_many", "vcpus"),
+        ({"name": "web02", "memory_mib": 9000, "node": "hv1"}, "vm.memory_too_much", "memory_mib"),
+        ({"name": "web02", "memory_mib": 64, "vcpus": 9, "node": "hv1"}, "vm.vcpus_too_many", "vcpus"),
+        ({"name": "web02", "memory_mib": 9000}, "node.none_suitable", ""),
         ({"name": "web02", "memory_mib": 64, "node": "hv2"}, "node.not_found", "node"),
         ({"name": "web02", "memory_mib": 64, "node_limits": ["hv2"]}, "node.not_found", "node_limits"),
         ({"name": "web02", "memory_mib": 64, "initrd": "/i"}, "input.conflict", "initrd"),
@@ -133,7 +134,7 @@ def test_before_init_nothing_can_be_defined() -> None:
 def test_with_no_node_ready_nothing_can_be_defined() -> None:
     cluster = TinyCluster()
     cluster.do("cluster.init", name="main")
-    assert refused(cluster, "vm.define", name="web01", memory_mib=64).code == "node.none_ready"
+    assert refused(cluster, "vm.define", name="web01", memory_mib=64).code == "node.none_suitable"
 
 
 def test_the_node_with_the_most_free_memory_is_chosen_among_the_limits() -> None:
@@ -142,7 +143,7 @@ def test_the_node_with_the_most_free_memory_is_chosen_among_the_limits() -> None
     cluster.do("vm.start", vm="web01")
     cluster.do("vm.define", name="web02", memory_mib=64)
     cluster.do("vm.define", name="web03", memory_mib=64, node_limits=["hv1", "hv3", "hv1"])
-    assert (cluster.vm("web02").node, cluster.vm("web03").node) == ("hv2", "hv1")
+    assert (cluster.vm("web02").node, cluster.vm("web03").node) == ("hv1", "hv1")
     assert cluster.vm("web03").node_limits == ("hv1", "hv3")
 
 

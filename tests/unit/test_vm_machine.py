@@ -29,8 +29,8 @@ def test_the_table_speaks_of_events_that_there_are() -> None:
     assert {event for _, event in TRANSITIONS} <= set(BY_TYPE)
 
 
-def test_a_disabled_vm_can_only_be_enabled() -> None:
-    assert {event for state, event in TRANSITIONS if state is VmState.DISABLED} == {"vm.enabled"}
+def test_a_disabled_vm_can_only_be_enabled_or_moved() -> None:
+    assert {event for state, event in TRANSITIONS if state is VmState.DISABLED} - {"vm.moved"} == {"vm.enabled"}
 
 
 def test_everything_that_runs_or_is_about_to_can_be_stopped_and_can_end() -> None:

@@ -20,6 +20,8 @@ REFUSALS: dict[str, dict[str, str]] = {
         "stopping": "web01 is being stopped",
         "restarting": "web01 is restarting",
         "resetting": "web01 is being reset",
+        "migrating": "web01 is migrating",
+        "arriving": "web01 is migrating",
         "disabled": "web01 is disabled",
     },
     "vm.stop": {
@@ -35,6 +37,8 @@ REFUSALS: dict[str, dict[str, str]] = {
         "stopping": "web01 is being stopped",
         "restarting": "web01 is restarting",
         "resetting": "web01 is being reset",
+        "migrating": "web01 is migrating",
+        "arriving": "web01 is migrating",
         "disabled": "web01 is disabled",
     },
     "vm.enable": {state: "web01 is not disabled" for state in VmState if state != "disabled"},
@@ -48,6 +52,8 @@ NEEDS_RUNNING = {
     "stopping": "web01 is being stopped",
     "restarting": "web01 is restarting",
     "resetting": "web01 is being reset",
+    "migrating": "web01 is migrating",
+    "arriving": "web01 is migrating",
 }
 REFUSALS |= dict.fromkeys(("vm.shutdown", "vm.restart", "vm.reset"), NEEDS_RUNNING)
 LEADS_TO = {

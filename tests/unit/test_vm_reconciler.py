@@ -13,6 +13,8 @@ from pvc.drivers.simulated import EFFECTS, SimulatedHypervisor
 from pvc.drivers.simulated_guest import Behaviour
 from pvc.errors import Unavailable
 from pvc.events.registry import decode_event
+from pvc.events.vm import VmSpec
+from pvc.handlers.transfers import Transfers
 from pvc.handlers.vm_plan import ASK_AGAIN_S
 from pvc.handlers.vm_reconciler import MAX_MESSAGE, VmReconciler
 from pvc.projections.vm_machine import VmState
@@ -33,10 +35,25 @@ class House:
         self.machine = SimulatedHypervisor()
         self.machine.default_behaviour = Behaviour(heartbeat=False)
         self.causes: list[str] = []
+        self.obstacle = ""
+        self.may_start = True
         self.restart_daemon()
 
     def restart_daemon(self) -> None:
-        self.reconciler = VmReconciler("hv1", lambda: self.cluster.state, self.machine, self._hear, VirtualClock())
+        self.transfers = Transfers(self.machine, lambda vm: None)
+        self.reconciler = VmReconciler(
+            "hv1",
+            lambda: self.cluster.state,
+            self.machine,
+            self._hear,
+            VirtualClock(),
+            transfers=self.transfers,
+            obstacle=self._obstacle,
+            may_start=lambda: self.may_start,
+        )
+
+    async def _obstacle(self, spec: VmSpec) -> str:
+        return self.obstacle
 
     async def _hear(self, report: Any, cause: str) -> None:
         self.causes.append(cause)

@@ -19,6 +19,10 @@ from tests.support.core import TinyCluster, a_cluster, a_cluster_with_vm
         ("vm.set_selector", "selector", "vms", Selector.VMS),
         ("vm.set_node_limits", "node_limits", ["hv1", "hv1"], ("hv1",)),
         ("vm.set_migration_method", "migration_method", "none", MigrationMethod.NONE),
+        ("vm.set_max_downtime", "max_downtime_ms", 50, 50),
+        ("vm.set_priority", "priority", 90, 90),
+        ("vm.set_affinity", "affinity", ["a", "b", "a"], ("a", "b")),
+        ("vm.set_anti_affinity", "anti_affinity", ["a", "a"], ("a",)),
     ],
 )
 def test_a_setting_is_set_once_and_then_it_is_so(name: str, field: str, given: Any, stored: Any) -> None:
@@ -30,7 +34,7 @@ def test_a_setting_is_set_once_and_then_it_is_so(name: str, field: str, given: A
 
 def test_limits_name_known_nodes_and_the_present_one() -> None:
     cluster = a_cluster_with_vm()
-    cluster.says_ready("hv2")
+    cluster.add_node("hv2")
     with pytest.raises(Rejected) as refusal:
         cluster.do("vm.set_node_limits", vm="web01", node_limits=["hv2", "hv9"])
     assert (refusal.value.code, refusal.value.field) == ("node.not_found", "node_limits")
