@@ -12,6 +12,7 @@ HEARTBEAT_S=40    # the guest beats 2 s after its start; on a busy machine, emul
 usage() {
     cat <<'TEXT'
 Usage: ./dev demo [--keep | --down] [--simulated]
+       ./dev demo --cluster [--keep | --down]
 
 Starts a cluster of one node in a directory of its own, then defines a VM, runs it through its life on real QEMU and
 asks the history who did what. Everything is gone again at the end. Without root or libvirt it runs on the simulated
@@ -20,6 +21,7 @@ hypervisor, and says so.
   --keep        leave the cluster up, and say how to talk to it
   --down        end what --keep left up
   --simulated   use the simulated hypervisor even where a real one is possible
+  --cluster     three hosts in namespaces instead: a live migration, the loss of a host, the recovery (as root or with sudo)
 
 Example: ./dev demo --keep
 TEXT
@@ -27,6 +29,12 @@ TEXT
 
 run() {
     local keep=no hypervisor=libvirt began dir
+    if [[ ${1:-} == --cluster ]]; then
+        # shellcheck source=deploy/dev/demo_cluster.sh
+        source deploy/dev/demo_cluster.sh
+        run_cluster "${@:2}"
+        return
+    fi
     case "$*" in
         '') ;;
         --keep) keep=yes ;;
