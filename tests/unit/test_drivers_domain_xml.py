@@ -209,6 +209,7 @@ def test_a_name_that_was_taken_is_replaced_in_libvirt_only() -> None:
     [
         MARK,
         Mark(name="a", epoch=0, started=True),
+        Mark(name="a", epoch=3, started=True, settled=True, moved=True),
         Mark(name='"<&', epoch=2**40, started=True, settled=True, reset="01J<>&\"'"),
     ],
 )

@@ -66,6 +66,7 @@ def test_a_domain_that_is_paused_as_it_was_created_has_not_run(detail: int) -> N
         (libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED, OffReason.DESTROYED),
         (libvirt.VIR_DOMAIN_SHUTOFF_CRASHED, OffReason.CRASHED),
         (libvirt.VIR_DOMAIN_SHUTOFF_DAEMON, OffReason.DESTROYED),
+        (libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED, OffReason.MIGRATED),
     ],
 )
 def test_libvirts_reason_counts_when_it_has_one(detail: int, expected: OffReason) -> None:
@@ -82,6 +83,7 @@ NOISE = "char device redirected to /dev/pts/0 (label charserial0)\n" * 30
         (START + NOISE + "2026-01-01 11:00:00.000+0000: shutting down, reason=destroyed\n", OffReason.DESTROYED),
         (START + "2026-01-01 11:00:00.000+0000: shutting down, reason=crashed\n", OffReason.CRASHED),
         (START + "2026-01-01 11:00:00.000+0000: shutting down, reason=shutdown\n", OffReason.GUEST),
+        (START + "2026-01-01 11:00:00.000+0000: shutting down, reason=migrated\n", OffReason.MIGRATED),
         (START + "2026-01-01 11:00:00.000+0000: shutting down, reason=new-in-libvirt-99\n", OffReason.UNKNOWN),
         # The node lost power in the second run.
         ("2026-01-01 09:00:00.000+0000: shutting down, reason=crashed\n" + START, OffReason.UNKNOWN),
@@ -97,3 +99,8 @@ def test_what_libvirt_forgot_stands_in_its_log(tmp_path: Path, log: str, expecte
 
 def test_a_log_that_is_not_there_leaves_the_reason_unknown(tmp_path: Path) -> None:
     assert read_state(OFF, 0, SETTLED, tmp_path / "none.log") == (DomainState.OFF, OffReason.UNKNOWN)
+
+
+def test_a_mark_that_says_the_guest_has_moved_needs_no_log() -> None:
+    moved = Mark(name="web", epoch=1, started=True, settled=True, moved=True)
+    assert read_state(OFF, 0, moved, None) == (DomainState.OFF, OffReason.MIGRATED)
