@@ -16,7 +16,7 @@ from pvc.cli.session import SOURCE, Session
 from pvc.cli.table import Cell, Column, render_table
 from pvc.client import connections as store
 from pvc.client.connections import LOCAL, Connection
-from pvc.client.errors import ApiError, ClientError, ConfigError
+from pvc.client.errors import ApiError, ClientError, ConfigError, Unreachable
 
 COLUMNS = (Column("CONNECTION"), Column("URL"), Column("TOKEN"), Column("IN USE"))
 
@@ -31,31 +31,46 @@ def show_connections(session: Session) -> None:
     chosen = _chosen(session)
     if session.wants_data:
         session.show_data(
-            [{"name": c.name, "url": c.url, "token_id": c.token_id, "in_use": c.name == chosen} for c in known]
+            [
+                {"name": c.name, "url": c.url, "others": c.others, "token_id": c.token_id, "in_use": c.name == chosen}
+                for c in known
+            ]
         )
         return
     rows: list[list[str | Cell]] = [
-        [c.name, c.url, f"pvc_{c.token_id}_…" if c.token else "none", Cell("yes", "green") if c.name == chosen else ""]
+        [
+            c.name,
+            " ".join((c.url, *c.others)),
+            f"pvc_{c.token_id}_…" if c.token else "none",
+            Cell("yes", "green") if c.name == chosen else "",
+        ]
         for c in known
     ]
     session.show(render_table(COLUMNS, rows, session.look))
     if not known:
-        session.note("There are none yet. Add one: pvc connection add NAME URL")
+        session.note("There are none yet. Add one: pvc connection add NAME URL...")
 
 
 def add_connection(
-    session: Session, name: str, url: str, token_file: str | None, ca_file: str | None, use: bool, check: bool
+    session: Session,
+    name: str,
+    url: tuple[str, ...],
+    token_file: str | None,
+    ca_file: str | None,
+    use: bool,
+    check: bool,
 ) -> None:
     """Store one, after a look whether it works."""
     stored = store.load_connections()
-    made = Connection(store.check_name(name), store.check_url(url), ca_file=_absolute(ca_file))
-    if not made.is_unix or token_file:
+    first, *others = dict.fromkeys(store.check_url(one) for one in url)
+    made = Connection(store.check_name(name), first, ca_file=_absolute(ca_file), others=tuple(others))
+    if not all(one.is_unix for one in made.each()) or token_file:
         made = made._replace(token=store.check_token(_read_token(token_file)))
-    greeting = _greet(made) if check else "It was not tried out."
+    greeting = _greet_each(session, made) if check else "It was not tried out."
     in_use = name if use else stored.in_use
     store.save_connections(store.Stored({**stored.connections, name: made}, in_use))
-    session.say(f"The connection {name} to {made.url} is stored. {greeting}")
-    if made.url.startswith("http://") and not _is_loopback(made.url):
+    session.say(f"The connection {name} to {' '.join((first, *others))} is stored. {greeting}")
+    if any(one.url.startswith("http://") and not _is_loopback(one.url) for one in made.each()):
         session.note("Note: http is not encrypted; use it only in a network that you trust.")
     if _chosen(session) != name:
         session.note(f"To use it: pvc -c {name} ..., or from now on: pvc connection use {name}")
@@ -100,6 +115,21 @@ def _read_token(token_file: str | None) -> str:
     return sys.stdin.read(MAX_TOKEN_BYTES)
 
 
+def _greet_each(session: Session, made: Connection) -> str:
+    """Try out every gateway; one that does not answer now may do so later, when it is needed."""
+    greeting, silent = "", []
+    for one in made.each():
+        try:
+            greeting = _greet(one)
+        except Unreachable as error:
+            silent.append((one, error))
+    if not greeting:
+        raise silent[0][1]
+    for one, why in silent:
+        session.note(f"Note: {one.url} does not answer yet: {why.message}")
+    return greeting
+
+
 def _greet(made: Connection) -> str:
     from pvc.client.client import Client
 
@@ -141,7 +171,7 @@ add = _command(
     add_connection,
     [
         click.Argument(["name"]),
-        click.Argument(["url"]),
+        click.Argument(["url"], nargs=-1, required=True),
         click.Option(
             ["--token-file"],
             metavar="FILE|-",
@@ -152,10 +182,15 @@ add = _command(
         click.Option(["--check/--no-check"], default=True, help="Try it out before storing it."),
     ],
     data=False,
-    about={"name": "A name of your choice.", "url": "http(s)://HOST:7370, or unix:///PATH."},
-    help="Store a connection to a cluster. The token is asked for; it is never an argument, where others could see it.",
+    about={
+        "name": "A name of your choice.",
+        "url": "http(s)://HOST:7370, or unix:///PATH; several nodes of one cluster.",
+    },
+    help="Store a connection to a cluster.\n\n"
+    "The token is asked for; it is never an argument, where others could see it. "
+    "Of several nodes the first that answers is used, so name all coordinators.",
     short_help="Store a connection to a cluster.",
-    example="pvc connection add main https://hv1.example.com:7370\n"
+    example="pvc connection add main https://hv1:7370 https://hv2:7370 https://hv3:7370\n"
     "pvc connection add main http://hv1:7370 --token-file - < token",
 )
 

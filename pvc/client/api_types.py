@@ -70,6 +70,7 @@ class HistoryPage(TypedDict):
     position: int
     records: list[RecordView]
     next_before: int | None
+    subjects: list[str]
 
 
 class EventPage(TypedDict):

@@ -1,7 +1,8 @@
 """The client: commands that are never done twice, queries that see what was written before, and waiting for outcomes.
 
 A command carries an idempotency key of its own from the first try, so after a lost connection it is simply sent again.
-The client remembers the highest log position it was told and asks every query to be at least as fresh.
+The client remembers the highest log position it was told and asks every query to be at least as fresh. Where the
+connection leads to several gateways, it goes on to the next when one does not answer or cannot do its work.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from typing import Any, NamedTuple, cast
 from urllib.parse import quote, urlencode
 
@@ -30,10 +31,14 @@ from pvc.client.api_types import (
 from pvc.client.cards import load_cards
 from pvc.client.connections import Connection
 from pvc.client.errors import ApiError, ClientError, Unreachable, WaitTimedOut
-from pvc.client.transport import CONNECT_TIMEOUT_S, Answer, Lost, NoConnection, Transport
+from pvc.client.gateways import Gateways
+from pvc.client.transport import Answer, Lost, NoConnection
 
 REQUEST_TIMEOUT_S = 65.0
 """Longer than a gateway takes to give up on its log (60 s), so that we hear its reason instead of guessing."""
+
+QUERY_AMONG_SEVERAL_S = 15.0
+"""For a query, where another gateway can be asked instead: longer than one waits for its fold to catch up (10 s)."""
 
 MAX_TRIES = 4
 RETRY_WITHIN_S = 60.0
@@ -69,7 +74,7 @@ Progress = Callable[[RecordView], None]
 
 
 class Client:
-    """Speaks to one gateway. Not for use by several threads at once."""
+    """Speaks to the gateways of one cluster. Not for use by several threads at once."""
 
     def __init__(
         self,
@@ -85,7 +90,7 @@ class Client:
         self._source = source
         self._tries = tries
         self._timeout_s = timeout_s
-        self._transport = Transport(connection, source, connect_timeout_s=min(timeout_s, CONNECT_TIMEOUT_S))
+        self._gateways = Gateways(connection, source, timeout_s=timeout_s)
 
     def __enter__(self) -> Client:
         return self
@@ -95,7 +100,7 @@ class Client:
 
     def close(self) -> None:
         """End the connection."""
-        self._transport.close()
+        self._gateways.transport.close()
 
     def command(self, name: str, fields: Mapping[str, Any], *, dry_run: bool = False, key: str = "") -> Reply:
         """Ask for a command by its name (`vm.start`). Raises ApiError, Unreachable.
@@ -146,7 +151,7 @@ class Client:
         Filters: `subject`, `types`, `correlation`.
         """
         query = {**filters, "after": after, "wait_s": wait_s, "limit": limit}
-        return cast("EventPage", self._call("GET", "/events", query, timeout_s=wait_s + self._timeout_s))
+        return cast("EventPage", self._call("GET", "/events", query, wait_s=wait_s))
 
     def follow(self, filters: Mapping[str, str], *, after: int | None = None) -> Iterator[RecordView]:
         """Records as they come, endlessly; from now on when `after` is None. Outlives a restart of the gateway.
@@ -172,6 +177,8 @@ class Client:
     def wait_for(self, reply: Reply, *, timeout_s: float, on_progress: Progress | None = None) -> Outcome | None:
         """Wait for what a command leads to; None when there is nothing to wait for. Raises WaitTimedOut.
 
+        Where its own record has the outcome (a VM at rest is moved at once), that is told without waiting.
+
         It follows all that happens to the command's subject, not its own consequences alone: when somebody else's
         command brings about the end, that ends the waiting too.
         """
@@ -179,6 +186,10 @@ class Client:
         if reply["record"] is None or not reply["outcomes"]:
             return None
         after = reply["position"]
+        for event in reply["events"]:
+            if event["type"] in reply["outcomes"]:
+                (record,) = self.events({}, after=after - 1, limit=1)["records"]
+                return Outcome(reply["outcomes"][event["type"]], event, record, time.monotonic() - began)
         filters = _watched(reply)
         while (left_s := began + timeout_s - time.monotonic()) > 0:
             try:
@@ -205,32 +216,26 @@ class Client:
         """What a VM's guest wrote to its serial console, in pieces as they come."""
         query = {"lines": lines, "follow": "true" if follow else "false"}
         path = f"/vms/{quote(ref, safe='')}/log?{urlencode(query)}"
-        self._transport.close()  # a stream begins on a fresh connection: a kept one may have died unnoticed
-        try:
-            answer, response = self._transport.stream(path, timeout_s=self._timeout_s)
-        except (NoConnection, Lost) as error:
-            raise self._unreachable(error) from error
-        if response is None:
-            self._decoded(answer)
-            return
+        response = self._gateways.try_each(lambda: self._stream(path))
         try:
             while piece := response.read1(65536):
                 yield piece
         except (OSError, HTTPException):
             follow = True
         finally:
-            self._transport.close()
+            self._gateways.transport.close()
         if follow:
             raise Unreachable(
-                f"the gateway at {self.connection.url} has ended the log of {ref}: it stopped, or the line broke",
-                hint=f"go on when it answers again: pvc vm log {ref} --follow",
+                f"the gateway at {self._gateways.connection.url} has ended the log of {ref}: "
+                "it stopped, the line broke, or the VM has gone to another node",
+                hint=f"go on with: pvc vm log {ref} --follow",
             )
 
     def console(self, ref: str) -> Any:
         """A VM's serial console, as a connected `websockets.sync` connection of binary frames."""
         from pvc.client.console import open_console
 
-        return open_console(self.connection, ref, self._source)
+        return self._gateways.try_each(lambda: open_console(self._gateways.connection, ref, self._source))
 
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Any query below /api/v1, at least as fresh as everything told before. Raises ApiError, Unreachable."""
@@ -255,34 +260,55 @@ class Client:
         *,
         body: bytes | None = None,
         key: str = "",
-        timeout_s: float | None = None,
+        wait_s: float = 0,
     ) -> dict[str, Any]:
         arguments = urlencode({name: value for name, value in query.items() if value not in ("", None)})
         target = f"{path}?{arguments}" if arguments else path
+        timeout_s = wait_s + self._timeout_s
+        if method == "GET" and self._gateways.others:
+            timeout_s = wait_s + min(self._timeout_s, QUERY_AMONG_SEVERAL_S)
         give_up = time.monotonic() + RETRY_WITHIN_S
         sent = False
-        for turn in range(self._tries):
-            last = turn == self._tries - 1 or time.monotonic() > give_up
-            stale = self._transport.reused
+        turn, untried = 0, self._gateways.others
+        while True:
+            last = not untried and (turn >= self._tries - 1 or time.monotonic() > give_up)
+            stale = self._gateways.transport.reused
             try:
-                answer = self._transport.request(
-                    method, target, body=body, key=key, timeout_s=timeout_s or self._timeout_s
-                )
+                answer = self._gateways.transport.request(method, target, body=body, key=key, timeout_s=timeout_s)
             except NoConnection as error:
-                if last or not sent:  # where nobody ever listened, somebody rarely begins to within a second
+                if last or not (
+                    sent or untried
+                ):  # where nobody ever listened, somebody rarely begins to within a second
                     raise self._unreachable(error, sent=sent and bool(key)) from error
             except Lost as error:
                 sent = True
                 if last:
                     raise self._unreachable(error, sent=bool(key)) from error
                 if stale:
+                    turn += 1
                     continue  # it was idle too long, and the gateway hung up
             else:
                 if last or answer.status not in _AGAIN:
                     return self._decoded(answer)
                 sent = True
-            _pause(turn)
-        raise AssertionError("the last try returns or raises")
+            self._gateways.next()
+            if untried:
+                untried -= 1
+            else:
+                _pause(turn)
+                turn += 1
+
+    def _stream(self, path: str) -> HTTPResponse:
+        transport = self._gateways.transport
+        transport.close()  # a stream begins on a fresh connection: a kept one may have died unnoticed
+        try:
+            answer, response = transport.stream(path, timeout_s=self._timeout_s)
+        except (NoConnection, Lost) as error:
+            raise self._unreachable(error) from error
+        if response is None:
+            self._decoded(answer)
+            raise AssertionError("a refusal raises")
+        return response
 
     def _decoded(self, answer: Answer) -> dict[str, Any]:
         self.position = max(self.position, answer.position)
@@ -292,7 +318,8 @@ class Client:
             document = None
         if not isinstance(document, dict) or (answer.status >= 400 and "detail" not in document):
             raise Unreachable(
-                f"no PVC gateway answers at {self.connection.url} (HTTP {answer.status}, {answer.content_type})",
+                f"no PVC gateway answers at {self._gateways.connection.url} "
+                f"(HTTP {answer.status}, {answer.content_type})",
                 code="client.not_a_gateway",
                 hint="check the URL and port of the connection: `pvc connection list` shows them",
             )
@@ -308,7 +335,7 @@ class Client:
         return document
 
     def _unreachable(self, error: Exception, *, sent: bool = False) -> Unreachable:
-        where = self.connection.url
+        where = self._gateways.connection.url
         if isinstance(error.__cause__, PermissionError):
             return Unreachable(
                 f"you may not use the socket {where}",
@@ -326,7 +353,8 @@ class Client:
             if self.connection.is_unix
             else "check its address, the network, and that pvcd runs there"
         )
-        return Unreachable(f"the gateway at {where} cannot be reached ({error})", hint=hint)
+        can = "can" if self._gateways.others else "cannot"
+        return Unreachable(f"{self._gateways.spelt} {can} be reached ({error})", hint=hint)
 
 
 def _watched(reply: Reply) -> dict[str, str]:

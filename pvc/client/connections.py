@@ -33,6 +33,12 @@ class Connection(NamedTuple):
     token: str = ""
     ca_file: str = ""
     """A PEM file with the authority that signed an https gateway's certificate; empty means the system's."""
+    others: tuple[str, ...] = ()
+    """Other gateways of the same cluster, to be asked where that one does not answer."""
+
+    def each(self) -> tuple[Connection, ...]:
+        """A connection to each of the gateways alone, in order."""
+        return tuple(self._replace(url=url, others=()) for url in (self.url, *self.others))
 
     @property
     def is_unix(self) -> bool:
@@ -56,7 +62,8 @@ def choose_connection(name: str = "", env: Mapping[str, str] | None = None) -> C
     """The connection of this name, or the one that environment, file and machine make the obvious one.
 
     What is said for this one call goes before what is stored: `name`, PVC_URL, PVC_CONNECTION, PVC_SOCKET; then the
-    stored connection in use, the local socket, the only stored one. PVC_TOKEN replaces a token. Raises ConfigError.
+    stored connection in use, the local socket, the only stored one. PVC_TOKEN replaces a token; PVC_URL may be several,
+    with commas between. Raises ConfigError.
     """
     env = os.environ if env is None else env
     chosen = _choose(name, env)
@@ -173,7 +180,8 @@ def _choose(name: str, env: Mapping[str, str]) -> Connection:
     if name:
         return _named(name, env)
     if env.get("PVC_URL"):
-        return Connection("PVC_URL", check_url(env["PVC_URL"]))
+        url, *others = (check_url(url) for url in env["PVC_URL"].split(","))
+        return Connection("PVC_URL", url, others=tuple(others))
     if env.get("PVC_CONNECTION"):
         return _named(env["PVC_CONNECTION"], env)
     if env.get("PVC_SOCKET"):
@@ -215,7 +223,10 @@ def _named(name: str, env: Mapping[str, str], stored: Stored | None = None) -> C
 def _decode(data: bytes, path: Path) -> Stored:
     try:
         document = json.loads(data)
-        connections = {entry["name"]: Connection(**entry) for entry in document["connections"]}
+        connections = {
+            entry["name"]: Connection(**{**entry, "others": tuple(entry.get("others", ()))})
+            for entry in document["connections"]
+        }
         return Stored(connections, str(document.get("in_use", "")))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is damaged: {error}", hint="move it away and add the connections again") from error

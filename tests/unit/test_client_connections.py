@@ -162,3 +162,13 @@ def test_a_token_that_is_none_is_never_shown() -> None:
 def test_a_bad_name_is_refused(name: str) -> None:
     with pytest.raises(ConfigError):
         check_name(name)
+
+
+def test_several_gateways_of_a_cluster_are_kept_in_order(env: dict[str, str]) -> None:
+    several = MAIN._replace(others=("http://hv2:7370", "http://hv3:7370"))
+    store(env, several)
+    assert load_connections(env).connections["main"] == several
+    assert [one.url for one in several.each()] == ["http://hv1:7370", "http://hv2:7370", "http://hv3:7370"]
+    assert {one.token for one in several.each()} == {MAIN.token}
+    chosen = choose_connection(env={**env, "PVC_URL": "hv1,https://hv2"})
+    assert (chosen.url, chosen.others) == ("http://hv1:7370", ("https://hv2:7370",))
