@@ -30,7 +30,7 @@ COLUMNS = (
 
 def show_events(session: Session, subject: str | None, **options: Any) -> None:
     """The newest events, the last one last."""
-    records, _ = fetch_history(session, subject or "", options)
+    records, _, _ = fetch_history(session, subject or "", options)
     if session.wants_data:
         for record in records:
             _show_one(session, record)

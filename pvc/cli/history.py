@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -14,7 +14,7 @@ from pvc.cli.session import Session, now_us
 from pvc.cli.story import render_story
 from pvc.cli.values import When
 from pvc.cli.vm import vm_argument
-from pvc.client.api_types import RecordView
+from pvc.client.api_types import RecordView, ToldEvent
 from pvc.client.cards import load_cards
 
 PAGE = 200
@@ -64,8 +64,8 @@ def history_options() -> list[click.Parameter]:
     ]
 
 
-def fetch_history(session: Session, subject: str, options: dict[str, Any]) -> tuple[list[RecordView], bool]:
-    """The newest records that fit the options, oldest first, and whether there are older ones."""
+def fetch_history(session: Session, subject: str, options: dict[str, Any]) -> tuple[list[RecordView], list[str], bool]:
+    """The newest records that fit the options, oldest first, what they are about, and whether there are older ones."""
     limit = options["limit"]
     filters = {
         "subject": subject,
@@ -80,22 +80,28 @@ def fetch_history(session: Session, subject: str, options: dict[str, Any]) -> tu
         page = session.client.history(limit=min(PAGE, limit - len(records)), before=before, **filters)
         records += page["records"]
         if page["next_before"] is None or len(records) >= limit:
-            return records[::-1], page["next_before"] is not None
+            return records[::-1], page["subjects"], page["next_before"] is not None
         before = page["next_before"]
 
 
 def _show(session: Session, subject: str, options: dict[str, Any]) -> None:
-    records, more = fetch_history(session, subject, options)
+    records, subjects, more = fetch_history(session, subject, options)
     if session.wants_data:
         session.show_data(records)
         return
     names = None if subject else subject_names(session.client, records)
-    story = render_story(records, outcomes=_outcomes(), look=session.look, now_us=now_us(), names=names)
+    # A record may be about many things, such as the recovery of all VMs of a node.
+    told = [cast("RecordView", {**record, "events": _about(record["events"], subjects)}) for record in records]
+    story = render_story(told, outcomes=_outcomes(), look=session.look, now_us=now_us(), names=names)
     session.show(story)
     if not records:
         session.note(_nothing(subject, options))
     elif more:
         session.note(f"There is more before this: --limit {options['limit'] * 4} shows it.")
+
+
+def _about(events: list[ToldEvent], subjects: list[str]) -> list[ToldEvent]:
+    return [event for event in events if event["subject"] in subjects] or events
 
 
 def _outcomes() -> dict[str, dict[str, bool]]:

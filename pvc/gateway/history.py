@@ -84,6 +84,10 @@ class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     records: list[RecordView]
     next_before: Annotated[int | None, Meta(description="Give it as `before` for the next page; null: that was all.")]
+    subjects: Annotated[
+        list[str],
+        Meta(description="What `subject` stands for: the events of a record that are about others bear others."),
+    ]
 
 
 class EventPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,11 +116,13 @@ async def _history(services: GatewayServices, call: Call) -> Response:
     position = services.world.position
     await services.history.reach(position, INDEX_DEADLINE_S)
     found = await services.history.query(query)
-    if not found and arguments.subject and not await services.history.subjects(arguments.subject):
+    subjects = await services.history.subjects(arguments.subject) if arguments.subject else ()
+    if not found and arguments.subject and not subjects:
         _require_known(services.world.state, arguments.subject)
     records = [record_view(one) for one in found[: arguments.limit]]
     following = records[-1].position if len(found) > arguments.limit else None
-    return json_response(HistoryPage(position=position, records=records, next_before=following), position)
+    page = HistoryPage(position=position, records=records, next_before=following, subjects=list(subjects))
+    return json_response(page, position)
 
 
 async def _events(services: GatewayServices, call: Call) -> Response:

@@ -49,6 +49,13 @@ async def test_a_name_covers_every_vm_that_ever_had_it(house: House) -> None:
     assert await history(house, f"subject=vm/{first}") == records[1:]
 
 
+async def test_a_history_says_which_things_its_subject_stands_for(house: House) -> None:
+    vm = (await house.define())["events"][0]["data"]["vm"]
+    page = (await house.root.get("/history?subject=vm/web01")).json()
+    assert page["subjects"] == [f"vm/{vm}"]
+    assert (await house.root.get("/history")).json()["subjects"] == []
+
+
 async def test_filters_narrow_the_history(house: House) -> None:
     await house.define()
     await house.start()
