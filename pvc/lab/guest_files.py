@@ -1,7 +1,8 @@
 """What is inside the tiny guest's initramfs: its folders, kernel modules, init and the commands of its console.
 
 The kernel command line steers it: `pvc.name=web01` names it, `pvc.deaf` makes it ignore the power button,
-`pvc.poweroff=N` and `pvc.crash=N` make it power itself off, or panic, N seconds after its first heartbeat.
+`pvc.poweroff=N` and `pvc.crash=N` make it power itself off, or panic, N seconds after its first heartbeat, and
+`pvc.beat=N` makes its heart beat every N seconds instead of each, and name its boot with each beat.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ busybox mount -t devtmpfs dev /dev
 busybox dmesg -n 1
 for module in /lib/modules/*.ko; do busybox insmod "$module"; done
 
-name=guest deaf= poweroff= crash=
+name=guest deaf= poweroff= crash= beat=
 for word in $(busybox cat /proc/cmdline); do
     case $word in
         pvc.name=*) name=${word#*=} ;;
         pvc.deaf) deaf=1 ;;
         pvc.poweroff=*) poweroff=${word#*=} ;;
         pvc.crash=*) crash=${word#*=} ;;
+        pvc.beat=*) beat=${word#*=} ;;
     esac
 done
 busybox hostname "$name"
@@ -49,7 +51,7 @@ if [ ! "$deaf" ]; then
         busybox sleep 0.05
     done
 fi
-/bin/heartbeat &
+/bin/heartbeat "$beat" &
 echo $! > /run/heartbeat
 [ "$poweroff" ] && { busybox sleep "$poweroff"; /bin/poweroff; } &
 [ "$crash" ] && { busybox sleep "$crash"; /bin/crash; } &
@@ -60,12 +62,15 @@ done
 """
 
 _HEARTBEAT = r"""#!/bin/busybox sh
+# $1: every so many seconds, each beat with this boot's own token, which tells two copies of one VM apart.
 name=$(busybox hostname) n=0
+read -r boot < /proc/sys/kernel/random/boot_id
+boot=${1:+ boot ${boot%%-*}}
 while :; do
     n=$((n + 1))
     read -r up rest < /proc/uptime
-    [ -e /run/quiet ] || echo "$name heartbeat $n up ${up%%.*}s"
-    busybox sleep 1
+    [ -e /run/quiet ] || echo "$name heartbeat $n up ${up%%.*}s$boot"
+    busybox sleep "${1:-1}"
 done
 """
 

@@ -30,7 +30,7 @@ from pvc.lab.host import LabHost
 from pvc.lab.host_files import etc_hosts, write_host_files
 from pvc.lab.network import Partition
 from pvc.lab.plan import BMC_PORT, BMC_USER, DEFAULT_NAME, LabPlan, make_plan, parse_groups
-from pvc.lab.shell import check_machine, check_root
+from pvc.lab.shell import check_machine, check_root, run
 
 DEFAULT_DIR = Path("/var/lib/pvc-lab")
 LIBVIRT_CACHE = Path("/var/cache/pvc/libvirt")
@@ -264,6 +264,8 @@ def _remove_directory(directory: Path) -> list[str]:
         raise InvalidInput(
             f"{directory} has something in it that is no lab", code="lab.not_a_lab", hint="it was left as it is"
         )
+    for mounted in _mounts_below(directory):
+        run("umount", "--lazy", mounted)
     # `lab.json` goes last: it says whose directory this is, to the next `down` if this one is interrupted.
     for path in directory.iterdir():
         if path.name != "lab.json":
@@ -271,6 +273,12 @@ def _remove_directory(directory: Path) -> list[str]:
     (directory / "lab.json").unlink(missing_ok=True)
     directory.rmdir()
     return [str(directory)]
+
+
+def _mounts_below(directory: Path) -> list[str]:
+    """What somebody has mounted into the lab's directory: a disk of a host's own. The innermost first."""
+    places = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return sorted((place for place in places if place.startswith(f"{directory}/")), reverse=True)
 
 
 def _bmcs(directory: Path) -> list[int]:

@@ -49,7 +49,7 @@ def _host(lab: Lab, host: LabHost) -> dict[str, Any]:
         "power": power,
         "coordinator": host.plan.coordinator,
         "bmc": {"address": host.plan.bmc_address, "running": lab.bmc(host).running},
-        "zookeeper": _zookeeper_mode(host) if host.plan.coordinator and power == "on" else "",
+        "zookeeper": zookeeper_mode(host) if host.plan.coordinator and power == "on" else "",
         "vms": list(host.processes().values()).count(QEMU),
         "daemons": {},
     }
@@ -84,7 +84,7 @@ def _daemon(daemon: dict[str, Any] | None) -> str:
     return f"up {daemon['running_s']:.0f} s" + (f", {daemon['starts']} starts" if daemon["starts"] > 1 else "")
 
 
-def _zookeeper_mode(host: LabHost) -> str:
+def zookeeper_mode(host: LabHost) -> str:
     """leader, follower or standalone; empty when it does not serve, or cannot be reached from here."""
     with (
         contextlib.suppress(OSError),

@@ -1,0 +1,251 @@
+"""One run: a lab of its own, clients that work, a nemesis that breaks and heals, and at the end all the checks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from pvc.lab.chaos import checks, figures
+from pvc.lab.chaos.faults import in_force
+from pvc.lab.chaos.journal import Journal, Note
+from pvc.lab.chaos.logbook import Logbook, read_all
+from pvc.lab.chaos.sampler import Sampler
+from pvc.lab.chaos.schedule import Planned, draw
+from pvc.lab.chaos.site import Site, mend, prepare
+from pvc.lab.chaos.windows import doubles
+from pvc.lab.chaos.workload import Workload
+from pvc.lab.guest import build_guest
+from pvc.lab.lab import Lab, create_lab, destroy
+from pvc.projections.state import NodeState
+
+WELL_S = 60.0
+"""After the healing of a fault all nodes are ready within this time: a boot takes 10 s, a second fence 15 s more."""
+SETTLED_S = 60.0
+"""After everything is healed and nobody asks for more, what should run runs within this time."""
+UNDER_WAY_S = 60.0
+"""The first VMs run within this time after they were asked for."""
+KEEP = ("journal", "log", "bmc", "pvc-lib/console")
+"""What is kept of a host when something was wrong."""
+_POLL_S = 0.3
+_CLIENTS = 3
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What to run."""
+
+    directory: Path
+    name: str
+    seed: int
+    minutes: float
+    out: Path
+    """Where timeline and logs go when something is wrong."""
+    nodes: int = 3
+    vms: int = 6
+    only: tuple[str, ...] = ()
+    """Kinds of faults; empty: all."""
+    overlaps: bool = True
+    keep: bool = False
+    """Keep timeline and logs in any case."""
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """How it went."""
+
+    violations: list[str]
+    remarks: list[str]
+    lines: list[str]
+    """The report."""
+    faults: int
+    acknowledged: int
+    recovered: int
+    kept: Path | None = None
+
+
+def run(settings: Settings, tell: Callable[[str], None] = lambda line: None) -> Result:
+    """Run it, clear away the lab, and tell. Raises PvcError when there can be no lab."""
+    journal = Journal(tell)
+    lab = create_lab(settings.directory, nodes=settings.nodes, coordinators=3, name=settings.name)
+    chaos: Chaos | None = None
+    try:
+        prepare(lab)
+        lab.up()
+        chaos = Chaos(settings, lab, journal)
+        chaos.run()
+    finally:
+        # Also when it was interrupted, and before the lab goes with all its logs.
+        if chaos is not None:
+            chaos.close()
+        kept = _keep(settings, lab, journal, chaos) if journal.violations or settings.keep else None
+        destroy(settings.directory, settings.name)
+    left = destroy(settings.directory, settings.name)
+    if left:
+        journal.violation(f"`down` has left something behind: {left}")
+    return chaos.result(kept)
+
+
+class Chaos:
+    """The parts of a run on a lab that is up."""
+
+    def __init__(self, settings: Settings, lab: Lab, journal: Journal) -> None:
+        self._settings = settings
+        self._lab = lab
+        self._journal = journal
+        self._rng = random.Random(settings.seed)  # noqa: S311 - to be repeated
+        guest = build_guest(lab.directory / "shared/guest")
+        self.sampler = Sampler(lab, journal)
+        self.logbook = Logbook(lab.plan, journal)
+        self.workload = Workload(lab, journal, guest, seed=settings.seed, clients=_CLIENTS, vms=settings.vms)
+        self._site = Site(lab, journal, self.sampler, self.logbook, self.workload)
+        self.broken: list[figures.Broken] = []
+
+    def run(self) -> None:
+        """Work and break until the time is over, heal all, check all."""
+        self.sampler.start()
+        self.logbook.start()
+        self.workload.prepare(self._rng)
+        if not self._until(lambda: len(self.sampler.beating()) >= self._settings.vms, UNDER_WAY_S):
+            self._journal.violation(f"not all VMs ran within {UNDER_WAY_S:.0f} s, before anything was broken")
+        self.workload.start()
+        end = time.monotonic() + self._settings.minutes * 60
+        while time.monotonic() < end:
+            names = [host.name for host in self._lab.hosts]
+            for planned in draw(self._rng, names, only=self._settings.only, overlaps=self._settings.overlaps):
+                if time.monotonic() < end:
+                    self._break(planned)
+        self._journal.note("fault", "all is healed", aloud=True)
+        mend(self._lab, self._journal)
+        self.workload.stop()
+        for host in self._lab.hosts:
+            self.workload.do(self._rng, "node.ready", {"node": host.name})
+        self._settle()
+        self._check()
+
+    def close(self) -> None:
+        """Watch and work no more, wherever it was interrupted."""
+        self.workload.stop()
+        self.sampler.stop()
+        self.logbook.stop()
+
+    def result(self, kept: Path | None) -> Result:
+        """The figures and what is wrong."""
+        told, asked = self.logbook.told, self.workload.asked
+        minutes = (time.time() - self._journal.began_s) / 60
+        lines = figures.render(told=told, broken=self.broken, runs=self.sampler.runs, asked=asked, minutes=minutes)
+        reads = f"{self.workload.reads} reads after writes, {self.workload.reads_unanswered} unanswered"
+        return Result(
+            violations=self._journal.violations,
+            remarks=self._journal.remarks,
+            lines=[*lines, f"{reads}; longest pause of the sampler {self.sampler.longest_pause_s:.1f} s"],
+            faults=len(self.broken),
+            acknowledged=sum(one.verdict == "acknowledged" for one in asked),
+            recovered=sum(one.vms for one in figures.failovers(told, self.broken, self.sampler.runs)),
+            kept=kept,
+        )
+
+    def _break(self, planned: Planned) -> None:
+        fault = figures.Broken(kind=planned.kind, what="", began_s=time.time())
+        self.broken.append(fault)
+        with in_force(self._site, planned, self._rng) as fault.what:
+            if planned.second is not None:
+                time.sleep(planned.lasts_s / 2)
+                second = figures.Broken(kind=planned.second.kind, what="", began_s=time.time())
+                self.broken.append(second)
+                with in_force(self._site, planned.second, self._rng) as second.what:
+                    time.sleep(max(planned.lasts_s / 2, planned.second.lasts_s))
+                second.healed_s = time.time()
+            else:
+                time.sleep(planned.lasts_s)
+        fault.healed_s = time.time()
+        if self._until(self._well, WELL_S):
+            fault.well_s = time.time()
+            self._journal.note("fault", f"all nodes are ready after {fault.what}")
+        else:
+            states = {node.name: node.state.value for node in list(self.logbook.state.nodes.values())}
+            self._journal.violation(f"not well within {WELL_S:.0f} s after {fault.what} was healed: {states}")
+            mend(self._lab, self._journal)
+        time.sleep(planned.calm_s)
+
+    def _well(self) -> bool:
+        """All nodes are ready, by a log that is up to date, and say so themselves."""
+        nodes = list(self.logbook.state.nodes.values())
+        ready = len(nodes) == len(self._lab.hosts) and all(node.state is NodeState.READY for node in nodes)
+        return ready and len(self.logbook.latest) == len(nodes)
+
+    def _settle(self) -> None:
+        left: list[str] = ["nothing was looked at yet"]
+
+        def settled() -> bool:
+            left[:] = checks.check_settled(self.logbook.state, self.sampler.present(), self.sampler.beating())
+            behind = [name for name, said in self.logbook.latest.items() if said.position != self.logbook.position]
+            left.extend(f"{name} is not at position {self.logbook.position}" for name in behind)
+            return not left
+
+        began = time.monotonic()
+        if self._until(settled, SETTLED_S):
+            self._journal.note("check", f"settled after {time.monotonic() - began:.1f} s", aloud=True)
+        for what in left:
+            self._journal.violation(f"{SETTLED_S:.0f} s after all was healed {what}")
+        for vm in self.logbook.state.vms.values():
+            if vm.error:
+                self._journal.remark(f"VM {vm.name} is {vm.state.value}: {vm.error}")
+        for fault in self.logbook.state.faults.values():
+            self._journal.remark(f"fault {fault.id}: {fault.message}")
+
+    def _check(self) -> None:
+        stored = asyncio.run(read_all(self._lab.plan))
+        self._until(lambda: self.logbook.position >= len(stored), SETTLED_S)
+        self.sampler.stop()
+        self.logbook.stop()
+        told, runs = self.logbook.told, self.sampler.runs
+        wrong, odd = checks.check_commands(self.workload.asked, told)
+        found: Sequence[str] = [
+            *checks.check_log(stored, told),
+            *wrong,
+            *checks.check_hashes(self.logbook.hashes, self.logbook.said),
+            *checks.check_fencing(told, runs),
+            *doubles(runs),
+        ]
+        for what in found:
+            self._journal.violation(what)
+        for what in odd:
+            self._journal.remark(what)
+
+    def _until(self, done: Callable[[], bool], timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while not done():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_S)
+        return True
+
+
+def _keep(settings: Settings, lab: Lab, journal: Journal, chaos: Chaos | None) -> Path:
+    """Copy what helps to find out, and write the timeline: records, faults, commands and VMs by time."""
+    out = settings.out / f"seed-{settings.seed}-{time.strftime('%H%M%S')}"
+    out.mkdir(parents=True, exist_ok=True)
+    notes = list(journal.notes)
+    if chaos is not None:
+        notes += [Note(time_s=one.arrived_s, source="log", text=one.sentence) for one in chaos.logbook.told]
+        names = {vm.id: vm.name for vm in chaos.logbook.state.vms.values()}
+    else:
+        names = {}
+    lines = []
+    for note in sorted(notes, key=lambda note: note.time_s):
+        text = note.text
+        for vm_id, name in names.items():
+            text = text.replace(vm_id, name)
+        clock = time.strftime("%H:%M:%S", time.localtime(note.time_s))
+        lines.append(f"{clock}.{int(note.time_s * 1000) % 1000:03d} {note.source:<8}{text}")
+    (out / "timeline.txt").write_text("\n".join([*lines, ""]))
+    for host in lab.hosts:
+        for part in KEEP:
+            with contextlib.suppress(OSError, shutil.Error):
+                shutil.copytree(host.home / part, out / host.name / Path(part).name, dirs_exist_ok=True)
+    return out
