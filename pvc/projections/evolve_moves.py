@@ -59,7 +59,7 @@ def migration_failed(state: ClusterState, event: m.VmMigrationFailed, record: Re
     """It runs on where it was."""
     vm = _migrating(state, event.vm, event.migration)
     if vm is not None:
-        move(state, vm, event, record, migration=None, failed_moves=vm.failed_moves + 1)
+        move(state, vm, event, record, migration=None, forced=False, failed_moves=vm.failed_moves + 1)
 
 
 def migrated(state: ClusterState, event: m.VmMigrated, record: Record) -> None:
