@@ -75,7 +75,8 @@ class SimulatedNetwork:
         self.fails: Callable[[str, MigrationPhase], bool] = lambda vm, phase: False
         self._sides: dict[str, Side] = {}
         self._cuts: set[frozenset[str]] = set()
-        self._migrations: set[SimulatedMigration] = set()
+        self._migrations: dict[SimulatedMigration, None] = {}
+        """In the order of their beginning, so that a simulation can be repeated."""
 
     def join(self, side: Side) -> None:
         """A hypervisor can be reached at its address from now on (in the place of one that was before)."""
@@ -111,11 +112,11 @@ class SimulatedNetwork:
 
     def add(self, migration: SimulatedMigration) -> None:
         """It wants to hear of changes until it is discarded."""
-        self._migrations.add(migration)
+        self._migrations[migration] = None
 
     def discard(self, migration: SimulatedMigration) -> None:
         """It has ended."""
-        self._migrations.discard(migration)
+        self._migrations.pop(migration, None)
 
 
 class SimulatedMigration:

@@ -16,7 +16,8 @@ class Tail:
     def __init__(self) -> None:
         self._position = 0
         self._failure: PvcError | None = None
-        self._sleepers: set[asyncio.Future[None]] = set()
+        self._sleepers: dict[asyncio.Future[None], None] = {}
+        """In the order of their coming, so that a simulation can be repeated."""
 
     @property
     def position(self) -> int:
@@ -47,13 +48,13 @@ class Tail:
             if self._position > position:
                 return self._position
             sleeper = asyncio.get_running_loop().create_future()
-            self._sleepers.add(sleeper)
+            self._sleepers[sleeper] = None
             try:
                 await sleeper
             finally:
-                self._sleepers.discard(sleeper)
+                self._sleepers.pop(sleeper, None)
 
     def _wake(self) -> None:
-        for sleeper in self._sleepers:
+        for sleeper in list(self._sleepers):
             if not sleeper.done():
                 sleeper.set_result(None)
