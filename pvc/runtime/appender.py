@@ -2,7 +2,9 @@
 
 Group commit: all that waits is decided one after the other against a fork of the state, each seeing what the ones
 before it did, and written as one append; a single command is decided against the state itself. On a conflict the
-records that came between are folded and everything is decided again, after a random growing pause (full jitter).
+records that came between are folded and everything is decided again, after a random growing pause (full jitter). How
+long the pause has to be is remembered from one append to the next, and what comes meanwhile goes along: when all nodes
+write at once, few large appends pass where many small ones would only be in each other's way.
 """
 
 from __future__ import annotations
@@ -34,6 +36,10 @@ MAX_ATTEMPTS = 30
 
 PAUSE_S = 0.002
 MAX_PAUSE_S = 1.0
+MAX_CROWDING = 9
+"""Where doubling the pause stops to matter."""
+CROWDED_S = 2.0
+"""So long after its last conflict a log is taken for quiet again: whoever then gives one command shall not wait."""
 
 MAX_REFUSAL = 500
 """Characters of a refusal's reason that go into the log: it may quote what was given, at any length."""
@@ -117,6 +123,9 @@ class Appender:
         self._wake = asyncio.Event()
         self._stopped = False
         self._fork: ClusterState | None = None
+        self._crowding = 0
+        """How many conflicts more than successes there were lately."""
+        self._conflict_s = 0.0
 
     async def submit(self, request: Request) -> Outcome:
         """Decide and commit. Raises Rejected (nothing changed), Unavailable (nothing changed), OutcomeUnknown."""
@@ -142,13 +151,24 @@ class Appender:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._queue:
-                    taken, self._queue = self._queue, []
-                    await self._serve(taken)
+                    await self._let_others()
+                    await self._serve(self._take())
         finally:
             self._stopped = True
             for waiting in self._queue:
                 _fail(waiting, _stopping())
             self._queue = []
+
+    def _take(self) -> list[_Waiting]:
+        taken, self._queue = self._queue, []
+        return taken
+
+    async def _let_others(self) -> None:
+        """Pause for as long as the log is crowded; not at all when nobody else writes."""
+        if self._clock.monotonic() - self._conflict_s > CROWDED_S:
+            self._crowding = 0
+        if self._crowding:
+            await asyncio.sleep(self._rng.random() * min(PAUSE_S * 2**self._crowding, MAX_PAUSE_S))
 
     async def _serve(self, taken: list[_Waiting]) -> None:
         try:
@@ -170,8 +190,9 @@ class Appender:
                 _fail(waiting, internal_error(error))
 
     async def _commit_some(self, taken: list[_Waiting]) -> int:
-        """Commit a first part of `taken` as one append; returns how many were answered."""
-        for attempt in range(MAX_ATTEMPTS):
+        """Commit a first part of `taken`, and of what comes while it cannot be, as one append; returns how many were
+        answered."""
+        for _ in range(MAX_ATTEMPTS):
             if self._world.fault is not None:
                 raise self._world.fault
             batch = await self._decide_batch(taken)
@@ -181,13 +202,16 @@ class Appender:
                 await self._log.append(batch.entries, after=batch.after)
             except Conflict:
                 await catch_up(self._world, self._log)
-                await asyncio.sleep(self._rng.random() * min(PAUSE_S * 2**attempt, MAX_PAUSE_S))
+                self._conflict_s, self._crowding = self._clock.monotonic(), min(self._crowding + 1, MAX_CROWDING)
+                await self._let_others()
+                taken += self._take()
                 continue
             except OutcomeUnknown:
                 if not await self._learn_outcome(batch.entries):
                     continue
             if self._after_append is not None:
                 self._after_append()
+            self._crowding = max(self._crowding - 1, 0)
             for entry in batch.entries:
                 self._world.apply(entry, trusted=True)
             break
