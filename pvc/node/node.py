@@ -177,7 +177,8 @@ class Node:
     async def _announce(self, cause: str) -> None:
         """Say that this node is ready, again after each loss; first what is no longer its own is cleared away."""
         session = self.standing.session
-        if not self.standing.joined:
+        # Without a lease the session may be over, and the primary know it: it would contradict each time, at once.
+        if not self.standing.joined or self._services.presence.lease_left_s() <= 0:
             return
         try:
             await self._clear_strays()

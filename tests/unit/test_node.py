@@ -20,10 +20,19 @@ from pvc.sim.loop import VirtualClock, run_virtual
 from tests.support.core import ADMIN, command
 
 
+class MutePresence(AlonePresence):
+    """Has not heard for long whether its session still lives."""
+
+    mute = True
+
+    def lease_left_s(self) -> float:
+        return 0.0 if self.mute else super().lease_left_s()
+
+
 class House:
     """A running node, its log and its machine."""
 
-    def __init__(self) -> None:
+    def __init__(self, presence: AlonePresence | None = None) -> None:
         self.log = MemoryLog()
         self.world = World()
         self.machine = SimulatedHypervisor()
@@ -39,7 +48,7 @@ class House:
                 hypervisor=self.machine,
                 clock=clock,
                 rng=rng,
-                presence=AlonePresence(),
+                presence=presence or AlonePresence(),
             )
         )
 
@@ -58,8 +67,8 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def a_house() -> AsyncIterator[House]:
-    house = House()
+async def a_house(presence: AlonePresence | None = None) -> AsyncIterator[House]:
+    house = House(presence)
     running = asyncio.create_task(house.node.run())
     await asyncio.sleep(0.1)
     yield house
@@ -67,9 +76,9 @@ async def a_house() -> AsyncIterator[House]:
     await asyncio.gather(running, return_exceptions=True)
 
 
-def in_a_house(life: Callable[[House], Awaitable[None]]) -> None:
+def in_a_house(life: Callable[[House], Awaitable[None]], presence: AlonePresence | None = None) -> None:
     async def live() -> None:
-        async with a_house() as house:
+        async with a_house(presence) as house:
             await life(house)
 
     run_virtual(live())
@@ -86,3 +95,17 @@ def test_the_readiness_names_the_record_that_made_the_cluster_as_its_cause() -> 
         assert ready.cause == made.id
 
     in_a_house(life)
+
+
+def test_a_node_that_does_not_know_whether_its_session_lives_says_nothing_of_being_ready() -> None:
+    presence = MutePresence()
+
+    async def life(house: House) -> None:
+        await house.initialise()
+        await asyncio.sleep(60)
+        assert "node.ready" not in [raw.type for record in await house.records() for raw in record.events]
+        presence.mute = False
+        await asyncio.sleep(5)
+        assert "node.ready" in [raw.type for record in await house.records() for raw in record.events]
+
+    in_a_house(life, presence)
