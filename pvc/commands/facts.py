@@ -14,6 +14,7 @@ from msgspec import Struct
 from pvc.commands.base import Context, Decide, Decision
 from pvc.commands.facts_cluster import (
     PrimaryReport,
+    ReportDiverged,
     ReportFenceFailed,
     ReportFlushStep,
     ReportLevel,
@@ -23,6 +24,7 @@ from pvc.commands.facts_cluster import (
     ReportRecovery,
     fence_failed,
     flush_step,
+    node_diverged,
     node_fenced,
     node_lost,
     primary_elected,
@@ -321,6 +323,7 @@ REPORTS: dict[type[Report], tuple[str, Decide]] = {
     ReportFenceFailed: ("node.report_fence_failed", fence_failed),
     ReportRecovery: ("node.report_recovery", recovery),
     ReportFlushStep: ("node.report_flush_step", flush_step),
+    ReportDiverged: ("node.report_diverged", node_diverged),
     ReportLevel: ("cluster.report_level", raise_level),
 }
 """Report -> (its name in records, its decide)."""

@@ -89,6 +89,17 @@ class ReportFlushStep(Struct, frozen=True, kw_only=True):
     node: NodeName
 
 
+class ReportDiverged(Struct, frozen=True, kw_only=True):
+    """A node says another state hash for a position than the primary has."""
+
+    primary: NodeName
+    epoch: int
+    node: NodeName
+    position: int
+    state_hash: str
+    expected: str
+
+
 class ReportLevel(Struct, frozen=True, kw_only=True):
     """All nodes may know a higher feature level."""
 
@@ -97,7 +108,13 @@ class ReportLevel(Struct, frozen=True, kw_only=True):
 
 
 PrimaryReport: TypeAlias = (
-    ReportNodeLost | ReportNodeFenced | ReportFenceFailed | ReportRecovery | ReportFlushStep | ReportLevel
+    ReportNodeLost
+    | ReportNodeFenced
+    | ReportFenceFailed
+    | ReportRecovery
+    | ReportFlushStep
+    | ReportDiverged
+    | ReportLevel
 )
 
 
@@ -186,6 +203,17 @@ def flush_step(state: ClusterState, report: ReportFlushStep, context: Context) -
             return Decision(events=events)
         return Decision(events=(n.NodeReturned(node=node.name, left=left),))
     return NOTHING
+
+
+def node_diverged(state: ClusterState, report: ReportDiverged, context: Context) -> Decision:
+    """Said once, until the node is started anew."""
+    _require_primary(state, report)
+    if report.node not in state.nodes or f"{n.NodeDiverged.TYPE}/{report.node}" in state.faults:
+        return NOTHING
+    diverged = n.NodeDiverged(
+        node=report.node, position=report.position, state_hash=report.state_hash, expected=report.expected
+    )
+    return Decision(events=(diverged,))
 
 
 def raise_level(state: ClusterState, report: ReportLevel, context: Context) -> Decision:

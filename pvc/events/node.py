@@ -113,6 +113,17 @@ class NodeFenceFailed(Struct, frozen=True, kw_only=True, gc=False):
     message: str
 
 
+class NodeDiverged(Struct, frozen=True, kw_only=True, gc=False):
+    """Fact, found by the primary: at this position the node's state is not the primary's, though both folded one log."""
+
+    TYPE: ClassVar[str] = "node.diverged"
+    node: str
+    position: int
+    state_hash: str
+    expected: str
+    """The primary's state hash."""
+
+
 class NodeRemoved(Struct, frozen=True, kw_only=True, gc=False):
     """The node is no member any more; its history stays."""
 

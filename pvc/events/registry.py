@@ -34,6 +34,7 @@ Event: TypeAlias = (
     | node.NodeLost
     | node.NodeFenced
     | node.NodeFenceFailed
+    | node.NodeDiverged
     | node.NodeRemoved
     | vm.VmDefined
     | vm.VmModified

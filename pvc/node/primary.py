@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from pvc import __version__
 from pvc.clock import Clock
 from pvc.commands import facts_cluster as f
 from pvc.commands.facts import Report
@@ -20,7 +21,8 @@ from pvc.drivers.fence import Fence
 from pvc.errors import DriverError, PvcError, Rejected
 from pvc.events.cluster import PrimaryElected
 from pvc.handlers import cluster_plan as plan
-from pvc.presence.base import Presence
+from pvc.presence.base import Member, Presence
+from pvc.presence.hello import read_hello
 from pvc.runtime.appender import Outcome
 from pvc.runtime.world import World
 
@@ -102,8 +104,8 @@ class Primary:
         if own is None or not own.coordinator or not self._may_act():
             await self._end_term()
             return
-        there = frozenset(await self._presence.members())
-        self._watch.note(there, now_s, state.nodes)
+        members = await self._presence.members()
+        self._watch.note(frozenset(members), now_s, state.nodes)
         if not await self._is_primary(now_s):
             await self._end_term()
             return
@@ -112,6 +114,7 @@ class Primary:
         for duty in plan.plan_cluster(self._world.state, self._watch, self._tried, self._clock.monotonic()):
             if self._epoch:
                 await self._do(duty)
+        await self._compare(members)
 
     async def _is_primary(self, now_s: float) -> bool:
         if not self._epoch and now_s - self._claimed_s < CLAIM_S:
@@ -162,6 +165,25 @@ class Primary:
                 await self._report(f.ReportFlushStep(**act, node=node), cause)
             case plan.RaiseLevel():
                 await self._report(f.ReportLevel(**act))
+
+    async def _compare(self, members: Mapping[str, Member]) -> None:
+        """Two folds of one log that differ are a defect; it is told while it is small."""
+        state = self._world.state
+        for name, member in members.items():
+            hello = read_hello(member.hello)
+            if hello is None or hello.position != state.position or hello.version != __version__:
+                continue
+            if hello.state_hash != state.state_hash() and self._epoch and name in state.nodes:
+                logger.error("primary: states differ node=%s position=%d", name, hello.position)
+                report = f.ReportDiverged(
+                    primary=self._node,
+                    epoch=self._epoch,
+                    node=name,
+                    position=hello.position,
+                    state_hash=hello.state_hash,
+                    expected=state.state_hash(),
+                )
+                await self._report(report)
 
     async def _report(self, report: Report, cause: str = "") -> None:
         try:

@@ -15,6 +15,7 @@ import msgspec
 from pvc import __version__
 from pvc.errors import Conflict, PvcError
 from pvc.presence.base import Presence
+from pvc.presence.hello import Hello
 from pvc.projections.state import NodeState
 from pvc.runtime.world import World
 
@@ -27,15 +28,6 @@ RETRY_S = 1.0
 
 START_MARGIN_S = 1.0
 """A start takes about so long to begin: it shall not begin when the lease is as good as over."""
-
-
-class Hello(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node says of itself to the others."""
-
-    version: str
-    position: int
-    state_hash: str
-    """Of its state at that position: equal on all nodes."""
 
 
 class Standing:

@@ -13,6 +13,7 @@ from pvc.projections.state import ClusterState, Fault, FlushState, Node, NodeSta
 LOST = "node.lost"
 UNFENCED = "node.unfenced"
 FLUSH_INCOMPLETE = "node.flush_incomplete"
+DIVERGED = "node.diverged"
 
 
 def joined(state: ClusterState, event: e.NodeJoined, record: Record) -> None:
@@ -52,6 +53,7 @@ def ready(state: ClusterState, event: e.NodeReady, record: Record) -> None:
     )
     state.drop_fault(fault_id(LOST, event.node))
     state.drop_fault(fault_id(UNFENCED, event.node))
+    state.drop_fault(fault_id(DIVERGED, event.node))
 
 
 def fence_set(state: ClusterState, event: e.NodeFenceSet, record: Record) -> None:
@@ -109,11 +111,17 @@ def returned(state: ClusterState, event: e.NodeReturned, record: Record) -> None
     _change(state, event.node, record, flush=FlushState.NONE)
 
 
+def diverged(state: ClusterState, event: e.NodeDiverged, record: Record) -> None:
+    """One of the two has a defect, or a damaged disk; the node's next start folds anew."""
+    message = f"node {event.node} has another state than the primary at position {event.position}"
+    _raise(state, DIVERGED, event.node, message, record)
+
+
 def removed(state: ClusterState, event: e.NodeRemoved, record: Record) -> None:
     """The node is gone, with its faults."""
     if event.node in state.nodes:
         state.drop_node(event.node)
-        for code in (LOST, UNFENCED, FLUSH_INCOMPLETE):
+        for code in (LOST, UNFENCED, FLUSH_INCOMPLETE, DIVERGED):
             state.drop_fault(fault_id(code, event.node))
 
 

@@ -36,6 +36,7 @@ EVOLVE: dict[type[Event], Evolve] = {
     node.NodeLost: evolve_node.lost,
     node.NodeFenced: evolve_node.fenced,
     node.NodeFenceFailed: evolve_node.fence_failed,
+    node.NodeDiverged: evolve_node.diverged,
     node.NodeRemoved: evolve_node.removed,
     vm.VmDefined: evolve_vm.defined,
     vm.VmModified: evolve_vm.modified,

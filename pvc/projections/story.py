@@ -50,6 +50,7 @@ TOLD: dict[type[Event], Tell] = {
     node.NodeLost: lambda e: f"lost: {e.reason}",
     node.NodeFenced: lambda e: f"fenced ({e.method}): {e.evidence}",
     node.NodeFenceFailed: lambda e: f"cannot be fenced: {e.message}",
+    node.NodeDiverged: lambda e: f"its state at position {e.position} differs from the primary's",
     node.NodeRemoved: lambda e: f"node {e.node} removed",
     node.NodeReady: lambda e: f"node {e.node} ready ({e.memory_mib} MiB, {e.vcpus} CPUs, {e.accelerator})",
     vm.VmDefined: lambda e: f"defined as {e.name}: {e.spec.memory_mib} MiB, {e.spec.vcpus} vCPU, on {e.node}",
@@ -107,6 +108,7 @@ FAILURES: frozenset[str] = frozenset(
         node.NodeLost.TYPE,
         node.NodeFenceFailed.TYPE,
         node.NodeFlushIncomplete.TYPE,
+        node.NodeDiverged.TYPE,
         vm_moves.VmMigrationFailed.TYPE,
         vm_moves.VmRecoveryDelayed.TYPE,
     }

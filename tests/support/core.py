@@ -23,6 +23,7 @@ from pvc.commands.facts import (
     ReportStartFailed,
 )
 from pvc.commands.facts_cluster import (
+    ReportDiverged,
     ReportFenceFailed,
     ReportFlushStep,
     ReportLevel,
@@ -213,6 +214,13 @@ class TinyCluster:
     def level_step(self) -> tuple[Event, ...]:
         """The primary looks at what feature level all know."""
         return self.report(ReportLevel(**self.primary))
+
+    def says_diverged(self, node: str) -> tuple[Event, ...]:
+        """The primary finds that a node's state is not its own."""
+        at = self.state.position
+        return self.report(
+            ReportDiverged(**self.primary, node=node, position=at, state_hash="0f" * 16, expected="1e" * 16)
+        )
 
     def _on_its_way(self, name: str) -> tuple[Vm, Migration]:
         vm = self.vm(name)

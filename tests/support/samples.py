@@ -99,6 +99,7 @@ SAMPLES: dict[type[Event], tuple[Event, ...]] = {
         node.NodeFenced(node="hv1", method=method, evidence="power off") for method in ("agent", "self", "manual")
     ),
     node.NodeFenceFailed: (node.NodeFenceFailed(node="hv1", message="the agent does not answer"),),
+    node.NodeDiverged: (node.NodeDiverged(node="hv2", position=4711, state_hash="0f" * 16, expected="1e" * 16),),
     node.NodeRemoved: (node.NodeRemoved(node="hv2"),),
     vm.VmDefined: (
         vm.VmDefined(vm=VM, name="web01", spec=SMALL, node="hv1"),

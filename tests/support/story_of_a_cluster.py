@@ -214,6 +214,8 @@ def _loss(cluster: TinyCluster) -> Iterator[None]:
     yield
     cluster.recover("hv2")
     yield
+    cluster.says_diverged("hv2")
+    yield
     cluster.says_ready("hv2", boot="boot-2")
     yield
     cluster.says_running("web02")

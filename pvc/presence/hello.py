@@ -1,0 +1,22 @@
+"""What a node says of itself in its place among the others."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node says of itself to the others."""
+
+    version: str
+    position: int
+    state_hash: str
+    """Of its state at that position: equal on all nodes."""
+
+
+def read_hello(data: bytes) -> Hello | None:
+    """What a node says of itself; None where it is of another version and cannot be read."""
+    try:
+        return msgspec.json.decode(data, type=Hello)
+    except msgspec.MsgspecError:
+        return None
