@@ -1,1 +1,1 @@
-"""The node in one process on virtual time: real code, simulated ports, seeded faults, checks of what must hold."""
+"""The node, or a cluster of them, in one process on virtual time: real code, simulated ports, seeded faults, checks."""

@@ -54,7 +54,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     refused: int
     lives: int
     effects: int
+    virtual_s: float
     trace: list[str]
+
+    @property
+    def account(self) -> str:
+        """What happened, in numbers."""
+        return f"{self.effects} effects, {self.lives} lives"
 
 
 class Simulation(LogFaults):
@@ -262,6 +268,7 @@ class Simulation(LogFaults):
             refused=len(self._refused),
             lives=self._lives,
             effects=self._effects,
+            virtual_s=asyncio.get_running_loop().time(),
             trace=self.trace,
         )
 
