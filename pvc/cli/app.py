@@ -23,6 +23,7 @@ Path = tuple[str, ...]
 GROUPS: dict[Path, str] = {
     ("cluster",): "The cluster as a whole.",
     ("node",): "The machines that run VMs.",
+    ("fault",): "What is wrong with the cluster.",
     ("vm",): "Virtual machines.",
     ("vm", "tag"): "Tags of VMs.",
     ("history",): "Who did what, when, from where and why, and what came of it.",
@@ -36,6 +37,7 @@ VIEWS: dict[Path, str] = {
     ("cluster", "init"): "cluster:init",
     ("node", "list"): "node:list_nodes",
     ("node", "info"): "node:info",
+    ("fault", "list"): "fault:list_faults",
     ("vm", "list"): "vm:list_vms",
     ("vm", "info"): "vm:info",
     ("vm", "log"): "vm_serial:log",

@@ -12,9 +12,11 @@ from pvc.cli.run import sentence
 from pvc.cli.session import Session
 from pvc.cli.table import Cell, render_facts
 from pvc.cli.text import paint
-from pvc.client.api_types import Reply
+from pvc.client.api_types import ClusterInfo, Reply
 from pvc.client.connections import DEFAULT_PORT
 from pvc.client.errors import WaitTimedOut
+
+HEALTH_STYLES = {"ok": "green", "degraded": "yellow", "critical": "red"}
 
 
 def show_status(session: Session) -> None:
@@ -26,42 +28,66 @@ def show_status(session: Session) -> None:
     if not info["initialised"]:
         session.say("There is no cluster here yet. Make one: pvc cluster init NAME")
         return
-    ready = f"{info['nodes_ready']} of {info['nodes']} ready"
+    session.show(render_facts(status_facts(info), session.look))
+
+
+def status_facts(info: ClusterInfo) -> list[tuple[str, str | Cell]]:
+    """All that a person wants to know of the cluster, its health first."""
+    style = HEALTH_STYLES.get(info["health"], "red")
     states = ", ".join(f"{count} {state}" for state, count in info["vms_by_state"].items())
-    facts: list[tuple[str, str | Cell]] = [
+    why = f" ({info['maintenance_reason']})" if info["maintenance_reason"] else ""
+    primary = f"{info['primary']} (epoch {info['primary_epoch']})" if info["primary"] else "none yet"
+    known = f", {info['faults_acknowledged']} acknowledged" if info["faults_acknowledged"] else ""
+    return [
+        ("Health", Cell(info["health"], style)),
+        *[("", Cell(f"- {reason}", style)) for reason in info["reasons"]],
         ("Cluster", info["name"]),
         ("Id", info["id"]),
-        ("Nodes", Cell(ready, "green" if info["nodes_ready"] == info["nodes"] else "yellow")),
+        ("Maintenance", Cell(f"on{why}", "yellow") if info["maintenance"] else ""),
+        ("Primary", primary),
+        ("Nodes", _ready(info["nodes_ready"], info["nodes"])),
+        ("Coordinators", _ready(info["coordinators_ready"], info["coordinators"])),
+        ("ZooKeeper", ", ".join(f"{node} {mode}" for node, mode in info["zookeeper"].items())),
         ("VMs", f"{info['vms']} ({states})" if states else str(info["vms"])),
+        ("Faults", f"{info['faults']}{known}: pvc fault list" if info["faults"] else "none"),
+        ("Feature level", str(info["level"])),
         ("Log position", str(info["position"])),
         ("State hash", info["state_hash"]),
     ]
-    session.show(render_facts(facts, session.look))
+
+
+def _ready(ready: int, of: int) -> Cell:
+    return Cell(f"{ready} of {of} ready", "green" if ready == of else "yellow")
 
 
 READY_S = 30
 """A node that has taken notice of its cluster is ready within a second; a person should not have to look for it."""
 
 
-def initialise(session: Session, name: str, dry_run: bool, wait: bool) -> None:
+def initialise(session: Session, name: str, coordinators: str | None, dry_run: bool, wait: bool) -> None:
     """Make the cluster; show its token before anything can go wrong; wait for the first node."""
-    reply = session.client.command("cluster.init", {"name": name}, dry_run=dry_run)
+    members = [word.strip() for word in (coordinators or "").split(",") if word.strip()]
+    reply = session.client.command("cluster.init", {"name": name, "coordinators": members or None}, dry_run=dry_run)
     if session.wants_data:
         session.show_data(reply)
         return
     if dry_run:
-        session.say(f"Would be: cluster {name} initialised, and a first admin token made.")
+        beside = f", {', '.join(members)} its coordinators" if members else ""
+        session.say(f"Would be: cluster {name} initialised{beside}, and a first admin token made.")
         return
     session.say(f"The cluster {name} is initialised.")
+    if members:
+        session.say(f"Its coordinators: {', '.join(members)}. Each joins when pvcd starts there.")
     token = reply.get("token")
     if not token:
         session.note("Note: this was done before; the token was shown then, and never again.")
         return
+    urls = " ".join(f"http://{node}:{DEFAULT_PORT}" for node in members or ["THIS-NODE"])
     session.show(
         "\nIts first admin token, shown only this once (the log keeps but its hash; put it in a safe place):\n\n"
         f"  {paint(token, 'bold', session.look)}\n\n"
         "On this node, root needs no token. From another machine, with the token at hand:\n\n"
-        f"  pvc connection add {name} http://THIS-NODE:{DEFAULT_PORT}\n"
+        f"  pvc connection add {name} {urls}\n"
     )
     if wait:
         sys.stdout.flush()
@@ -81,18 +107,28 @@ def _wait_for_node(session: Session, reply: Reply) -> None:
         session.say(f"{sentence('', outcome.event['summary'])}.")
 
 
-status = PvcCommand("status", show_status, help="Show the cluster at one look.", example="pvc cluster status")
+status = PvcCommand(
+    "status",
+    show_status,
+    help="Show the cluster at one look, and what is wrong with it.",
+    example="pvc cluster status",
+)
 
 init = PvcCommand(
     "init",
     initialise,
     params=[
         click.Argument(["name"]),
+        click.Option(
+            ["--coordinators"],
+            metavar="NODE,...",
+            help="1, 3 or 5 nodes that run ZooKeeper and may be primary.  [default: the first node that joins]",
+        ),
         click.Option(["--dry-run"], is_flag=True, help="Say what would happen; change nothing."),
         click.Option(["--wait/--no-wait"], default=True, show_default=True, help="Wait until the first node is ready."),
     ],
     about={"name": "Name of the cluster: a-z, 0-9 and inner hyphens, at most 63 characters."},
     help="Initialise the cluster and make the first admin token.\n\nDone once, as root on the first node.",
     short_help="Initialise the cluster and make the first admin token.",
-    example="pvc cluster init main",
+    example="pvc cluster init main --coordinators hv1,hv2,hv3",
 )

@@ -23,9 +23,16 @@ Complete = Callable[[click.Context, click.Parameter, str], list[Any]]
 
 def for_field(name: str) -> Complete | None:
     """The completion of a command's field; None where the shell's own will do."""
-    return {"vm": vm_names, "node": node_names, "node_limits": node_names, "tag": tag_names, "tags": tag_names}.get(
-        name
-    )
+    return {
+        "vm": vm_names,
+        "node": node_names,
+        "node_limits": node_names,
+        "tag": tag_names,
+        "tags": tag_names,
+        "affinity": tag_names,
+        "anti_affinity": tag_names,
+        "fault": fault_ids,
+    }.get(name)
 
 
 def vm_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
@@ -49,6 +56,11 @@ def tag_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
         return _beginning(incomplete, sorted(tags))
 
     return _asked(ctx, ask)
+
+
+def fault_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Ids of faults that nobody has taken notice of yet."""
+    return _asked(ctx, lambda client: _beginning(incomplete, [f["id"] for f in client.faults(acknowledged=False)]))
 
 
 def connection_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:

@@ -19,12 +19,35 @@ from pvc.cli.session import Session
 from pvc.cli.values import Amount, OnOff, Parts, TextFile
 from pvc.client.cards import Card, Field
 
-_UNITS = ("_mib", "_s")
+_UNITS = ("_mib", "_s", "_ms")
 _FILES = frozenset({"xml"})
 """Fields that are too long for a command line, and are read from a file."""
 
 WAIT_S = 120
 """How long --wait waits by default, beside the command's own time-out: an emulated guest is slow to start."""
+
+LONG_WAITS_S = {
+    "vm.migrate": 900,
+    "vm.move": 900,
+    "vm.unmigrate": 900,
+    "node.flush": 3600,
+    "node.ready": 3600,
+}
+"""The same where memory is sent over the network: 64 GiB take ten minutes at 1 Gbit/s, and a node has many VMs."""
+
+_METAVARS = {
+    "NODE-LIMIT": "NODE",
+    "KERNEL": "PATH",
+    "INITRD": "PATH",
+    "PASSWORD-FILE": "PATH",
+    "DESCRIPTION": "TEXT",
+    "CMDLINE": "TEXT",
+    "REASON": "TEXT",
+    "OPTION": "NAME=VALUE",
+    "AFFINITY": "TAG",
+    "ANTI-AFFINITY": "TAG",
+}
+"""What an option takes, where its own name does not say it."""
 
 
 def command_from_card(card: Card) -> PvcCommand:
@@ -47,6 +70,11 @@ def command_from_card(card: Card) -> PvcCommand:
         short_help=card["summary"],
         example=example_line(card),
     )
+
+
+def wait_s(card: Card) -> int:
+    """How long --wait waits by default."""
+    return LONG_WAITS_S.get(card["name"], WAIT_S)
 
 
 def example_line(card: Card) -> str:
@@ -148,7 +176,7 @@ def _controls(card: Card) -> list[click.Option]:
                 ["--wait-timeout"],
                 type=Amount({"name": "wait_timeout_s", "type": "integer", "description": "", "minimum": 1}),
                 metavar="SECONDS",
-                help=f"How long --wait waits at most.  [default: {WAIT_S}{' + --timeout' if own else ''}]",
+                help=f"How long --wait waits at most.  [default: {wait_s(card)}{' + --timeout' if own else ''}]",
             )
         )
     return options
@@ -175,9 +203,7 @@ def _metavar(field: Field) -> str:
     if kind is not click.STRING:
         return str(kind.name)
     word = option_name(field).upper()
-    return {"NODE-LIMIT": "NODE", "KERNEL": "PATH", "INITRD": "PATH", "DESCRIPTION": "TEXT", "CMDLINE": "TEXT"}.get(
-        word, word
-    )
+    return _METAVARS.get(word, word)
 
 
 def _help(field: Field, card: Card) -> str:

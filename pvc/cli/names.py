@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pvc.client.api_types import RecordView
+from pvc.client.api_types import RecordView, Reply
 from pvc.client.client import Client
 from pvc.client.errors import ApiError
 
@@ -14,7 +14,7 @@ FEW = 20
 SHORT_ID = 8
 
 
-def subject_names(client: Client, records: Iterable[RecordView]) -> dict[str, str]:
+def subject_names(client: Client, records: Iterable[RecordView | Reply]) -> dict[str, str]:
     """Names by subject (`vm/<id>`, `node/<name>`): from the events themselves, else from the gateway."""
     names: dict[str, str] = {}
     for record in records:

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from pvc.cli import complete
 from pvc.cli.base import PvcCommand
 from pvc.cli.session import Session, now_us
 from pvc.cli.table import Cell, Column, render_facts, render_table
+from pvc.cli.text import Look
 from pvc.cli.times import ago, mib
-from pvc.client.api_types import NodeInfo
+from pvc.client.api_types import FenceSettings, NodeInfo
 
 COLUMNS = (
     Column("NODE"),
     Column("STATE"),
+    Column("FLUSH"),
+    Column("COORDINATOR"),
     Column("VMS", right=True),
-    Column("RUNNING", right=True),
-    Column("CPUS", right=True),
-    Column("VCPUS USED", right=True),
+    Column("CPU", right=True),
+    Column("LOAD", right=True),
     Column("MEMORY", right=True),
+    Column("ALLOCATED", right=True),
     Column("USED", right=True),
-    Column("ACCEL"),
     Column("PVC"),
 )
+
+STATE_STYLES = {"ready": "green", "joining": "yellow", "lost": "red", "fenced": "red"}
+
+UNKNOWN = "?"
+"""What was not heard of lately."""
+
+SESSIONS = {True: Cell("yes"), False: Cell("none", "red"), None: Cell(UNKNOWN)}
 
 
 def show_nodes(session: Session) -> None:
@@ -31,9 +42,18 @@ def show_nodes(session: Session) -> None:
     if session.wants_data:
         session.show_data(nodes)
         return
-    session.show(render_table(COLUMNS, [_row(node) for node in nodes], session.look))
+    session.show(render_nodes(nodes, session.look))
     if not nodes:
         session.note("No node has joined yet.")
+    elif len(nodes) > 1 and any(node["primary"] for node in nodes):
+        session.note("* the primary: it acts for the whole cluster")
+
+
+def render_nodes(nodes: Sequence[NodeInfo], look: Look) -> str:
+    """The table of nodes; the column of flushes only where there is one."""
+    rows = [_row(node) for node in nodes]
+    shown = [i for i, column in enumerate(COLUMNS) if column.title != "FLUSH" or any(_flush(node) for node in nodes)]
+    return render_table([COLUMNS[i] for i in shown], [[row[i] for i in shown] for row in rows], look)
 
 
 def show_node(session: Session, node: str) -> None:
@@ -42,38 +62,75 @@ def show_node(session: Session, node: str) -> None:
     if session.wants_data:
         session.show_data(found)
         return
-    facts: list[tuple[str, str | Cell]] = [
-        ("Node", found["name"]),
-        ("State", _state(found)),
-        ("VMs", f"{found['vms']} ({found['vms_running']} running)"),
-        ("CPUs", f"{found['vcpus']} ({found['vcpus_used']} used by VMs)"),
-        ("Memory", f"{mib(found['memory_mib'])} ({mib(found['memory_used_mib'])} used by VMs)"),
-        ("Hypervisor", found["hypervisor"]),
-        ("Accelerator", found["accelerator"]),
-        ("PVC", found["version"]),
-        ("Joined", ago(found["joined_us"], now_us())),
-        ("Ready since", ago(found["ready_us"], now_us())),
+    session.show(render_facts(node_facts(found, now_us()), session.look))
+
+
+def node_facts(node: NodeInfo, at_us: int) -> list[tuple[str, str | Cell]]:
+    """All that a person wants to know of a node."""
+    usage = node["usage"]
+    cpu = f"{usage['cpu_per_cent']:.0f} % busy, load {usage['load1']:.2f}" if usage else UNKNOWN
+    used = mib(usage["memory_used_mib"]) if usage else UNKNOWN
+    memory = f"{mib(node['memory_mib'])}: {used} used, {mib(node['memory_allocated_mib'])} allocated to running VMs"
+    away = f", {node['vms_away']} of its own elsewhere" if node["vms_away"] else ""
+    roles = [word for word, is_it in (("coordinator", node["coordinator"]), ("primary", node["primary"])) if is_it]
+    return [
+        ("Node", node["name"]),
+        ("State", _state(node)),
+        ("", f"since {ago(node['changed_us'], at_us)}"),
+        ("Not fenced", Cell(node["unfenced"], "red")),
+        ("Fenced", node["evidence"]),
+        ("Flush", _flush(node)),
+        ("Session", SESSIONS[node["present"]]),
+        ("Roles", ", ".join(roles)),
+        ("VMs", f"{node['vms']} ({node['vms_running']} running{away})"),
+        ("CPUs", f"{node['vcpus']}: {cpu}, {node['vcpus_allocated']} given to running VMs"),
+        ("Memory", f"{memory}, {mib(node['memory_provisioned_mib'])} were all its VMs to run"),
+        ("Measured", ago(usage["time_us"], at_us) if usage else "not lately"),
+        ("ZooKeeper", usage["zookeeper"] if usage else ""),
+        ("Fence agent", _fence(node["fence"])),
+        ("Self-fence", f"within {node['self_fence_s']} s after it lost its session" if node["self_fence_s"] else ""),
+        ("Address", node["address"]),
+        ("Hypervisor", node["hypervisor"]),
+        ("Accelerator", node["accelerator"]),
+        ("PVC", f"{node['version']} (feature level {node['level']})"),
+        ("Joined", ago(node["joined_us"], at_us)),
+        ("Ready since", ago(node["ready_us"], at_us)),
     ]
-    session.show(render_facts(facts, session.look))
 
 
 def _row(node: NodeInfo) -> list[str | Cell]:
+    usage = node["usage"]
     return [
-        node["name"],
+        f"{node['name']}*" if node["primary"] else node["name"],
         _state(node),
-        str(node["vms"]),
-        str(node["vms_running"]),
-        str(node["vcpus"]),
-        str(node["vcpus_used"]),
+        _flush(node),
+        "yes" if node["coordinator"] else "",
+        f"{node['vms_running']}/{node['vms']}",
+        f"{usage['cpu_per_cent']:.0f} %" if usage else UNKNOWN,
+        f"{usage['load1']:.2f}" if usage else UNKNOWN,
         mib(node["memory_mib"]),
-        mib(node["memory_used_mib"]),
-        node["accelerator"],
+        mib(node["memory_allocated_mib"]),
+        mib(usage["memory_used_mib"]) if usage else UNKNOWN,
         node["version"],
     ]
 
 
 def _state(node: NodeInfo) -> Cell:
-    return Cell("ready", "green") if node["ready"] else Cell("not ready", "yellow")
+    if node["state"] == "ready" and node["present"] is False:
+        return Cell("ready, no session", "red")
+    return Cell(node["state"], STATE_STYLES.get(node["state"], "yellow"))
+
+
+def _flush(node: NodeInfo) -> str | Cell:
+    return "" if node["flush"] == "none" else Cell(node["flush"], "yellow")
+
+
+def _fence(fence: FenceSettings | None) -> str | Cell:
+    if fence is None:
+        return "none"
+    options = " ".join(f"{name}={value}" for name, value in fence.get("options", {}).items())
+    password = f"password in {fence['password_file']}" if fence.get("password_file") else ""
+    return ", ".join(part for part in (f"{fence['agent']} {options}".strip(), password) if part)
 
 
 list_nodes = PvcCommand("list", show_nodes, help="List the nodes.", example="pvc node list")

@@ -10,13 +10,19 @@ import time
 from typing import Self, TextIO
 
 from pvc.cli.session import look_of
-from pvc.cli.text import clean, fit, paint
+from pvc.cli.text import clean, fit, paint, width_of
 from pvc.cli.times import took
 
 FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 FRAME_S = 0.1
 SHOW_AFTER_S = 0.2
 """What is over sooner needs no progress."""
+
+
+ROOM_FOR_REST = 16
+"""The turning mark, the gaps and the time."""
+
+MIN_STEP = 20
 
 
 class ProgressLine:
@@ -29,9 +35,15 @@ class ProgressLine:
         self._moving = stream.isatty()
         self._look = look_of(stream)
         self._step = ""
+        self._detail = ""
         self._began = time.monotonic()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._draw, daemon=True)
+
+    @property
+    def moving(self) -> bool:
+        """Whether somebody looks at it as it moves."""
+        return self._moving
 
     def __enter__(self) -> Self:
         if self._moving:
@@ -45,10 +57,14 @@ class ProgressLine:
 
     def step(self, text: str) -> None:
         """What is going on now."""
-        self._step = clean(text)
+        self._step, self._detail = clean(text), ""
         if not self._moving and self._plain:
             self._stream.write(f"{self._step}\n")
             self._stream.flush()
+
+    def detail(self, text: str) -> None:
+        """How far that has come; only on a terminal."""
+        self._detail = clean(text)
 
     def _draw(self) -> None:
         drawn = False
@@ -57,7 +73,8 @@ class ProgressLine:
         while not self._done.wait(pause):
             pause = FRAME_S
             since = took(round((time.monotonic() - self._began) * 1e6))
-            text = fit(f"{FRAMES[turn % len(FRAMES)]} {self._step}  {since}", max(self._look.width - 1, 20))
+            width = max(self._look.width - 1, 20)
+            text = fit(f"{FRAMES[turn % len(FRAMES)]} {self._told(width)}  {since}", width)
             self._stream.write(f"\r\x1b[K{paint(text, 'cyan', self._look)}")
             self._stream.flush()
             drawn = True
@@ -65,3 +82,10 @@ class ProgressLine:
         if drawn:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
+
+    def _told(self, width: int) -> str:
+        """The step and its detail; where both are too much for the screen, the step is cut."""
+        if not self._detail:
+            return self._step
+        room = width - width_of(self._detail) - ROOM_FOR_REST
+        return f"{fit(self._step, max(room, MIN_STEP))}  {self._detail}"

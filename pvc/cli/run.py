@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import click
 
 from pvc.cli import exits
 from pvc.cli.base import usage_error
+from pvc.cli.names import subject_names
 from pvc.cli.progress import ProgressLine
 from pvc.cli.session import Session, write_error
 from pvc.cli.text import clean, paint
@@ -19,6 +23,9 @@ from pvc.client.cards import Card
 from pvc.client.errors import ApiError
 
 _FIELD = re.compile(r"`(\w+)(?:\[\d+\])?(?:\.(\w+))?`")
+
+REPLIES = {"cluster.rebalance": "moves:show_moves"}
+"""Commands whose reply is shown by a function written by hand: its module of `pvc.cli`, and its name."""
 
 _CONTROLS = ("dry_run", "yes", "wait", "wait_timeout")
 
@@ -63,7 +70,8 @@ def confirm(question: str) -> None:
     """Ask before damage is done. Raises a usage error where there is nobody to ask, Abort on a no."""
     if not sys.stdin.isatty():
         raise usage_error(f"there is no terminal to ask at: {clean(question)}", "give --yes to go ahead unasked")
-    if not click.confirm(f"{clean(question)}.\nGo ahead?", default=False, err=True):
+    question = clean(question)
+    if not click.confirm(f"{question}{'' if question.endswith('?') else '.'}\nGo ahead?", default=False, err=True):
         raise click.exceptions.Exit(exits.REJECTED)
 
 
@@ -94,12 +102,12 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _wait_s(card: Card, fields: dict[str, Any], asked: int | None) -> float:
-    from pvc.cli.derive import WAIT_S
+    from pvc.cli.derive import wait_s
 
     if asked is not None:
         return asked
     defaults = {field["name"]: field.get("default") for field in card["fields"]}
-    return WAIT_S + int(fields.get("timeout_s") or defaults.get("timeout_s") or 0)
+    return wait_s(card) + int(fields.get("timeout_s") or defaults.get("timeout_s") or 0)
 
 
 def _show_reply(session: Session, reply: Reply, label: str) -> None:
@@ -107,10 +115,19 @@ def _show_reply(session: Session, reply: Reply, label: str) -> None:
         session.show_data(reply)
     elif not reply["changed"]:
         session.say(f"Nothing to change{_about(label)}: it is so already.")
+    elif reply["name"] in REPLIES:
+        _reply_view(reply["name"])(session, reply)
     else:
+        names = {} if label else subject_names(session.client, [reply])
         for event in reply["events"]:
-            session.say(sentence(label, event["summary"]))
+            session.say(sentence(label or names.get(event["subject"], ""), event["summary"]))
     _show_notes(session, reply)
+
+
+def _reply_view(name: str) -> Callable[[Session, Reply], None]:
+    module, function = REPLIES[name].split(":")
+    view: Callable[[Session, Reply], None] = getattr(importlib.import_module(f"pvc.cli.{module}"), function)
+    return view
 
 
 def _about(label: str) -> str:
@@ -140,20 +157,50 @@ def _wait(session: Session, reply: Reply, label: str, timeout_s: float) -> int:
                 if event["type"] not in reply["outcomes"]:
                     progress.step(sentence(label, event["summary"]))
 
-        outcome = session.client.wait_for(reply, timeout_s=timeout_s, on_progress=on_progress)
+        with _watching(session, reply, label, progress):
+            outcome = session.client.wait_for(reply, timeout_s=timeout_s, on_progress=on_progress)
     if outcome is None:
         _show_reply(session, reply, label)
         return exits.OK
+    results = _results(session, reply)
     if session.wants_data:
-        session.show_data({**reply, "outcome": {"success": outcome.success, "record": outcome.record}})
+        shown = {"success": outcome.success, "record": outcome.record}
+        session.show_data({**reply, "outcome": shown, **({} if results is None else {"vms": results})})
     else:
         _show_notes(session, reply)
+        _show_results(session, results)
     if outcome.success:
         if not session.wants_data:
             _show_outcome(session, sentence(label, outcome.event["summary"]), outcome.waited_s)
         return exits.OK
     _show_failure(session, label, outcome.event)
     return exits.OUTCOME_FAILED
+
+
+def _watching(session: Session, reply: Reply, label: str, progress: ProgressLine) -> AbstractContextManager[Any]:
+    """Show how far it has come, where it goes on for a while and somebody looks."""
+    if not progress.moving or reply["record"] is None:
+        return nullcontext()
+    from pvc.cli.watch import Watcher, look_for
+
+    look = look_for(reply["name"])
+    return Watcher(session.client.connection, look, label, progress.detail) if look else nullcontext()
+
+
+def _results(session: Session, reply: Reply) -> list[dict[str, Any]] | None:
+    """What became of each VM, where the command was about many."""
+    if not reply["name"].startswith("node.") or reply["record"] is None:
+        return None
+    from pvc.cli.moves import results_of
+
+    return results_of(session.client, reply["record"])
+
+
+def _show_results(session: Session, results: list[dict[str, Any]] | None) -> None:
+    if results:
+        from pvc.cli.moves import render_results
+
+        session.show(render_results(results, session.look))
 
 
 def _show_outcome(session: Session, text: str, waited_s: float) -> None:
@@ -163,5 +210,6 @@ def _show_outcome(session: Session, text: str, waited_s: float) -> None:
 
 def _show_failure(session: Session, label: str, event: ToldEvent) -> None:
     code = str(event["data"].get("code") or event["type"])
-    hint = f"`pvc history vm {label}` shows how it came about" if label else ""
+    kind = "node" if event["subject"].startswith("node/") else "vm"
+    hint = f"`pvc history {kind} {label}` shows how it came about" if label else ""
     write_error(session, sentence(label, event["summary"]), hint=hint, code=code)

@@ -60,6 +60,11 @@ def mib(amount: int) -> str:
     return f"{amount} MiB"
 
 
+def size(amount: int) -> str:
+    """Bytes as a person reads them: `512 KiB`, `1.5 GiB`."""
+    return mib(amount >> 20) if amount >= 1 << 20 else f"{amount >> 10} KiB"
+
+
 def parse_mib(text: str) -> int | None:
     """`2048`, `2048M`, `2G` or `2GiB` in MiB; None where it is nothing of the kind."""
     match = _MEMORY.match(text.strip())

@@ -50,6 +50,8 @@ class Amount(click.ParamType):  # type: ignore[type-arg]  # generic since Click 
         self.name = "NUMBER"
         if name.endswith("_mib"):
             self._parse, self._like, self.name = parse_mib, "a size such as 2048 (MiB) or 2G", "MIB"
+        elif name.endswith("_ms"):
+            self.name = "MS"
         elif name.endswith("_s"):
             self._parse, self._like, self.name = parse_seconds, "a time such as 90 (seconds) or 2m", "SECONDS"
         self._low, self._high = field.get("minimum"), field.get("maximum")

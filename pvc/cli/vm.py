@@ -13,7 +13,8 @@ from pvc.cli.session import Session, now_us
 from pvc.cli.table import Cell, Column, render_facts, render_table
 from pvc.cli.text import Look
 from pvc.cli.times import ago, mib
-from pvc.client.api_types import VmInfo, VmRow
+from pvc.cli.watch import transfer
+from pvc.client.api_types import MigrationView, VmInfo, VmRow, VmUsage
 
 COLUMNS = (
     Column("VM"),
@@ -42,10 +43,16 @@ STATES = (
     "stopping",
     "restarting",
     "resetting",
+    "migrating",
+    "arriving",
     "failed",
     "disabled",
 )
 """As the gateway knows them; a test holds the two together."""
+
+
+AWAY = {"migrate": "migrated by hand", "flush": "its home is flushed", "recovery": "recovered from its home"}
+"""Why a VM is not at home."""
 
 
 def show_vms(session: Session, state: Sequence[str], tag: str | None, node: str | None, name: str | None) -> None:
@@ -71,7 +78,7 @@ def render_vms(rows: Sequence[VmRow], look: Look) -> str:
         [
             row["name"],
             state_cell(row["state"], changed=row["restart_required"]),
-            row["node"],
+            _where(row),
             mib(row["memory_mib"]),
             str(row["vcpus"]),
             "on" if row["autostart"] else "off",
@@ -82,6 +89,12 @@ def render_vms(rows: Sequence[VmRow], look: Look) -> str:
     ]
     shown = [i for i, column in enumerate(COLUMNS) if column.title != "DESCRIPTION" or any(row[i] for row in cells)]
     return render_table([COLUMNS[i] for i in shown], [[row[i] for i in shown] for row in cells], look)
+
+
+def _where(row: VmRow) -> str:
+    """The node, where it goes, and where it belongs: `hv1`, `hv1 → hv2`, `hv2 (home hv1)`."""
+    going = f" → {row['target']}" if row["target"] not in ("", row["node"]) else ""
+    return row["node"] + going + (f" (home {row['home']})" if row["home"] not in (row["node"], row["target"]) else "")
 
 
 def state_cell(state: str, *, changed: bool = False) -> Cell:
@@ -110,7 +123,10 @@ def vm_facts(vm: VmInfo, at_us: int) -> list[tuple[str, str | Cell]]:
         ("Error", Cell(vm["error"], "red")),
         ("Changed", ago(vm["changed_us"], at_us)),
         ("To apply", Cell(f"{pending}: pvc vm restart {vm['name']}" if pending else "", "yellow")),
-        ("Node", vm["node"] + (f" (home {vm['home']})" if vm["home"] not in ("", vm["node"]) else "")),
+        ("Node", vm["node"] + _away(vm)),
+        ("Chosen", ", ".join(vm["why"])),
+        *_migration(vm["migration"], at_us),
+        ("Uses", _usage(vm["usage"])),
         ("Memory", mib(spec["memory_mib"])),
         ("vCPUs", str(spec["vcpus"])),
         *[("Disk" if i == 0 else "", _parts(disk)) for i, disk in enumerate(spec.get("disks", []))],
@@ -123,10 +139,41 @@ def vm_facts(vm: VmInfo, at_us: int) -> list[tuple[str, str | Cell]]:
         ("Autostart", "on" if vm["autostart"] else "off"),
         ("When it ends", f"powers itself off: {vm['on_poweroff']}; crashes: {vm['on_crash']}"),
         ("Placement", f"selector {vm['selector']}, nodes {', '.join(vm['node_limits']) or 'any'}"),
-        ("Migration", vm["migration_method"]),
+        ("Affinity", ", ".join(vm["affinity"])),
+        ("Anti-affinity", ", ".join(vm["anti_affinity"])),
+        ("Priority", str(vm["priority"])),
+        ("Migration", f"{vm['migration_method']}, stands still for {vm['max_downtime_ms']} ms at most"),
         ("Runs so far", str(vm["epoch"])),
         ("Defined", ago(vm["defined_us"], at_us)),
     ]
+
+
+def _away(vm: VmInfo) -> str:
+    if vm["home"] in ("", vm["node"]):
+        return ""
+    return f" (home {vm['home']}{'; ' + AWAY.get(vm['away'], vm['away']) if vm['away'] else ''})"
+
+
+def _migration(move: MigrationView | None, at_us: int) -> list[tuple[str, str | Cell]]:
+    if move is None:
+        return []
+    how = "live" if move["live"] else "by shutdown and start"
+    stage = "being given up" if move["cancel"] else "" if move["prepared"] else "to be prepared there"
+    about = ", ".join(part for part in (how, "for good" if move["permanent"] else "", stage, move["reason"]) if part)
+    facts: list[tuple[str, str | Cell]] = [
+        ("Migrates", Cell(f"from {move['source']} to {move['target']}, {about}", "yellow")),
+        ("", ", ".join(move["why"])),
+        ("", f"since {ago(move['since_us'], at_us)}"),
+    ]
+    if move["progress"] is not None:
+        facts.append(("", transfer(move["progress"])))
+    return facts
+
+
+def _usage(usage: VmUsage | None) -> str:
+    if usage is None:
+        return ""
+    return f"{usage['cpu_per_cent']:.0f} % of a CPU, {mib(usage['memory_used_mib'])} of its node's memory"
 
 
 def show_tags(session: Session, vm: str | None) -> None:

@@ -88,6 +88,9 @@ class VmRow(TypedDict):
     id: str
     state: str
     node: str
+    home: str
+    away: str
+    target: str
     memory_mib: int
     vcpus: int
     tags: list[str]
@@ -103,6 +106,37 @@ class TagView(TypedDict):
     protected: bool
 
 
+class VmUsage(TypedDict):
+    """What a VM was measured to use, some seconds ago."""
+
+    cpu_per_cent: float
+    memory_used_mib: int
+
+
+class MigrationProgress(TypedDict):
+    """How far a live migration has come, a second ago."""
+
+    per_cent: float
+    total_bytes: int
+    remaining_bytes: int
+    seconds: float
+
+
+class MigrationView(TypedDict):
+    """A VM's way to another node, under way."""
+
+    source: str
+    target: str
+    live: bool
+    permanent: bool
+    prepared: bool
+    cancel: bool
+    reason: str
+    why: list[str]
+    since_us: int
+    progress: MigrationProgress | None
+
+
 class VmInfo(TypedDict):
     """All about a VM. `restart_required` names the fields of the spec that wait for the next start."""
 
@@ -112,12 +146,19 @@ class VmInfo(TypedDict):
     error: str
     node: str
     home: str
+    away: str
+    why: list[str]
+    migration: MigrationView | None
     description: str
     spec: dict[str, Any]
     restart_required: list[str]
     selector: str
     node_limits: list[str]
+    affinity: list[str]
+    anti_affinity: list[str]
+    priority: int
     migration_method: str
+    max_downtime_ms: int
     autostart: bool
     on_poweroff: str
     on_crash: str
@@ -126,24 +167,75 @@ class VmInfo(TypedDict):
     defined_us: int
     changed_us: int
     position: int
+    usage: VmUsage | None
+
+
+class NodeUsage(TypedDict):
+    """What a node was measured to use, some seconds ago."""
+
+    cpu_per_cent: float
+    load1: float
+    memory_used_mib: int
+    memory_free_mib: int
+    zookeeper: str
+    position: int
+    time_us: int
+
+
+class FenceSettings(TypedDict):
+    """How a node's power is cut."""
+
+    agent: str
+    options: NotRequired[dict[str, str]]
+    password_file: NotRequired[str]
+    timeout_s: NotRequired[int]
 
 
 class NodeInfo(TypedDict):
-    """All about a node."""
+    """All about a node. `present` and `usage` are None where nothing is known just now."""
 
     name: str
+    state: str
+    flush: str
     ready: bool
+    present: bool | None
+    coordinator: bool
+    primary: bool
     memory_mib: int
-    memory_used_mib: int
+    memory_allocated_mib: int
+    memory_provisioned_mib: int
     vcpus: int
-    vcpus_used: int
+    vcpus_allocated: int
     vms: int
     vms_running: int
+    vms_away: int
+    usage: NodeUsage | None
+    fence: FenceSettings | None
+    self_fence_s: int
+    unfenced: str
+    evidence: str
+    address: str
     accelerator: str
     hypervisor: str
     version: str
+    level: int
     joined_us: int
     ready_us: int
+    changed_us: int
+    lost_at: int
+    position: int
+
+
+class FaultInfo(TypedDict):
+    """Something is wrong that an admin should know of."""
+
+    id: str
+    code: str
+    subject: str
+    message: str
+    since_us: int
+    acknowledged_by: str
+    acknowledged_us: int
 
 
 class ClusterInfo(TypedDict):
@@ -152,9 +244,21 @@ class ClusterInfo(TypedDict):
     name: str
     id: str
     initialised: bool
+    health: str
+    reasons: list[str]
     position: int
     state_hash: str
+    primary: str
+    primary_epoch: int
+    maintenance: bool
+    maintenance_reason: str
+    level: int
     nodes: int
     nodes_ready: int
+    coordinators: int
+    coordinators_ready: int
+    zookeeper: dict[str, str]
     vms: int
     vms_by_state: dict[str, int]
+    faults: int
+    faults_acknowledged: int

@@ -20,6 +20,7 @@ from pvc import __version__
 from pvc.client.api_types import (
     ClusterInfo,
     EventPage,
+    FaultInfo,
     HistoryPage,
     NodeInfo,
     RecordView,
@@ -127,6 +128,11 @@ class Client:
     def node(self, name: str) -> NodeInfo:
         """One node."""
         return cast("NodeInfo", self.get(f"/nodes/{quote(name, safe='')}"))
+
+    def faults(self, *, acknowledged: bool | None = None) -> list[FaultInfo]:
+        """What is wrong, the newest first: all, or only what somebody has taken notice of, or only the rest."""
+        query = {} if acknowledged is None else {"acknowledged": "true" if acknowledged else "false"}
+        return cast("list[FaultInfo]", self.get("/faults", query)["items"])
 
     def vms(self, *, state: str = "", tag: str = "", node: str = "", name: str = "", limit: int = 0) -> list[VmRow]:
         """The VMs that have all of this, by name; `name` may hold `*` and `?`. `limit` 0 means all."""

@@ -1,0 +1,47 @@
+"""`pvc fault list`: what is wrong with the cluster, until its cause is gone."""
+
+from __future__ import annotations
+
+import click
+
+from pvc.cli.base import PvcCommand
+from pvc.cli.session import Session, now_us
+from pvc.cli.table import Cell, Column, render_table
+from pvc.cli.times import ago
+from pvc.client.api_types import FaultInfo
+
+COLUMNS = (Column("FAULT"), Column("SINCE"), Column("ACKNOWLEDGED"), Column("WHAT"))
+
+
+def show_faults(session: Session, new: bool) -> None:
+    """Faults, the newest first."""
+    faults = session.client.faults(acknowledged=False if new else None)
+    if session.wants_data:
+        session.show_data(faults)
+        return
+    if not faults:
+        session.say("No fault is unknown to you." if new else "Nothing is wrong.")
+        return
+    at_us = now_us()
+    session.show(render_table(COLUMNS, [_row(fault, at_us) for fault in faults], session.look))
+
+
+def _row(fault: FaultInfo, at_us: int) -> list[str | Cell]:
+    known = fault["acknowledged_by"]
+    return [
+        Cell(fault["id"], "dim" if known else "red"),
+        ago(fault["since_us"], at_us),
+        f"by {known}" if known else "no",
+        fault["message"],
+    ]
+
+
+list_faults = PvcCommand(
+    "list",
+    show_faults,
+    params=[click.Option(["--new"], is_flag=True, help="Only those that nobody has acknowledged.")],
+    help="List what is wrong with the cluster.\n\nA fault goes by itself when its cause is gone; acknowledged, it no "
+    "longer counts for the cluster's health.",
+    short_help="List what is wrong with the cluster.",
+    example="pvc fault list --new",
+)

@@ -1,0 +1,168 @@
+"""What the command line shows of nodes, the cluster, migrations and faults, made from what the gateway really says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from pvc.cli.cluster import status_facts
+from pvc.cli.moves import render_results
+from pvc.cli.node import node_facts, render_nodes
+from pvc.cli.table import Cell, render_facts
+from pvc.cli.text import PLAIN, Look
+from pvc.cli.vm import render_vms, vm_facts
+from pvc.cli.watch import transfer
+from pvc.client import api_types
+from pvc.events.fence import FenceSettings
+from pvc.projections import cluster_views, views
+from pvc.projections.cluster_views import Health, NodeUsage, cluster_info, node_info
+from pvc.projections.state import ClusterState, FlushState, NodeState
+from pvc.projections.views import MigrationProgress, VmUsage, vm_info, vm_row
+from tests.support.core import a_cluster_with_vm
+
+NOW_US = 1_800_000_000_000_000
+USAGE = NodeUsage(
+    cpu_per_cent=12.4,
+    load1=0.5,
+    memory_used_mib=3072,
+    memory_free_mib=5120,
+    zookeeper="leader",
+    position=9,
+    time_us=NOW_US - 2_000_000,
+)
+
+
+def two_nodes(**changes: Any) -> ClusterState:
+    """hv1 is primary and runs web01; hv2 is as told."""
+    state = a_cluster_with_vm("running").state
+    assert state.cluster is not None
+    state.put_cluster(replace(state.cluster, primary="hv1", primary_epoch=3))
+    state.put_node(replace(state.nodes["hv1"], name="hv2", **changes))
+    return state
+
+
+def as_json(value: msgspec.Struct) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(value))
+
+
+def facts(rows: list[tuple[str, str | Cell]]) -> str:
+    return render_facts(rows, PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("shape", "struct"),
+    [
+        (api_types.VmRow, views.VmRow),
+        (api_types.VmInfo, views.VmInfo),
+        (api_types.VmUsage, views.VmUsage),
+        (api_types.MigrationView, views.MigrationView),
+        (api_types.MigrationProgress, views.MigrationProgress),
+        (api_types.NodeInfo, cluster_views.NodeInfo),
+        (api_types.NodeUsage, cluster_views.NodeUsage),
+        (api_types.FenceSettings, FenceSettings),
+        (api_types.FaultInfo, cluster_views.FaultInfo),
+        (api_types.ClusterInfo, cluster_views.ClusterInfo),
+    ],
+)
+def test_the_client_knows_the_shapes_that_the_gateway_gives(shape: type, struct: type[msgspec.Struct]) -> None:
+    assert tuple(shape.__annotations__) == struct.__struct_fields__
+
+
+def test_a_list_of_nodes_marks_the_primary_and_what_is_not_known() -> None:
+    state = two_nodes()
+    nodes = [
+        as_json(node_info(state, state.nodes["hv1"], usage=USAGE, present=True)),
+        as_json(node_info(state, state.nodes["hv2"])),
+    ]
+    head, one, other = render_nodes(nodes, PLAIN).splitlines()
+    assert head.split() == ["NODE", "STATE", "COORDINATOR", "VMS", "CPU", "LOAD", "MEMORY", "ALLOCATED", "USED", "PVC"]
+    assert one.split()[:3] == ["hv1*", "ready", "yes"]
+    assert "1/1  12 %  0.50" in one and "1 GiB  3 GiB" in one
+    assert other.split()[0] == "hv2" and " ?     ?" in other
+
+
+def test_a_flush_has_a_column_where_there_is_one() -> None:
+    state = two_nodes(flush=FlushState.FLUSHING)
+    nodes = [as_json(node_info(state, node)) for node in state.nodes.values()]
+    head, _, other = render_nodes(nodes, PLAIN).splitlines()
+    assert head.split()[:3] == ["NODE", "STATE", "FLUSH"]
+    assert other.split()[:3] == ["hv2", "ready", "flushing"]
+
+
+def test_colour_is_only_for_a_terminal() -> None:
+    state = two_nodes(state=NodeState.LOST)
+    node = as_json(node_info(state, state.nodes["hv2"]))
+    assert "\x1b[31mlost" in render_nodes([node], Look(width=200, colour=True))
+    assert "\x1b" not in render_nodes([node], PLAIN)
+
+
+def test_a_node_is_shown_with_its_session_fencing_and_measurements() -> None:
+    fence = FenceSettings(agent="fence_ipmilan", options={"ip": "10.0.1.2"}, password_file="/etc/pvc/fence-password")
+    state = two_nodes(fence=fence, self_fence_s=15, address="10.0.0.2")
+    said = facts(node_facts(as_json(node_info(state, state.nodes["hv2"], usage=USAGE, present=False)), NOW_US))
+    assert "ready, no session" in said
+    assert "fence_ipmilan ip=10.0.1.2, password in /etc/pvc/fence-password" in said
+    assert "within 15 s after it lost its session" in said
+    assert "12 % busy, load 0.50" in said and "3 GiB used" in said and "(2 s ago)" in said
+    said = facts(node_facts(as_json(node_info(state, state.nodes["hv2"])), NOW_US))
+    assert "not lately" in said
+
+
+def test_the_health_comes_first_with_its_reasons() -> None:
+    info = as_json(
+        cluster_info(two_nodes(), health=Health.CRITICAL, reasons=["node hv2 is lost"], zookeeper={"hv1": "leader"})
+    )
+    lines = facts(status_facts(info)).splitlines()
+    assert [line.strip() for line in lines[:2]] == ["Health         critical", "- node hv2 is lost"]
+    said = "\n".join(lines)
+    assert "hv1 (epoch 3)" in said and "hv1 leader" in said and "Maintenance" not in said
+    assert dict(status_facts(info))["Faults"] == "none"
+
+
+def test_a_vm_away_from_home_says_where_it_belongs_and_why_it_is_away() -> None:
+    state = two_nodes()
+    vm = replace(next(iter(state.vms.values())), node="hv2", away="flush", why=("selector mem: 4096 MiB free",))
+    assert "hv2 (home hv1)" in render_vms([as_json(vm_row(vm))], PLAIN)
+    info = vm_info(vm, usage=VmUsage(cpu_per_cent=55.0, memory_used_mib=700))
+    said = facts(vm_facts(as_json(info), NOW_US))
+    assert "hv2 (home hv1; its home is flushed)" in said
+    assert "selector mem: 4096 MiB free" in said
+    assert "55 % of a CPU, 700 MiB of its node's memory" in said
+
+
+def test_a_migrating_vm_shows_its_way_and_how_far_it_has_come() -> None:
+    cluster = a_cluster_with_vm("running")
+    cluster.state.put_node(replace(cluster.state.nodes["hv1"], name="hv2"))
+    cluster.do("vm.migrate", vm="web01", node="hv2")
+    vm = cluster.vm()
+    assert "hv1 → hv2" in render_vms([as_json(vm_row(vm))], PLAIN)
+    progress = MigrationProgress(per_cent=50.0, total_bytes=2 << 30, remaining_bytes=1 << 30, seconds=3.0)
+    said = facts(vm_facts(as_json(vm_info(vm, progress=progress)), NOW_US))
+    assert "from hv1 to hv2, live, to be prepared there" in said
+    assert "[##########----------] 50 %, 1 GiB of 2 GiB" in said
+
+
+@pytest.mark.parametrize(
+    ("per_cent", "total", "left", "shown"),
+    [
+        (0.0, 0, 0, "[--------------------] 0 %"),
+        (100.0, 4096, 0, "[####################] 100 %, 4 KiB of 4 KiB"),
+        (140.0, 1 << 20, 2 << 20, "[####################] 100 %, 0 KiB of 1 MiB"),
+    ],
+)
+def test_a_bar_stays_within_its_bounds(per_cent: float, total: int, left: int, shown: str) -> None:
+    assert transfer({"per_cent": per_cent, "total_bytes": total, "remaining_bytes": left, "seconds": 1.0}) == shown
+
+
+def test_results_are_told_vm_by_vm() -> None:
+    results = [
+        {"vm": "web01", "success": True, "result": "runs on, on hv1", "took_us": 2_500_000},
+        {"vm": "db01", "success": False, "result": "not migrated: no room", "took_us": 0},
+    ]
+    assert render_results(results, PLAIN).splitlines()[1:] == [
+        "web01  runs on, on hv1        2.5 s",
+        "db01   not migrated: no room",
+    ]
