@@ -17,8 +17,7 @@ run() {
     if [[ $# -eq 0 ]]; then usage >&2; exit 2; fi
     install_for python guest hypervisor fencing lab zookeeper
     local command=(env PVC_LAB_CALLED="./dev lab" PYTHONDONTWRITEBYTECODE=1 "$ROOT/$VENV/bin/python" -m pvc.lab "$@")
-    if [[ " $* " == *" -h "* || " $* " == *" --help "* ]]; then exec "${command[@]}"; fi
+    if is_root || [[ $# -le 2 && ${*: -1} == -h ]]; then exec "${command[@]}"; fi
     can_be_root || die "a lab needs root, for its namespaces" "Run it as root, or with sudo."
-    if is_root; then exec "${command[@]}"; fi
     exec sudo -- "${command[@]}"
 }

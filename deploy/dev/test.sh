@@ -30,8 +30,8 @@ run() {
     done
     # shellcheck source=deploy/dev/lint.sh
     source deploy/dev/lint.sh
-    if [[ ${#paths[@]} -eq 0 ]]; then paths=("${FAST[@]}"); [[ $fast == yes ]] || paths+=(tests/integration); fi
-    if [[ $fast == yes ]]; then install_for python lint; else install_for python lint guest hypervisor fencing zookeeper; fi
+    if [[ ${#paths[@]} -eq 0 ]]; then paths=("${FAST[@]}"); [[ $fast == yes ]] || paths+=(tests/integration tests/lab); fi
+    if [[ $fast == yes ]]; then install_for python lint; else install_for python lint guest hypervisor fencing lab zookeeper; fi
     if [[ $lint == yes ]] && ! lint; then
         status=1
         note "lint failed (above); the tests run all the same"
@@ -49,7 +49,7 @@ run_pytest() {
         "${command[@]}"
         return
     fi
-    command=(env "PVC_TEST_REQUIRE=${PVC_TEST_REQUIRE-zookeeper,libvirt,fencing}" "${command[@]}")
+    command=(env "PVC_TEST_REQUIRE=${PVC_TEST_REQUIRE-zookeeper,libvirt,fencing,lab}" "${command[@]}")
     if is_root; then
         "${command[@]}"
         return

@@ -30,15 +30,15 @@ def initialise(directory: Path, hosts: list[LabHost]) -> None:
     """
     first = hosts[0]
     coordinators = [host.name for host in hosts if host.plan.coordinator]
-    made = _post(first, "/cluster/init", {"name": CLUSTER, "coordinators": coordinators})
+    made = ask_gateway(first, "POST", "/cluster/init", {"name": CLUSTER, "coordinators": coordinators})
     if made.get("token"):
         replace_file(directory / "admin-token", made["token"].encode() + b"\n", mode=0o600)
     for host in hosts:
         if not host.plan.coordinator:
-            _post(first, "/nodes", {"node": host.name, "coordinator": False})
+            ask_gateway(first, "POST", "/nodes", {"node": host.name, "coordinator": False})
         options = [f"ip={host.plan.bmc_address}", f"username={BMC_USER}", "lanplus=1", "cipher=3"]
         fence = {"agent": "fence_ipmilan", "option": options, "password_file": FENCE_PASSWORD_FILE}
-        _post(first, f"/nodes/{host.name}/fence", fence)
+        ask_gateway(first, "POST", f"/nodes/{host.name}/fence", fence)
     wait_until_ready(first, [host.name for host in hosts])
 
 
@@ -46,7 +46,7 @@ def wait_until_ready(host: LabHost, names: list[str]) -> None:
     """Wait until this host's gateway says that these nodes are ready. Raises Unavailable naming those that are not."""
     deadline = time.monotonic() + READY_TIMEOUT_S
     while True:
-        nodes = _request(host, "GET", "/nodes", None).get("items", [])
+        nodes = ask_gateway(host, "GET", "/nodes").get("items", [])
         missing = sorted(set(names) - {node["name"] for node in nodes if node.get("state", "ready") == "ready"})
         if not missing:
             return
@@ -62,30 +62,34 @@ def wait_until_ready(host: LabHost, names: list[str]) -> None:
 def next_steps(directory: Path, hosts: list[LabHost], *, command: str) -> str:
     """What a newcomer does next; `command` is how the lab was called."""
     first, last = hosts[0].name, hosts[-1].name
+    looks = {
+        "status": "hosts, daemons, power",
+        f"exec {first} -- pvc node list": "any command on any host",
+        f"shell {first}": "or a shell there",
+        f"logs {last} -f": "what its pvcd says",
+    }
+    harms = {
+        f"kill {last}": f"a power cut; `power {last} on` ends it",
+        f"freeze {last}": f"a host that hangs; `thaw {last}` ends it",
+        f"partition {last}": f"{last} alone on one side; `heal` ends it",
+    }
+    width = max(len(words) for words in {**looks, **harms})
+    shown = [[f"  {command} {w.ljust(width)}  # {why}" for w, why in table.items()] for table in (looks, harms)]
     return f"""\
 A cluster of {len(hosts)} is up. To look around:
 
-  {command} status                               hosts, daemons, power
-  {command} exec {first} -- pvc node list            any command on any host
-  {command} shell {first}                            or a shell there
-  {command} logs {last} -f                           what its pvcd says
+{chr(10).join(shown[0])}
 
 To see it suffer, and recover:
 
-  {command} kill {last}                              a power cut;  {command} power {last} on  ends it
-  {command} partition {last}                         {last} alone on one side;  {command} heal  ends it
-  {command} freeze {last}                            a host that hangs;  {command} thaw {last}  ends it
+{chr(10).join(shown[1])}
 
 The first admin token is in {directory / "admin-token"}. To end it all: {command} down
 """
 
 
-def _post(host: LabHost, path: str, fields: dict[str, Any]) -> dict[str, Any]:
-    return _request(host, "POST", path, fields)
-
-
-def _request(host: LabHost, method: str, path: str, fields: dict[str, Any] | None) -> dict[str, Any]:
-    """One request to the host's gateway, by its socket; what is so already (409) is no error."""
+def ask_gateway(host: LabHost, method: str, path: str, fields: dict[str, Any] | None = None) -> dict[str, Any]:
+    """One request to the host's gateway, by its socket; what is so already (409) is no error. Raises PvcError."""
     transport = Transport(Connection(host.name, f"unix://{host.socket}"), "lab")
     body = None if fields is None else json.dumps(fields).encode()
     try:

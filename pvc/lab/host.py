@@ -136,6 +136,9 @@ class LabHost:
         if init is None:
             raise self._off()
         processes.thaw(init)
+        # `nsenter`, through which commands came in, stops itself along with its child, and waits to be woken.
+        for pid in processes.strangers(self._netns_inodes()):
+            processes.send(pid, signal.SIGCONT)
 
     def command(self, argv: Sequence[str]) -> list[str]:
         """A command line that runs `argv` in the host, for whoever runs it himself."""
