@@ -17,6 +17,9 @@ from tests.support.core import TinyCluster, a_cluster_with_vm
 
 PATIENCE = st.builds(
     plan.Patience,
+    may_start=st.booleans(),
+    transferring=st.booleans(),
+    failure=st.sampled_from([None, ("driver.failed", "it cannot be")]),
     waited_s=st.sampled_from([0.0, 1.0, 89.9, 90.0, 1e6]),
     since_asked_s=st.sampled_from([None, 0.0, 4.9, 5.0, 1e6]),
 )
@@ -28,7 +31,7 @@ def domains(vm: str) -> st.SearchStrategy[Domain | None]:
         _domain,
         st.just(vm),
         st.integers(0, 3),
-        st.sampled_from([DomainState.RUNNING, DomainState.PAUSED, *OffReason]),
+        st.sampled_from([DomainState.RUNNING, DomainState.PAUSED, DomainState.INCOMING, *OffReason]),
         st.sampled_from(["", "other"]),
     )
 
@@ -51,6 +54,7 @@ class Machine:
     def __init__(self, cluster: TinyCluster, vm: str, domain: Domain | None) -> None:
         self.cluster = cluster
         self.vm = vm
+        self.node = cluster.state.vms[vm].node
         self.domain = domain
         self.waited_s = 0.0
         self.asked: float | None = None
@@ -59,14 +63,16 @@ class Machine:
     def step(self) -> plan.Step | None:
         vm = self.cluster.state.vms.get(self.vm)
         patience = plan.Patience(waited_s=self.waited_s, since_asked_s=self.asked)
-        step = plan.plan_vm(vm, self.domain, "hv1", patience)
+        step = plan.plan_vm(vm, self.domain, self.node, patience)
         match step:
             case plan.Define(epoch=epoch):
                 assert self.domain is None or self.domain.state is DomainState.OFF
                 self.domain = _domain(self.vm, epoch, OffReason.NEVER_RAN, "")
             case plan.Start(epoch=epoch):
                 assert self.domain is not None and self.domain.epoch == epoch
-                assert vm is not None and vm.state is VmState.STARTING, "only a VM that is to start is started"
+                assert vm is not None
+                arrived = vm.state is VmState.ARRIVING and self.domain.state is DomainState.PAUSED
+                assert vm.state is VmState.STARTING or arrived, "only a VM that is to start is started"
                 self.domain = _domain(self.vm, epoch, DomainState.RUNNING, "")
             case plan.AskShutdown():
                 self.asked = 0.0
@@ -102,12 +108,15 @@ def test_there_is_a_plan_for_every_state_and_domain(
 ) -> None:
     vm = a_cluster_with_vm(state).vm()
     domain = data.draw(domains(vm.id))
-    for node, known in (("hv1", vm), ("hv2", vm), ("hv1", None)):
+    for node, known in (("hv1", vm), ("hv2", vm), ("hv3", vm), ("hv1", None)):
         step = plan.plan_vm(known, domain, node, patience)
         assert step is None or isinstance(step, plan.Step.__args__)
-        elsewhere = known is None or node != "hv1" or state in AT_REST
+        elsewhere = known is None or node != vm.node or state in AT_REST
+        if not patience.may_start:
+            assert not isinstance(step, plan.Define | plan.Start)
         if elsewhere:
-            assert (step is None) == (domain is None)
+            expected = known is not None and state is VmState.MIGRATING and node == "hv2"
+            assert ((step is None) == (domain is None)) or (expected and isinstance(step, plan.Prepare))
             assert not isinstance(step, plan.Define | plan.Start | plan.Report), "nothing is begun that is not wanted"
 
 
@@ -120,7 +129,7 @@ def test_the_plan_comes_to_rest_from_everywhere(state: VmState, obeys: bool, pol
     machine = Machine(cluster, cluster.vm().id, data.draw(domains(cluster.vm().id)))
     machine.obeys = obeys
     steps: list[Any] = []
-    for _ in range(MAX_STEPS + 30):
+    for _ in range(MAX_STEPS + 200):
         step = machine.step()
         if step is None:
             break
