@@ -1,0 +1,33 @@
+"""A short run of the chaos suite by a fixed seed: whatever is broken, all that must hold does."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from pvc.lab.chaos.run import Settings, run
+from tests.lab.lab_fixtures import new_name, require_lab
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+
+SEED = 5
+
+
+def test_all_that_must_hold_holds_while_hosts_and_daemons_are_broken(tmp_path: Path) -> None:
+    require_lab()
+    settings = Settings(
+        # Not pytest's own directory: its path may be too long for a socket.
+        directory=Path(tempfile.mkdtemp(prefix="pvc-lab-", dir="/tmp")),
+        name=new_name(),
+        seed=SEED,
+        minutes=1.0,
+        out=tmp_path,
+        vms=4,
+        only=("power-cut", "partition", "kill-pvcd", "kill-zookeeper-leader", "migration-cut"),
+    )
+    result = run(settings)
+    assert result.violations == [], "\n".join([*result.violations, *result.lines, f"logs: {result.kept}"])
+    assert result.faults > 0
+    assert result.acknowledged > 0
