@@ -42,7 +42,7 @@ POLL_S = 5.0
 """Followers look at the head this often even if no watch fires."""
 
 READ_WINDOW = 64
-"""Reads in flight at once; more gains nothing through kazoo."""
+"""Records asked for in one request: 16 MiB of the largest."""
 
 READ_BATCH = 512
 """Records per read."""

@@ -35,6 +35,7 @@ from pvc.zookeeper.kazoo_parts import (
     translate,
     value_of,
 )
+from pvc.zookeeper.read_many import read_many
 from pvc.zookeeper.types import (
     Create,
     Credentials,
@@ -123,25 +124,19 @@ class Bridge:
         return data, stat.version
 
     async def get_many(self, paths: Sequence[str]) -> list[bytes]:
-        """Data of all these znodes, read in one go without waiting for one before asking for the next."""
-        client = self._live_client()
+        """Data of all these znodes, read in one request."""
         assert paths, "nothing to wait for"
-        pending = [client.get_async(path) for path in paths]
-        await self._result(pending[-1])  # answers come in the order of the questions
-        return [value_of(result)[0] for result in pending]
+        return [value_of(read)[0] for read in await self._result(read_many(self._live_client(), paths))]
 
     async def find_many(self, paths: Sequence[str]) -> list[Znode | None]:
         """All these znodes, None for each that does not exist."""
         client = self._live_client()
         if not paths:
             return []
-        pending = [client.get_async(path) for path in paths]
         znodes: list[Znode | None] = []
-        with contextlib.suppress(NoNode):  # it is met again below
-            await self._result(pending[-1])
-        for result in pending:
+        for read in await self._result(read_many(client, paths)):
             try:
-                znodes.append(found(*value_of(result)))
+                znodes.append(found(*value_of(read)))
             except NoNode:
                 znodes.append(None)
         return znodes

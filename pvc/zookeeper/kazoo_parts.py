@@ -69,13 +69,11 @@ def settle(future: asyncio.Future[Any], timer: asyncio.TimerHandle, result: Any)
         future.set_exception(translate(error))
 
 
-def value_of(result: Any) -> Any:
-    """The value of a kazoo result that should be there by now. Raises what it holds instead, or Lost."""
-    if not result.ready():
-        raise Lost("the connection to ZooKeeper was lost on the way", code="log.lost", hint=HINT)
-    if result.exception is not None:
-        raise translate(result.exception)
-    return result.value
+def value_of(read: Any) -> Any:
+    """One of several things that were read together, or what is wrong with it."""
+    if isinstance(read, Exception):
+        raise translate(read)
+    return read
 
 
 def found(data: bytes, stat: ZnodeStat) -> Znode:
