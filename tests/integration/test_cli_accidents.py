@@ -102,7 +102,8 @@ def test_no_connection_at_all_ends_with_5_and_says_how_to_get_one(tmp_path: Path
 
 def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path: Path) -> None:
     row = {
-        "name": "x" * 60, "id": "i", "state": "running", "node": "hv1", "memory_mib": 1, "vcpus": 1, "tags": [],
+        "name": "x" * 60, "id": "i", "state": "running", "node": "hv1", "home": "hv1", "away": "", "target": "",
+        "memory_mib": 1, "vcpus": 1, "tags": [],
         "autostart": False, "restart_required": False, "description": "",
     }  # fmt: skip
     with FakeGateway(tmp_path, lambda asked: Say({"position": 1, "items": [row] * 5000, "next": None})) as gateway:

@@ -201,7 +201,7 @@ def test_a_change_that_waits_for_a_restart_says_so_everywhere(cli: Cli) -> None:
     [
         (["vm", "define", "Big_One", "--memory", "64"], 2, "Big_One", "DNS label"),
         (["vm", "define", "x"], 2, "a new VM needs its memory size", "1024"),
-        (["vm", "define", "x", "--memory", "900G"], 2, "more than node hv1 has", "less memory"),
+        (["vm", "define", "x", "--memory", "900G", "--node", "hv1"], 2, "more than node hv1 has", "less memory"),
         (
             ["vm", "define", "x", "--memory", "64", "--disk", "relative"],
             2,

@@ -1,0 +1,172 @@
+"""`pvc` at the size of a cluster, as a process: waiting for migrations and flushes, faults, several gateways."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.integration.cli_process import Cli
+from tests.integration.fake_gateway import Answer, Asked, FakeGateway, Say, problem, reply
+
+OUTCOMES = {"node.flushed": True, "node.flush_incomplete": False}
+
+
+def event(kind: str, subject: str, summary: str, **data: Any) -> dict[str, Any]:
+    return {"type": kind, "subject": subject, "summary": summary, "data": data}
+
+
+def record(position: int, *events: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "position": position,
+        "id": f"r{position}",
+        "time": "",
+        "time_us": position * 1_000_000,
+        "actor": {"principal": "node/hv1", "method": "node"},
+        "origin": "hv1",
+        "command": {"id": "c", "name": "x"},
+        "events": list(events),
+    }
+
+
+CHAIN = [
+    record(10, event("node.flush_requested", "node/hv2", "flush requested")),
+    record(
+        11,
+        event("vm.migration_requested", "vm/id1", "live migration requested", source="hv2", target="hv1"),
+        event("vm.migration_requested", "vm/id2", "live migration requested", source="hv2", target="hv1"),
+    ),
+    record(12, event("vm.migrated", "vm/id1", "has left hv2 for hv1")),
+    record(13, event("vm.arrived", "vm/id1", "runs on, on hv1")),
+    record(14, {**event("vm.migration_failed", "vm/id2", "not migrated: no room"), "failure": True}),
+    record(15, event("node.flush_incomplete", "node/hv2", "flushed, but for db01: no room")),
+]
+
+
+def of_a_flush(asked: Asked) -> Say:
+    if asked.method == "POST":
+        return reply("node.flush", outcomes=OUTCOMES, events=CHAIN[0]["events"])
+    if asked.path == "/history":
+        assert asked.query["correlation"] == "r10"
+        return Say({"position": 15, "records": CHAIN[::-1], "next_before": None})
+    if asked.path.startswith("/vms/"):
+        return Say({"name": {"id1": "web01", "id2": "db01"}[asked.path.removeprefix("/vms/")]})
+    if asked.path.startswith("/nodes/"):
+        return Say({"vms_running": 2})
+    return Say({"position": 15, "records": CHAIN[-1:], "next_after": 15})
+
+
+def cli_on(gateway: FakeGateway, tmp_path: Path) -> Cli:
+    return Cli(tmp_path, {"PVC_SOCKET": str(gateway.socket)})
+
+
+def test_a_flush_that_was_waited_for_tells_what_became_of_each_vm(tmp_path: Path) -> None:
+    with FakeGateway(tmp_path, of_a_flush) as gateway:
+        ran = cli_on(gateway, tmp_path)("node", "flush", "hv2", "--wait")
+        data = cli_on(gateway, tmp_path)("node", "flush", "hv2", "--wait", "-o", "json")
+    assert ran.code == data.code == 6
+    assert ran.out.splitlines()[1:] == [
+        "web01  runs on, on hv1        2.0 s",
+        "db01   not migrated: no room  3.0 s",
+    ]
+    assert "Error: hv2: flushed, but for db01: no room" in ran.err
+    assert "pvc history node hv2" in ran.err
+    assert [(vm["vm"], vm["success"]) for vm in json.loads(data.out)["vms"]] == [("web01", True), ("db01", False)]
+
+
+def test_a_migration_moves_a_bar_on_a_terminal(tmp_path: Path) -> None:
+    looked = [0]
+
+    def answer(asked: Asked) -> Say:
+        if asked.method == "POST":
+            return reply("vm.migrate", outcomes={"vm.arrived": True})
+        if asked.path == "/vms/web01":
+            looked[0] += 1
+            done = {"per_cent": 35.0, "total_bytes": 2 << 30, "remaining_bytes": 1 << 30, "seconds": 1.0}
+            return Say({"migration": {"live": True, "progress": done}})
+        if looked[0] < 2:
+            return Say({"position": 10, "records": [], "next_after": 10})
+        return Say({"position": 11, "records": [record(11, event("vm.arrived", "vm/id1", "runs on, on hv2"))]})
+
+    with FakeGateway(tmp_path, answer) as gateway:
+        ran = cli_on(gateway, tmp_path).on_terminal("vm", "migrate", "web01", "hv2", "--wait")
+    assert ran.code == 0
+    assert "[#######-------------] 35 %, 1 GiB of 2 GiB" in ran.out
+    assert "web01: runs on, on hv2" in ran.out
+
+
+def test_a_dry_run_of_a_rebalance_shows_its_moves_as_a_table(tmp_path: Path) -> None:
+    moves = [
+        event("vm.migration_requested", f"vm/id{i}", "x", source="hv1", target="hv2", why=["full"]) for i in (1, 2)
+    ]
+    planned = {**reply("cluster.rebalance", events=moves).body, "record": None, "dry_run": True}
+    said: Answer = lambda asked: Say(planned) if asked.method == "POST" else Say({"name": f"web0{asked.path[-1]}"})  # noqa: E731
+    with FakeGateway(tmp_path, said) as gateway:
+        ran = cli_on(gateway, tmp_path)("cluster", "rebalance", "--dry-run")
+    assert ran.out.splitlines() == ["VM     FROM  TO   WHY", "web01  hv1   hv2  full", "web02  hv1   hv2  full"]
+    assert "dry run" in ran.err
+
+
+def test_what_is_about_many_vms_names_each(tmp_path: Path) -> None:
+    moves = [event("vm.moved", f"vm/id{i}", "moved from hv1 to hv2") for i in (1, 2)]
+    said: Answer = lambda asked: (  # noqa: E731
+        reply("cluster.set_maintenance", events=moves)
+        if asked.method == "POST"
+        else Say({"name": f"web0{asked.path[-1]}"})
+    )
+    with FakeGateway(tmp_path, said) as gateway:
+        ran = cli_on(gateway, tmp_path)("cluster", "maintenance", "on")
+    assert ran.out.splitlines() == ["web01: moved from hv1 to hv2", "web02: moved from hv1 to hv2"]
+
+
+def test_faults_are_listed_and_none_is_good_news(tmp_path: Path) -> None:
+    fault = {
+        "id": "node.lost/hv2",
+        "code": "node.lost",
+        "subject": "node/hv2",
+        "message": "node hv2 is lost",
+        "since_us": 1,
+        "acknowledged_by": "",
+        "acknowledged_us": 0,
+    }
+    found = [fault]
+    with FakeGateway(tmp_path, lambda _: Say({"position": 1, "items": found})) as gateway:
+        cli = cli_on(gateway, tmp_path)
+        assert "node.lost/hv2" in cli("fault", "list").out
+        assert json.loads(cli("fault", "list", "--new", "-o", "json").out) == found
+        found.clear()
+        assert cli("fault", "list").out == "Nothing is wrong.\n"
+    assert gateway.asked[1].query["acknowledged"] == "false"
+
+
+def test_coordinators_are_named_when_the_cluster_begins(tmp_path: Path) -> None:
+    made = Say({**reply("cluster.init", events=[]).body, "token": "pvc_0123456789ab_00"})
+    with FakeGateway(tmp_path, lambda _: made) as gateway:
+        ran = cli_on(gateway, tmp_path)("cluster", "init", "main", "--coordinators", "hv1,hv2, hv3", "--no-wait")
+    assert gateway.asked[0].body == {"name": "main", "coordinators": ["hv1", "hv2", "hv3"]}
+    assert "pvc connection add main http://hv1:7370 http://hv2:7370 http://hv3:7370" in ran.out
+
+
+def test_a_connection_to_several_gateways_is_stored_though_one_is_down(tmp_path: Path) -> None:
+    me = Say({"position": 1, "principal": "admin", "role": "admin"})
+    with FakeGateway(tmp_path, lambda _: me) as gateway:
+        cli = Cli(tmp_path, {})
+        urls = (f"unix://{tmp_path}/nobody", f"unix://{gateway.socket}")
+        added = cli("connection", "add", "main", *urls)
+        listed = cli("connection", "list", "-o", "json")
+        assert cli("-c", "main", "vm", "list").code != 0  # it is reached, and is no real gateway
+    assert added.code == 0, added.err
+    assert "There you are admin" in added.out
+    assert f"{urls[0]} does not answer yet" in added.err
+    assert [(one["url"], one["others"]) for one in json.loads(listed.out)] == [(urls[0], [urls[1]])]
+    assert [asked.path for asked in gateway.asked] == ["/whoami", "/vms"]
+
+
+def test_the_console_of_a_vm_elsewhere_names_the_node_to_ask(tmp_path: Path) -> None:
+    there = problem(
+        409, "the console of web01 is on node hv2", code="vm.console_elsewhere", hint="ask the gateway of hv2"
+    )
+    with FakeGateway(tmp_path, lambda _: there) as gateway:
+        ran = cli_on(gateway, tmp_path)("vm", "log", "web01")
+    assert ran.code == 1
+    assert "Hint: ask the gateway of hv2" in ran.err
