@@ -21,6 +21,9 @@ from pvc.runtime.telemetry import STALE_S, NodeFigures
 SERVING = ("leader", "follower", "standalone")
 """What a ZooKeeper server is that serves."""
 
+CRITICAL_FAULTS = frozenset({"node.unfenced", "node.diverged"})
+"""Those that leave it open what runs, or what is true; others are settled, as far as their node is."""
+
 FEW = 5
 """Names in a reason, at most; lists show the rest."""
 
@@ -47,7 +50,8 @@ def assess(state: ClusterState, heard: Heard) -> tuple[Health, list[str]]:
     reasons: list[Reason] = []
     if heard.fold_fault is not None:
         reasons.append((Health.CRITICAL, f"this node's fold has stopped: {heard.fold_fault.code}"))
-    reasons += _divergence(heard.hellos or {})
+    if not any(fault.code == "node.diverged" for fault in state.faults.values()):
+        reasons += _divergence(heard.hellos or {})
     reasons += _faults(state)
     reasons += _unrecovered(state)
     reasons += _coordinators(coordinators)
@@ -94,7 +98,7 @@ def _faults(state: ClusterState) -> Iterator[Reason]:
         node = state.nodes.get(fault.subject.partition("/")[2])
         if fault.code == "node.lost" and node is not None and node.unfenced:
             continue  # the fault that it could not be fenced says both
-        open_end = node is not None and node.state is NodeState.LOST
+        open_end = fault.code in CRITICAL_FAULTS or (node is not None and node.state is NodeState.LOST)
         yield Health.CRITICAL if open_end else Health.DEGRADED, fault.message
 
 

@@ -89,6 +89,14 @@ def test_states_that_differ_at_one_position_are_critical() -> None:
     assert (health, reasons) == (Health.CRITICAL, ["the states of hv1, hv3 and hv2 differ at position 7"])
 
 
+def test_a_divergence_that_the_primary_has_found_is_told_of_once() -> None:
+    state = with_fault(
+        three_nodes(), id="node.diverged/hv3", code="node.diverged", message="node hv3 has another state"
+    )
+    heard = Heard(hellos=hellos(hv1="a", hv2="a", hv3="b"))
+    assert assess(state, heard) == (Health.CRITICAL, ["node hv3 has another state"])
+
+
 def test_another_version_may_hash_the_same_state_otherwise() -> None:
     said = hellos(hv1="a", hv2="a", hv3="b")
     said["hv3"] = replace(said["hv3"], version="2")
