@@ -15,6 +15,9 @@ from pvc.errors import Rejected
 from pvc.events.types import Selector
 from pvc.projections.state import ClusterState, FlushState, Node, NodeState, Vm, held_mib
 
+MAX_REASONS = 8
+"""Nodes that a refusal says the reason of: one record tells of the refusals of many VMs."""
+
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be placed."""
@@ -72,7 +75,10 @@ def place(
         else:
             fit.append(node)
     if not fit:
-        reasons = "; ".join(sorted(unfit)) or "there is no other node"
+        told = sorted(unfit)
+        if len(told) > MAX_REASONS:
+            told[MAX_REASONS:] = [f"and {len(told) - MAX_REASONS} more"]
+        reasons = "; ".join(told) or "there is no other node"
         raise Rejected(
             f"no node can take {wish.name}: {reasons}",
             code="node.none_suitable",
@@ -81,9 +87,11 @@ def place(
     score, explain = _SCORES[wish.selector]
     keep_away, keep_close = _crowd(state, wish.vm, wish.anti_affinity), _crowd(state, wish.vm, wish.affinity)
 
-    def rank(node: Node) -> tuple[float, float, float, str]:
+    def rank(node: Node) -> tuple[float, float, float, int, str]:
         rating = -score(state, node, (usage or {}).get(node.name))
-        return (keep_away.get(node.name, 0), -keep_close.get(node.name, 0), rating, node.name)
+        # Of nodes that are as good, the one with least defined on it: new VMs take no memory before they are started.
+        provisioned_mib = 0 if wish.selector is Selector.NONE else state.load_of(node.name).provisioned_mib
+        return (keep_away.get(node.name, 0), -keep_close.get(node.name, 0), rating, provisioned_mib, node.name)
 
     ranked = sorted(fit, key=rank)
     best = ranked[0]
@@ -126,11 +134,12 @@ def _affinity_notes(
 
 
 def _crowd(state: ClusterState, own: str, tags: tuple[str, ...]) -> dict[str, int]:
-    """Node -> how many other VMs with any of the tags are on it."""
+    """Node -> how many other VMs with any of the tags are on it, or on their way to it."""
     found: dict[str, int] = {}
     for vm_id in dict.fromkeys(vm_id for tag in tags for vm_id in state.placed.tagged.get(tag, ())):
         if vm_id != own:
-            node = state.vms[vm_id].node
+            vm = state.vms[vm_id]
+            node = vm.migration.target if vm.migration is not None else vm.node
             found[node] = found.get(node, 0) + 1
     return found
 
@@ -161,7 +170,8 @@ def _free_vcpus(state: ClusterState, node: Node, usage: Utilisation | None) -> f
 
 
 def _fewest_vms(state: ClusterState, node: Node, usage: Utilisation | None) -> float:
-    return -state.load_of(node.name).running
+    coming = sum(state.vms[vm].node != node.name for vm in state.placed.incoming.get(node.name, ()))
+    return -state.load_of(node.name).running - coming
 
 
 def _least_load(state: ClusterState, node: Node, usage: Utilisation | None) -> float:
