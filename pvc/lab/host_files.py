@@ -50,7 +50,7 @@ keepalive_count = 3
 """
 _ZOO_CFG = """\
 tickTime=1000
-initLimit=20
+initLimit=5
 syncLimit=5
 dataDir={data}
 clientPort={port}
@@ -59,6 +59,8 @@ admin.enableServer=false
 maxClientCnxns=0
 autopurge.purgeInterval=1
 """
+"""Debian's ZooKeeper loses its way in some elections (ZOOKEEPER-4685) and begins anew only after `initLimit` ticks,
+in which it serves nobody; 5 s are plenty for the few MB that a server has to learn."""
 _PVC_TOML = """\
 [node]
 name = "{name}"
@@ -86,7 +88,9 @@ class Unit(msgspec.Struct, frozen=True, kw_only=True):
 
 def units_of(plan: LabPlan, host: HostPlan, *, bin_dir: Path) -> list[Unit]:
     """What the host runs, in the order of its start; `bin_dir` has PVC's programs."""
-    java = ["java", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", ":".join(_JARS)]
+    java = ["java", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+    java += ["-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS"]
+    java += ["-cp", ":".join(_JARS)]
     zookeeper = Unit(name="zookeeper", argv=[*java, _ZOOKEEPER_MAIN, "/etc/pvc/zoo.cfg"])
     # A daemon that finds no ensemble ends and is started again, which costs more than to wait for one to listen.
     ensemble = f"{host.address if host.coordinator else plan.hosts[0].address}:{ZOOKEEPER_PORT}"
