@@ -51,7 +51,7 @@ def show_nodes(session: Session) -> None:
 
 def render_nodes(nodes: Sequence[NodeInfo], look: Look) -> str:
     """The table of nodes; the column of flushes only where there is one."""
-    rows = [_row(node) for node in nodes]
+    rows = [_row(node, mark=len(nodes) > 1) for node in nodes]
     shown = [i for i, column in enumerate(COLUMNS) if column.title != "FLUSH" or any(_flush(node) for node in nodes)]
     return render_table([COLUMNS[i] for i in shown], [[row[i] for i in shown] for row in rows], look)
 
@@ -98,10 +98,10 @@ def node_facts(node: NodeInfo, at_us: int) -> list[tuple[str, str | Cell]]:
     ]
 
 
-def _row(node: NodeInfo) -> list[str | Cell]:
+def _row(node: NodeInfo, *, mark: bool) -> list[str | Cell]:
     usage = node["usage"]
     return [
-        f"{node['name']}*" if node["primary"] else node["name"],
+        f"{node['name']}*" if node["primary"] and mark else node["name"],
         _state(node),
         _flush(node),
         "yes" if node["coordinator"] else "",
