@@ -205,8 +205,14 @@ def run_ended(state: ClusterState, report: ReportEnded, context: Context) -> Dec
 
 
 def start_failed(state: ClusterState, report: ReportStartFailed, context: Context) -> Decision:
-    """The run did not come to be; an admin has to look, since trying again would fail again."""
+    """The run did not come to be; an admin has to look, since trying again would fail again.
+
+    Of a guest that has arrived, and cannot be let run on, nothing is left: its policy says what follows.
+    """
     vm = _concerned(state, report, e.VmStartFailed.TYPE)
+    if vm is not None and vm.state is VmState.ARRIVING:
+        ended = e.VmCrashed(vm=vm.id, node=report.node, epoch=report.epoch, how="unknown")
+        return Decision(events=(ended, *_start_again(state, vm, context, _why_start_crashed(vm, Ending.UNKNOWN))))
     if vm is None or vm.state is not VmState.STARTING:
         return NOTHING
     failure = e.VmStartFailed(vm=vm.id, node=report.node, epoch=report.epoch, code=report.code, message=report.message)

@@ -21,6 +21,7 @@ from pvc.commands.vm_ref import (
     require_at_rest,
     require_fits,
     require_room,
+    require_room_where_it_goes,
 )
 from pvc.commands.vm_settings import MAX_TAGS, AffinityTags, AntiAffinityTags, MaxDowntimeMs, Priority
 from pvc.commands.vm_xml import parse_domain_xml
@@ -185,6 +186,7 @@ def modify_vm(state: ClusterState, command: ModifyVm, context: Context) -> Decis
         require_room(state, vm, spec)
     elif spec != vm.spec:
         require_fits(spec, state.nodes[vm.node])
+        require_room_where_it_goes(state, vm, spec)
     changes: dict[str, Any] = {
         field: value
         for field in ("description", "on_poweroff", "on_crash")

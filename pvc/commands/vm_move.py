@@ -14,7 +14,7 @@ from pvc.errors import Rejected
 from pvc.events import vm as e
 from pvc.events import vm_moves as m
 from pvc.events.types import MigrationMethod, NodeName, Role, TimeoutS
-from pvc.projections.state import ClusterState, Vm
+from pvc.projections.state import ClusterState, NodeState, Vm
 from pvc.projections.vm_machine import AT_REST, VmState
 
 Target = Annotated[NodeName, Meta(description="The node to go to; chosen by the VM's selector if not given.")]
@@ -73,7 +73,7 @@ def migrate_vm(state: ClusterState, command: MigrateVm, context: Context) -> Dec
     vm = find_vm(state, command.vm)
     choice = _target(state, vm, command.node, context)
     away = "" if choice.node == vm.home else "migrate"
-    return _go(vm, choice, command, context, away=away, permanent=False)
+    return _go(state, vm, choice, command, context, away=away, permanent=False)
 
 
 def move_vm(state: ClusterState, command: MoveVm, context: Context) -> Decision:
@@ -82,7 +82,7 @@ def move_vm(state: ClusterState, command: MoveVm, context: Context) -> Decision:
     if command.node == vm.node != vm.home and vm.state in (*AT_REST, VmState.RUNNING):
         return Decision(events=(m.VmMoved(vm=vm.id, source=vm.node, target=vm.node, permanent=True),))
     choice = _target(state, vm, command.node, context)
-    return _go(vm, choice, command, context, away="", permanent=True)
+    return _go(state, vm, choice, command, context, away="", permanent=True)
 
 
 def unmigrate_vm(state: ClusterState, command: UnmigrateVm, context: Context) -> Decision:
@@ -90,7 +90,7 @@ def unmigrate_vm(state: ClusterState, command: UnmigrateVm, context: Context) ->
     vm = find_vm(state, command.vm)
     if vm.node == vm.home:
         raise Rejected(f"{vm.name} is at home on {vm.home}", code="vm.is_home", hint="there is nothing to bring back")
-    return _go(vm, _target(state, vm, vm.home, context), command, context, away="", permanent=False)
+    return _go(state, vm, _target(state, vm, vm.home, context), command, context, away="", permanent=False)
 
 
 def cancel_migration(state: ClusterState, command: CancelVmMigration, context: Context) -> Decision:
@@ -159,13 +159,27 @@ def _target(state: ClusterState, vm: Vm, wanted: str | None, context: Context) -
 
 
 def _go(
-    vm: Vm, choice: Choice, command: MigrateVm | MoveVm | UnmigrateVm, context: Context, *, away: str, permanent: bool
+    state: ClusterState,
+    vm: Vm,
+    choice: Choice,
+    command: MigrateVm | MoveVm | UnmigrateVm,
+    context: Context,
+    *,
+    away: str,
+    permanent: bool,
 ) -> Decision:
     if vm.state in AT_REST:
         moved = m.VmMoved(vm=vm.id, source=vm.node, target=choice.node, permanent=permanent, away=away, why=choice.why)
         return Decision(events=(moved,))
     if vm.state is not VmState.RUNNING:
         raise wrong_state(vm, "wait until it runs, or is off")
+    source = state.nodes[vm.node]
+    if source.state is not NodeState.READY:
+        raise Rejected(
+            f"{vm.name} runs on node {source.name}, which is {source.state}",
+            code="node.not_ready",
+            hint="it is recovered when the node is fenced, or runs on when the node is back: `pvc node list`",
+        )
     if vm.migration_method is MigrationMethod.NONE:
         raise Rejected(
             f"{vm.name} is not to be moved while it runs (its migration method is none)",
@@ -192,6 +206,7 @@ _OUTCOMES = {
     m.VmMigrationFailed.TYPE: False,
     e.VmStartFailed.TYPE: False,
     e.VmStopRequested.TYPE: False,
+    e.VmStopped.TYPE: False,
     e.VmCrashed.TYPE: False,
     m.VmRecovered.TYPE: False,
 }
@@ -239,6 +254,12 @@ SPECS = (
         cli=("vm", "cancel-migration"),
         args=("vm",),
         example={"vm": "web01"},
-        outcomes={m.VmMigrationFailed.TYPE: True, m.VmArrived.TYPE: False, e.VmStarted.TYPE: False},
+        outcomes={
+            m.VmMigrationFailed.TYPE: True,
+            m.VmArrived.TYPE: False,
+            e.VmStarted.TYPE: False,
+            e.VmStopped.TYPE: False,
+            e.VmCrashed.TYPE: False,
+        },
     ),
 )

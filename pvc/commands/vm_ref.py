@@ -11,7 +11,7 @@ from pvc.commands.base import Decision, Utilisation, find_node, invalid
 from pvc.commands.placement import Wish, place
 from pvc.errors import Rejected
 from pvc.events.vm import VmSpec
-from pvc.projections.state import ClusterState, Node, Vm, held_mib
+from pvc.projections.state import ClusterState, Node, Vm, arrival_mib, held_mib
 from pvc.projections.vm_machine import ACTIVE, AT_REST, VmState
 
 VmRef = Annotated[str, Meta(min_length=1, max_length=63, description="Name or id of the VM.", examples=["web01"])]
@@ -78,6 +78,23 @@ def require_room(state: ClusterState, vm: Vm, spec: VmSpec) -> None:
             f"{vm.name} needs {spec.memory_mib} MiB of memory, node {node.name} has {free} MiB free",
             code="node.memory_full",
             hint="stop another VM on the node, or give this one less memory",
+        )
+
+
+def require_room_where_it_goes(state: ClusterState, vm: Vm, spec: VmSpec) -> None:
+    """Raise when the VM is on its way to a node where it may be started anew, and this spec would not fit there."""
+    move = vm.migration
+    if move is None or vm.node == move.target or (move.live and not move.fallback):
+        return
+    target = find_node(state, move.target)
+    require_fits(spec, target)
+    free = target.memory_mib - state.load_of(target.name).memory_mib + arrival_mib(vm, move)
+    if spec.memory_mib > free:
+        raise Rejected(
+            f"{vm.name} needs {spec.memory_mib} MiB of memory, "
+            f"node {target.name}, where it is going, has {free} MiB free",
+            code="node.memory_full",
+            hint="wait until it is there, or give it less memory",
         )
 
 

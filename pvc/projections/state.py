@@ -145,6 +145,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     boot: str = ""
     joined_us: int = 0
     ready_us: int = 0
+    ready_at: int = 0
+    """Position of the record with its last announcement."""
     changed_us: int = 0
     """When its state last changed."""
     lost_at: int = 0
@@ -204,6 +206,11 @@ def held_mib(vm: Vm) -> int:
     """The memory that an active VM takes of its node; a restart keeps room for the run to come as well."""
     running_mib = (vm.running_spec or vm.spec).memory_mib
     return max(running_mib, vm.spec.memory_mib) if vm.state is VmState.RESTARTING else running_mib
+
+
+def arrival_mib(vm: Vm, move: Migration) -> int:
+    """The memory that the target keeps for a VM; one that may be shut down would start with its newest spec."""
+    return held_mib(vm) if move.live and not move.fallback else max(held_mib(vm), vm.spec.memory_mib)
 
 
 class ClusterState:
@@ -389,6 +396,4 @@ def _shares(vm: Vm) -> list[tuple[str, Load]]:
     move = vm.migration
     if move is None or move.target == vm.node:
         return [(vm.node, own)]
-    # Room for the guest to come; a shut-down one starts with its newest spec.
-    held = held_mib(vm) if move.live else max(held_mib(vm), provisioned_mib)
-    return [(vm.node, own), (move.target, Load(memory_mib=held, vcpus=vcpus))]
+    return [(vm.node, own), (move.target, Load(memory_mib=arrival_mib(vm, move), vcpus=vcpus))]

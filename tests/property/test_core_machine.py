@@ -357,7 +357,7 @@ class Core(RuleBasedStateMachine):
 def kept_mib(vm: Vm) -> int:
     """What the target of a VM's migration keeps for it."""
     assert vm.migration is not None
-    return held_mib(vm) if vm.migration.live else max(held_mib(vm), vm.spec.memory_mib)
+    return held_mib(vm) if vm.migration.live and not vm.migration.fallback else max(held_mib(vm), vm.spec.memory_mib)
 
 
 TestCore = Core.TestCase

@@ -183,7 +183,8 @@ class TinyCluster:
 
     def says_lost(self, node: str, reason: str = "its session has ended") -> tuple[Event, ...]:
         """The primary misses the node."""
-        return self.report(ReportNodeLost(**self.primary, node=node, reason=reason))
+        ready_at = self.state.nodes[node].ready_at
+        return self.report(ReportNodeLost(**self.primary, node=node, reason=reason, ready_at=ready_at))
 
     def says_fenced(self, node: str, method: str = "agent") -> tuple[Event, ...]:
         """The primary has fenced the node."""
