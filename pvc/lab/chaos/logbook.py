@@ -60,6 +60,8 @@ class Logbook:
         self.said: dict[tuple[str, int], str] = {}
         """Node and position -> hash of its fold."""
         self.latest: dict[str, Said] = {}
+        self.heard_s = 0.0
+        """When the nodes were last heard of."""
         self.state = ClusterState()
         """Folded by us; a frozen object of it may be looked at any time."""
         self.broken = ""
@@ -126,23 +128,13 @@ class Logbook:
         try:
             while True:
                 members = await presence.members()
-                for name, member in members.items():
-                    said = msgspec.json.decode(member.hello, type=_Hello)
+                self.latest = {name: msgspec.json.decode(one.hello, type=Said) for name, one in members.items()}
+                for name, said in self.latest.items():
                     self.said[name, said.position] = said.state_hash
-                self.latest = {
-                    name: Said(said.position, said.state_hash)
-                    for name, said in (
-                        (name, msgspec.json.decode(member.hello, type=_Hello)) for name, member in members.items()
-                    )
-                }
+                self.heard_s = time.time()
                 await asyncio.sleep(HELLOS_S)
         finally:
             await presence.close(expire=False)
-
-
-class _Hello(msgspec.Struct, frozen=True):
-    position: int
-    state_hash: str
 
 
 async def read_all(plan: LabPlan) -> list[bytes]:

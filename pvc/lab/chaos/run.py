@@ -23,6 +23,7 @@ from pvc.lab.chaos.windows import doubles
 from pvc.lab.chaos.workload import Workload
 from pvc.lab.guest import build_guest
 from pvc.lab.lab import Lab, create_lab, destroy
+from pvc.lab.status import zookeeper_mode
 from pvc.projections.state import NodeState
 
 WELL_S = 60.0
@@ -31,6 +32,8 @@ SETTLED_S = 60.0
 """After everything is healed and nobody asks for more, what should run runs within this time."""
 UNDER_WAY_S = 60.0
 """The first VMs run within this time after they were asked for."""
+HEARD_S = 3.0
+"""What we know of the nodes is no older than this, or we may be cut off ourselves."""
 KEEP = ("journal", "log", "bmc", "pvc-lib/console")
 """What is kept of a host when something was wrong."""
 _POLL_S = 0.3
@@ -173,10 +176,11 @@ class Chaos:
         time.sleep(planned.calm_s)
 
     def _well(self) -> bool:
-        """All nodes are ready, by a log that is up to date, and say so themselves."""
+        """All servers of ZooKeeper serve, all nodes are there, and the log has them as ready."""
         nodes = list(self.logbook.state.nodes.values())
         ready = len(nodes) == len(self._lab.hosts) and all(node.state is NodeState.READY for node in nodes)
-        return ready and len(self.logbook.latest) == len(nodes)
+        there = len(self.logbook.latest) == len(nodes) and time.time() - self.logbook.heard_s < HEARD_S
+        return ready and there and all(zookeeper_mode(host) for host in self._lab.hosts if host.plan.coordinator)
 
     def _settle(self) -> None:
         left: list[str] = ["nothing was looked at yet"]
