@@ -49,6 +49,8 @@ class ReportNodeLost(Struct, frozen=True, kw_only=True):
     epoch: int
     node: NodeName
     reason: str
+    ready_at: int
+    """Which of its announcements that session was of: the node may be back and have said so."""
 
 
 class ReportNodeFenced(Struct, frozen=True, kw_only=True):
@@ -130,7 +132,7 @@ def node_lost(state: ClusterState, report: ReportNodeLost, context: Context) -> 
     """A node that was well, outside of maintenance."""
     cluster = _require_primary(state, report)
     node = state.nodes.get(report.node)
-    if node is None or node.state is not NodeState.READY or cluster.maintenance:
+    if node is None or node.state is not NodeState.READY or node.ready_at != report.ready_at or cluster.maintenance:
         return NOTHING
     return Decision(events=(n.NodeLost(node=node.name, epoch=report.epoch, reason=report.reason),))
 

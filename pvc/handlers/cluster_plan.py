@@ -20,6 +20,9 @@ booting, and would otherwise be fenced in the middle of that."""
 SELF_FENCE_MARGIN_S = 2.0
 """On top of what a node promised, for clocks that run apart; a lease is over before its session, so this is plenty."""
 
+LOOK_GAP_S = 3.0
+"""Two looks that are no further apart leave no room for a session in between, whose time-out is always longer."""
+
 FENCE_AGAIN_S = 15.0
 """Between two tries of an agent that failed: a management network may come back."""
 
@@ -29,6 +32,8 @@ class DeclareLost(msgspec.Struct, frozen=True, kw_only=True):
 
     node: str
     reason: str
+    ready_at: int
+    """Which of its announcements was its last before it was found to be gone."""
 
 
 class Fence(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,17 +93,28 @@ class Watch(msgspec.Struct, kw_only=True):
     seen: set[str] = msgspec.field(default_factory=set)
     """Nodes that it has seen at any time."""
     gone_s: dict[str, float] = msgspec.field(default_factory=dict)
-    """Node -> when it was first seen to be gone."""
+    """Node -> when it was first seen to be gone, and never there since."""
+    ready_at: dict[str, int] = msgspec.field(default_factory=dict)
+    """Node -> its last announcement when the last look was begun: what it announced later, the look does not know."""
+    asked_s: float = float("-inf")
+    """When the last look was begun: what it found to be gone was gone then or a moment later."""
 
-    def note(self, there: frozenset[str], now_s: float, members: Mapping[str, Node]) -> None:
-        """These nodes are there now."""
-        self.there = there
+    def note(self, there: frozenset[str], asked_s: float, answered_s: float, ready_at: Mapping[str, int]) -> None:
+        """Who was there at some time between the two; `ready_at` tells of the nodes as they were before."""
+        if answered_s - self.asked_s > LOOK_GAP_S:
+            # Whoever is gone may have been back in between, and with a lease.
+            self.gone_s.clear()
+        self.there, self.asked_s, self.ready_at = there, asked_s, dict(ready_at)
         self.seen |= there
-        for node in members:
+        for node in ready_at:
             if node in there:
                 self.gone_s.pop(node, None)
             else:
-                self.gone_s.setdefault(node, now_s)
+                self.gone_s.setdefault(node, answered_s)
+
+    def gone_for_s(self, node: str) -> float:
+        """For so long it was certainly not there, up to the last look."""
+        return max(0.0, self.asked_s - self.gone_s.get(node, self.asked_s))
 
 
 class Tried(msgspec.Struct, kw_only=True):
@@ -131,7 +147,7 @@ def _guard(state: ClusterState, node: Node, watch: Watch, tried: Tried, now_s: f
     """What the loss of a node asks for, step by step."""
     if node.state is NodeState.READY:
         reason = _why_lost(node, watch, now_s)
-        return [DeclareLost(node=node.name, reason=reason)] if reason else []
+        return [DeclareLost(node=node.name, reason=reason, ready_at=node.ready_at)] if reason else []
     loss = (node.name, node.lost_at)
     if node.state is NodeState.LOST:
         return _fence(node, loss, watch, tried, now_s)
@@ -146,7 +162,7 @@ def _guard(state: ClusterState, node: Node, watch: Watch, tried: Tried, now_s: f
 
 
 def _why_lost(node: Node, watch: Watch, now_s: float) -> str:
-    if node.name in watch.there:
+    if node.name in watch.there or watch.ready_at.get(node.name) != node.ready_at:
         return ""
     if node.name in watch.seen:
         return "its session has ended"
@@ -160,7 +176,7 @@ def _fence(node: Node, loss: tuple[str, int], watch: Watch, tried: Tried, now_s:
         return []  # it is back, and will say so
     duties: list[Duty] = []
     if node.self_fence_s:
-        waited_s = now_s - watch.gone_s.get(node.name, now_s)
+        waited_s = watch.gone_for_s(node.name)
         if waited_s >= node.self_fence_s + SELF_FENCE_MARGIN_S:
             return [BelieveSelfFence(node=node.name, lost_at=node.lost_at, waited_s=waited_s)]
     if node.fence is not None:

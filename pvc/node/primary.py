@@ -67,6 +67,11 @@ class Primary:
         self._hinted = asyncio.Event()
         self._claimed_s = float("-inf")
 
+    @property
+    def acts(self) -> bool:
+        """Whether this node is the primary, as far as it knows."""
+        return self._epoch > 0
+
     def hint(self) -> None:
         """Something may have changed that concerns the cluster."""
         self._hinted.set()
@@ -104,8 +109,9 @@ class Primary:
         if own is None or not own.coordinator or not self._may_act():
             await self._end_term()
             return
+        ready_at = {node.name: node.ready_at for node in state.nodes.values()}
         members = await self._presence.members()
-        self._watch.note(frozenset(members), now_s, state.nodes)
+        self._watch.note(frozenset(members), now_s, self._clock.monotonic(), ready_at)
         if not await self._is_primary(now_s):
             await self._end_term()
             return
@@ -143,9 +149,9 @@ class Primary:
     async def _do(self, duty: plan.Duty) -> None:
         act: dict[str, Any] = {"primary": self._node, "epoch": self._epoch}
         match duty:
-            case plan.DeclareLost(node=node, reason=reason):
+            case plan.DeclareLost(node=node, reason=reason, ready_at=ready_at):
                 logger.warning("primary: node lost node=%s reason=%s", node, reason)
-                await self._report(f.ReportNodeLost(**act, node=node, reason=reason))
+                await self._report(f.ReportNodeLost(**act, node=node, reason=reason, ready_at=ready_at))
             case plan.Fence(node=node, lost_at=lost_at):
                 self._begin_fencing(node, lost_at)
             case plan.BelieveSelfFence(node=node, lost_at=lost_at, waited_s=waited_s):

@@ -47,6 +47,7 @@ def ready(state: ClusterState, event: e.NodeReady, record: Record) -> None:
         self_fence_s=event.self_fence_s,
         level=event.level,
         ready_us=record.time_us,
+        ready_at=record.position,
         lost_at=0,
         unfenced="",
         evidence="",

@@ -119,6 +119,8 @@ class Watcher:
                 running = [self._name(vm) for vm in self._machines[node].executing()]
                 if running:
                     self.breaks(f"{node} counts as fenced ({event.method}), but has {', '.join(running)}")
+                if self._machines[node].may_start:
+                    self.breaks(f"{node} counts as fenced ({event.method}), and may start VMs")
             case m.VmRecovered(source=source):
                 known = state.vms[event.vm]
                 if state.nodes[source].state is not NodeState.FENCED:

@@ -183,6 +183,11 @@ class Machine(SimulatedHypervisor):
         """Whether there is a daemon at work."""
         return self.life is not None and not self.life.dead and not self.life.frozen
 
+    @property
+    def may_start(self) -> bool:
+        """Whether its daemon holds that it may start VMs."""
+        return self.alive and self.on and self.node is not None and self.node.standing.may_start()
+
     def executes(self, vm: str) -> bool:
         """Whether the guest's CPUs run here now, or would if the machine did."""
         return _executes(self._domains.get(vm))

@@ -78,7 +78,9 @@ class House:
         await self.report(ReportPrimary(node=NODE))
         assert self.state.cluster is not None
         epoch = self.state.cluster.primary_epoch
-        await self.report(ReportNodeLost(primary=NODE, epoch=epoch, node=node, reason="its session has ended"))
+        ready_at = self.state.nodes[node].ready_at
+        lost = ReportNodeLost(primary=NODE, epoch=epoch, node=node, reason="its session has ended", ready_at=ready_at)
+        await self.report(lost)
 
     async def hear(self, **figures: Any) -> None:
         """Let the gateway's own node, in its place among the others, publish these figures."""
