@@ -14,8 +14,9 @@ import msgspec
 from pvc.errors import PvcError
 from pvc.gateway.live import Hello
 from pvc.projections.cluster_views import Health
+from pvc.projections.evolve_vm import FAILED
 from pvc.projections.state import ClusterState, FlushState, Node, NodeState, Vm, held_mib
-from pvc.projections.vm_machine import ACTIVE, WANTED, VmState
+from pvc.projections.vm_machine import ACTIVE, WANTED
 from pvc.runtime.telemetry import STALE_S, NodeFigures
 
 SERVING = ("leader", "follower", "standalone")
@@ -53,10 +54,11 @@ def assess(state: ClusterState, heard: Heard) -> tuple[Health, list[str]]:
     if not any(fault.code == "node.diverged" for fault in state.faults.values()):
         reasons += _divergence(heard.hellos or {})
     reasons += _faults(state)
-    reasons += _unrecovered(state)
+    known = frozenset(fault.subject.partition("/")[2] for fault in state.faults.values() if fault.acknowledged_by)
+    reasons += _unrecovered(state, known)
     reasons += _coordinators(coordinators)
     reasons += _zookeeper(coordinators, heard.figures or {})
-    reasons += _failed(state)
+    reasons += _failed(state, known)
     reasons += _nodes(state, heard)
     reasons += _versions(nodes)
     reasons += _spare_room(state)
@@ -93,8 +95,8 @@ def _divergence(hellos: Mapping[str, Hello]) -> Iterator[Reason]:
 
 def _faults(state: ClusterState) -> Iterator[Reason]:
     for fault in sorted(state.faults.values(), key=lambda fault: fault.since_us):
-        if fault.acknowledged_by:
-            continue
+        if fault.acknowledged_by or fault.subject.startswith("vm/"):
+            continue  # VMs may be many, so they are counted
         node = state.nodes.get(fault.subject.partition("/")[2])
         if fault.code == "node.lost" and node is not None and node.unfenced:
             continue  # the fault that it could not be fenced says both
@@ -125,19 +127,20 @@ def _zookeeper(coordinators: Sequence[Node], figures: Mapping[str, NodeFigures])
         )
 
 
-def _unrecovered(state: ClusterState) -> Iterator[Reason]:
+def _unrecovered(state: ClusterState, known: frozenset[str]) -> Iterator[Reason]:
     for node in state.nodes.values():
         if node.state is not NodeState.FENCED:
             continue
-        waiting = [vm for vm in _vms_on(state, node) if vm.state in WANTED]
+        waiting = [vm for vm in _vms_on(state, node) if vm.state in WANTED and vm.id not in known]
         if waiting:
             count = "1 VM is" if len(waiting) == 1 else f"{len(waiting)} VMs are"
             why = next((f": {vm.error}" for vm in waiting if vm.error), "")
             yield Health.CRITICAL, f"{count} not recovered yet from the fenced node {node.name}{why}"
 
 
-def _failed(state: ClusterState) -> Iterator[Reason]:
-    failed = sorted(vm.name for vm in state.vms.values() if vm.state is VmState.FAILED)
+def _failed(state: ClusterState, known: frozenset[str]) -> Iterator[Reason]:
+    vms = (state.vms.get(fault.subject.partition("/")[2]) for fault in state.faults.values() if fault.code == FAILED)
+    failed = sorted(vm.name for vm in vms if vm is not None and vm.id not in known)
     if failed:
         yield Health.DEGRADED, f"{len(failed)} {'VM has' if len(failed) == 1 else 'VMs have'} failed: {_names(failed)}"
 

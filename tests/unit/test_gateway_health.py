@@ -161,7 +161,11 @@ def test_vms_that_would_find_no_room_after_a_loss_are_told_of() -> None:
 
 def test_failed_vms_and_those_that_wait_to_be_recovered_are_told_of() -> None:
     state = two_nodes_with_a_vm(4096, state=VmState.FAILED)
+    subject = f"vm/{state.vm_names['web01']}"
+    with_fault(state, id=f"vm.failed/{subject[3:]}", code="vm.failed", subject=subject)
     assert assess(state, Heard()) == (Health.DEGRADED, ["1 VM has failed: web01"])
+    with_fault(state, id=f"vm.failed/{subject[3:]}", code="vm.failed", subject=subject, acknowledged_by="admin")
+    assert assess(state, Heard()) == (Health.OK, [])
     state = two_nodes_with_a_vm(4096, error="no node can take web01")
     state.put_node(replace(state.nodes["hv1"], state=NodeState.FENCED))
     health, reasons = assess(state, Heard())
