@@ -16,7 +16,8 @@ TEXT
 run() {
     if [[ $# -eq 0 ]]; then usage >&2; exit 2; fi
     install_for python guest hypervisor fencing lab zookeeper
-    local command=(env PVC_LAB_CALLED="./dev lab" PYTHONDONTWRITEBYTECODE=1 "$ROOT/$VENV/bin/python" -m pvc.lab "$@")
+    # By name, as sudo would leave them behind.
+    local command=(env "PVC_LAB_NAME=${PVC_LAB_NAME:-}" "PVC_LAB_DIR=${PVC_LAB_DIR:-}" PVC_LAB_CALLED="./dev lab" PYTHONDONTWRITEBYTECODE=1 "$ROOT/$VENV/bin/python" -m pvc.lab "$@")
     if is_root || [[ $# -le 2 && ${*: -1} == -h ]]; then exec "${command[@]}"; fi
     can_be_root || die "a lab needs root, for its namespaces" "Run it as root, or with sudo."
     exec sudo -- "${command[@]}"
