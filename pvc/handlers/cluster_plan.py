@@ -124,6 +124,7 @@ class Tried(msgspec.Struct, kw_only=True):
     """Under way now."""
     failed_s: dict[tuple[str, int], float] = msgspec.field(default_factory=dict)
     powered_on: set[tuple[str, int]] = msgspec.field(default_factory=set)
+    power_failed_s: dict[tuple[str, int], float] = msgspec.field(default_factory=dict)
 
 
 def plan_cluster(state: ClusterState, watch: Watch, tried: Tried, now_s: float) -> list[Duty]:
@@ -155,7 +156,9 @@ def _guard(state: ClusterState, node: Node, watch: Watch, tried: Tried, now_s: f
         duties: list[Duty] = []
         if any(state.vms[vm].state in ACTIVE for vm in state.placed.ids_on(node.name)):
             duties.append(Recover(node=node.name))
-        if node.fence is not None and loss not in tried.powered_on and node.name not in watch.there:
+        failed_s = tried.power_failed_s.get(loss)
+        due = loss not in tried.powered_on and (failed_s is None or now_s - failed_s >= FENCE_AGAIN_S)
+        if node.fence is not None and due and node.name not in watch.there:
             duties.append(PowerOn(node=node.name, lost_at=node.lost_at))
         return duties
     return []

@@ -91,7 +91,9 @@ class Primary:
                         await self._hinted.wait()
         finally:
             listening.cancel()
-            await self._end_term()
+            for task in self._fencing:
+                task.cancel()
+            await asyncio.gather(*self._fencing, return_exceptions=True)
 
     async def _listen(self) -> None:
         while True:
@@ -140,11 +142,8 @@ class Primary:
         if self._epoch:
             logger.warning("primary: no longer node=%s epoch=%d", self._node, self._epoch)
         self._epoch = 0
-        for task in self._fencing:
-            task.cancel()
-        if self._fencing:
-            await asyncio.gather(*self._fencing, return_exceptions=True)
-        self._tried.fencing.clear()
+        # What fences goes on: it is of no use to stop between switching off and on, and what it reports is refused.
+        self._tried = plan.Tried()
 
     async def _do(self, duty: plan.Duty) -> None:
         act: dict[str, Any] = {"primary": self._node, "epoch": self._epoch}
@@ -163,7 +162,7 @@ class Primary:
                 await self._report(f.ReportFenceFailed(**act, node=node, lost_at=lost_at, message=message))
             case plan.PowerOn(node=node, lost_at=lost_at):
                 self._tried.powered_on.add((node, lost_at))
-                self._in_background(self._power_on(node))
+                self._in_background(self._power_on(node, lost_at))
             case plan.Recover(node=node):
                 await self._report(f.ReportRecovery(**act, node=node))
             case plan.FlushStep(node=node):
@@ -191,15 +190,19 @@ class Primary:
                 )
                 await self._report(report)
 
-    async def _report(self, report: Report, cause: str = "") -> None:
+    async def _report(self, report: Report, cause: str = "") -> bool:
+        """Have it recorded; whether it was, and not refused because this node's term is over."""
         try:
             await self._submit(report, cause)
         except Rejected as refusal:
             if refusal.code != "cluster.stale_primary":
                 raise
             logger.warning("primary: %s", refusal.message)
-            self._epoch = 0
-            await self._presence.resign_primary()
+            if self._epoch == getattr(report, "epoch", self._epoch):  # a fencing may be of an earlier term
+                self._epoch = 0
+                await self._presence.resign_primary()
+            return False
+        return True
 
     def _begin_fencing(self, node: str, lost_at: int) -> None:
         self._tried.fencing.add((node, lost_at))
@@ -218,21 +221,27 @@ class Primary:
             self._tried.failed_s[node, lost_at] = self._clock.monotonic()
             report = f.ReportFenceFailed(**act, message=error.message)
         try:
-            await self._report(report)
+            reported = await self._report(report)
         except PvcError as error:
-            # The power is off all the same; the agent is asked again, and says so at once.
             logger.warning("primary: fencing not reported node=%s error=%s", node, error)
+            reported = False
         finally:
             self._tried.fencing.discard((node, lost_at))
             self._hinted.set()
+        if not reported:
+            # Its server may be the one that a majority lacks now, and then nobody else could switch it on again. That
+            # is no risk: a machine that has just booted runs nothing before it has said that it is ready.
+            await self._power_on(node, lost_at)
 
-    async def _power_on(self, node: str) -> None:
-        settings = self._world.state.nodes[node].fence
-        if settings is None:
+    async def _power_on(self, node: str, lost_at: int) -> None:
+        known = self._world.state.nodes.get(node)
+        if known is None or known.fence is None:
             return
         try:
-            await self._fence.on(node, settings)
+            await self._fence.on(node, known.fence)
         except DriverError as error:
+            self._tried.power_failed_s[node, lost_at] = self._clock.monotonic()
+            self._tried.powered_on.discard((node, lost_at))
             logger.warning("primary: cannot switch on again node=%s error=%s", node, error)
 
     def _in_background(self, work: Awaitable[None]) -> None:
