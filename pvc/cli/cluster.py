@@ -37,6 +37,7 @@ def status_facts(info: ClusterInfo) -> list[tuple[str, str | Cell]]:
     states = ", ".join(f"{count} {state}" for state, count in info["vms_by_state"].items())
     why = f" ({info['maintenance_reason']})" if info["maintenance_reason"] else ""
     primary = f"{info['primary']} (epoch {info['primary_epoch']})" if info["primary"] else "none yet"
+    several = info["coordinators"] > 1
     known = f", {info['faults_acknowledged']} acknowledged" if info["faults_acknowledged"] else ""
     return [
         ("Health", Cell(info["health"], style)),
@@ -44,7 +45,7 @@ def status_facts(info: ClusterInfo) -> list[tuple[str, str | Cell]]:
         ("Cluster", info["name"]),
         ("Id", info["id"]),
         ("Maintenance", Cell(f"on{why}", "yellow") if info["maintenance"] else ""),
-        ("Primary", primary),
+        ("Primary", primary if info["primary"] or several else ""),
         ("Nodes", _ready(info["nodes_ready"], info["nodes"])),
         ("Coordinators", _ready(info["coordinators_ready"], info["coordinators"])),
         ("ZooKeeper", ", ".join(f"{node} {mode}" for node, mode in info["zookeeper"].items())),

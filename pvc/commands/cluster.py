@@ -42,7 +42,7 @@ class SetMaintenance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     For work on the network or on ZooKeeper that would look like the loss of nodes.
     """
 
-    maintenance: Annotated[bool, Meta(description="Whether it is.")]
+    maintenance: Annotated[bool, Meta(description="Whether the cluster is in maintenance.")]
     reason: Description = ""
 
 

@@ -57,6 +57,7 @@ def assess(state: ClusterState, heard: Heard) -> tuple[Health, list[str]]:
     known = frozenset(fault.subject.partition("/")[2] for fault in state.faults.values() if fault.acknowledged_by)
     reasons += _unrecovered(state, known)
     reasons += _coordinators(coordinators)
+    reasons += _primary(state, coordinators)
     reasons += _zookeeper(coordinators, heard.figures or {})
     reasons += _failed(state, known)
     reasons += _nodes(state, heard)
@@ -112,6 +113,15 @@ def _coordinators(coordinators: Sequence[Node]) -> Iterator[Reason]:
         yield Health.CRITICAL, f"{len(ready)} of {count} coordinators are ready: that is no majority"
     elif len(ready) == majority < count:
         yield Health.DEGRADED, f"{len(ready)} of {count} coordinators are ready: the next loss takes the majority"
+
+
+def _primary(state: ClusterState, coordinators: Sequence[Node]) -> Iterator[Reason]:
+    """A single coordinator may have nobody to be primary for."""
+    name = state.cluster.primary if state.cluster is not None else ""
+    node = state.nodes.get(name)
+    if len(coordinators) > 1 and (node is None or node.state is not NodeState.READY):
+        was = f": {name} is {node.state}" if node is not None else ""
+        yield Health.CRITICAL, f"no node is primary, so none acts for the cluster{was}"
 
 
 def _zookeeper(coordinators: Sequence[Node], figures: Mapping[str, NodeFigures]) -> Iterator[Reason]:

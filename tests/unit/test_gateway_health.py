@@ -84,6 +84,17 @@ def test_without_a_majority_of_coordinators_it_is_critical() -> None:
     assert reasons[0] == "1 of 3 coordinators are ready: that is no majority"
 
 
+def test_without_a_primary_it_is_critical_where_there_are_several_to_choose_from() -> None:
+    state = three_nodes()
+    assert state.cluster is not None
+    state.put_cluster(replace(state.cluster, primary=""))
+    assert assess(state, Heard()) == (Health.CRITICAL, ["no node is primary, so none acts for the cluster"])
+    state = with_fault(three_nodes(state=NodeState.LOST))
+    assert state.cluster is not None
+    state.put_cluster(replace(state.cluster, primary="hv3"))
+    assert "no node is primary, so none acts for the cluster: hv3 is lost" in assess(state, Heard())[1]
+
+
 def test_states_that_differ_at_one_position_are_critical() -> None:
     health, reasons = assess(three_nodes(), Heard(hellos=hellos(hv1="a", hv2="b", hv3="a")))
     assert (health, reasons) == (Health.CRITICAL, ["the states of hv1, hv3 and hv2 differ at position 7"])
@@ -144,9 +155,9 @@ def test_what_an_admin_has_done_is_told_as_well() -> None:
 
 
 def two_nodes_with_a_vm(free_mib: int, **changes: Any) -> ClusterState:
-    """web01 with 1024 MiB runs on hv1; hv2 has this much."""
+    """web01 with 1024 MiB runs on hv1, the only coordinator; hv2 has this much."""
     state = a_cluster_with_vm("running").state
-    state.put_node(replace(state.nodes["hv1"], name="hv2", memory_mib=free_mib))
+    state.put_node(replace(state.nodes["hv1"], name="hv2", memory_mib=free_mib, coordinator=False))
     vm = next(iter(state.vms.values()))
     state.put_vm(replace(vm, **changes))
     return state
