@@ -384,4 +384,5 @@ async def answers(hypervisor: Hypervisor) -> bool:
 
 
 def stands_still(pair: LibvirtPair, vm: str) -> bool:
-    return raw(pair.hosts[0], lambda c: c.lookupByUUIDString(vm).state()[0]) == libvirt.VIR_DOMAIN_PAUSED
+    state = raw(pair.hosts[0], lambda connection: connection.lookupByUUIDString(vm).state()[0])
+    return state == int(libvirt.VIR_DOMAIN_PAUSED)
