@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -34,12 +35,13 @@ class DaemonProcess:
             "gateway": {"socket": str(self.socket), "listen": ""},
         }
         for part, values in parts.items():
-            settings[part] = {**settings[part], **values}
+            settings[part] = {**settings.get(part, {}), **values}
         directory.mkdir(parents=True, exist_ok=True)
         lines = []
         for part, values in settings.items():
             lines.append(f"[{part}]")
-            lines += [f'{key} = "{value}"' for key, value in values.items()]
+            # JSON's strings, numbers and lists are TOML's too.
+            lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
         self.config.write_text("\n".join(lines) + "\n")
 
     def start(self, *, kill_after: int = 0) -> None:
