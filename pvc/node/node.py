@@ -23,6 +23,7 @@ from pvc.errors import PvcError, Unavailable
 from pvc.events.record import Actor, Entry
 from pvc.events.registry import Event, subject_of
 from pvc.events.vm import VmSpec
+from pvc.events.vm_moves import VmArrived, VmMigrationFailed
 from pvc.handlers.queue import KeyedQueue
 from pvc.handlers.transfers import Transfers
 from pvc.handlers.vm_reconciler import Obstacle, VmReconciler
@@ -43,6 +44,9 @@ PASS_S = 30.0
 
 RETRY_S = 1.0
 """Between two tries to reach a log or hypervisor that does not answer."""
+
+MOVE_ENDED = (VmArrived, VmMigrationFailed)
+"""Then a flush may go on with the next VM."""
 
 
 async def nothing_missing(spec: VmSpec) -> str:
@@ -257,7 +261,7 @@ class Node:
                     self.queue.wake(subject.id)
             elif subject.kind == "node" and subject.id == self._services.name and not self.standing.announced:
                 self._pass_wanted.set()
-            if subject.kind != "vm" and self._primary is not None:
+            if self._primary is not None and (subject.kind != "vm" or isinstance(event, MOVE_ENDED)):
                 self._primary.hint()
 
     def _concerns(self, vm_id: str, event: Event) -> bool:
