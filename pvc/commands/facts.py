@@ -50,7 +50,7 @@ from pvc.events import vm_moves as m
 from pvc.events.registry import Event
 from pvc.events.types import EndPolicy, NodeName, ShutdownTimeoutAction
 from pvc.projections.evolve_vm import concerned_epoch
-from pvc.projections.state import ClusterState, Migration, Node, NodeState, Vm
+from pvc.projections.state import ClusterState, Migration, NodeState, Vm, held_mib
 from pvc.projections.vm_machine import ACTIVE, AT_REST, TRANSITIONS, WANTED, VmState
 
 RESTART_LIMIT = 3
@@ -168,7 +168,7 @@ def node_ready(state: ClusterState, report: ReportNodeReady, context: Context) -
         )
     if known.state is NodeState.FENCED:
         # Nothing ran on it when it was fenced; what no other node could take comes up here.
-        return Decision(events=(ready, *_starts_after_fence(state, known)))
+        return Decision(events=(ready, *_starts_after_fence(state, report)))
     if known.boot == report.boot:
         return Decision(events=(ready,))
     return Decision(events=(ready, *_autostarts(state, report)))
@@ -263,15 +263,24 @@ def _goes_on(move: Migration, ending: Ending) -> bool:
     return not move.live or ending in (Ending.MIGRATED, Ending.UNKNOWN, Ending.LOST)
 
 
-def _starts_after_fence(state: ClusterState, node: Node) -> list[Event]:
+def _starts_after_fence(state: ClusterState, report: ReportNodeReady) -> list[Event]:
+    """Room was kept for all of them as they ran; they start as they are defined now, which may be more."""
+    node = report.node
+    left_mib = report.memory_mib - state.load_of(node).memory_mib
     events: list[Event] = []
-    vms = (state.vms[vm] for vm in state.placed.ids_on(node.name))
+    vms = (state.vms[vm] for vm in state.placed.ids_on(node))
     for vm in sorted(vms, key=lambda vm: (-vm.priority, vm.name))[:MAX_AUTOSTARTS]:
         if vm.state in WANTED:
-            why = ("its node is back",)
-            events.append(m.VmRecovered(vm=vm.id, source=node.name, target=node.name, epoch=vm.epoch + 1, why=why))
+            epoch, grown_mib = vm.epoch + 1, vm.spec.memory_mib - held_mib(vm)
+            events.append(m.VmRecovered(vm=vm.id, source=node, target=node, epoch=epoch, why=("its node is back",)))
+            if grown_mib > max(left_mib, 0):
+                message = _no_room(vm, left_mib + held_mib(vm)).reason
+                failed = e.VmStartFailed(vm=vm.id, node=node, epoch=epoch, code="node.memory_full", message=message)
+                events.append(failed)
+                grown_mib = -held_mib(vm)
+            left_mib -= grown_mib
         elif vm.state in ACTIVE:
-            events.append(e.VmStopped(vm=vm.id, node=node.name, epoch=vm.epoch, how="fenced"))
+            events.append(e.VmStopped(vm=vm.id, node=node, epoch=vm.epoch, how="fenced"))
     return events
 
 

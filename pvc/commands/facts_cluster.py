@@ -7,6 +7,7 @@ primary goes on where the last one was cut off.
 
 from __future__ import annotations
 
+import re
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -231,10 +232,15 @@ def _recover(ahead: ClusterState, vm: Vm, context: Context) -> tuple[Event, ...]
         choice = place(ahead, wish_of(vm), exclude=(vm.node,), usage=context.usage)
     except Rejected as refusal:
         delayed = m.VmRecoveryDelayed(vm=vm.id, reason=refusal.message)
-        return (delayed,) if vm.error != refusal.message else ()
-    ahead.put_vm(replace(vm, node=choice.node, state=VmState.STARTING, migration=None))
+        return (delayed,) if _but_figures(vm.error) != _but_figures(refusal.message) else ()
+    ahead.put_vm(replace(vm, node=choice.node, state=VmState.STARTING, migration=None, running_spec=vm.spec))
     recovered = m.VmRecovered(vm=vm.id, source=vm.node, target=choice.node, epoch=vm.epoch + 1, why=choice.why)
     return (recovered,)
+
+
+def _but_figures(reason: str) -> str:
+    """How much is free changes with every VM; that is no other reason."""
+    return re.sub(r"[0-9]+ MiB free", "MiB free", reason)
 
 
 def _moves(

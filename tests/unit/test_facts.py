@@ -28,7 +28,10 @@ def types(events: tuple[Any, ...]) -> list[str]:
 # One table: what follows from each report in each state (nothing where it is not named).
 
 RUNNING_LEADS = {"starting": (["vm.started"], "running")}
-FAILED_LEADS = {"starting": (["vm.start_failed"], "failed")}
+FAILED_LEADS = {
+    "starting": (["vm.start_failed"], "failed"),
+    "arriving": (["vm.crashed", "vm.start_requested"], "starting"),
+}
 TIMED_OUT_LEADS = {
     "shutting-down": (["vm.shutdown_timed_out"], "stopping"),
     "restarting": (["vm.shutdown_timed_out"], "restarting"),
