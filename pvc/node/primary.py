@@ -67,11 +67,6 @@ class Primary:
         self._hinted = asyncio.Event()
         self._claimed_s = float("-inf")
 
-    @property
-    def acts(self) -> bool:
-        """Whether this node is the primary, as far as it knows."""
-        return self._epoch > 0
-
     def hint(self) -> None:
         """Something may have changed that concerns the cluster."""
         self._hinted.set()
