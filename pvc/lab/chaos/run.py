@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from pvc.errors import PvcError
 from pvc.lab.chaos import checks, figures
 from pvc.lab.chaos.faults import in_force
 from pvc.lab.chaos.journal import Journal, Note
@@ -25,11 +26,15 @@ from pvc.lab.guest import build_guest
 from pvc.lab.lab import Lab, create_lab, destroy
 from pvc.lab.status import zookeeper_mode
 from pvc.projections.state import NodeState
+from pvc.projections.vm_machine import VmState
 
 WELL_S = 60.0
 """After the healing of a fault all nodes are ready within this time: a boot takes 10 s, a second fence 15 s more."""
 SETTLED_S = 60.0
 """After everything is healed and nobody asks for more, what should run runs within this time."""
+HUNG_S = 25.0
+"""A guest that boots under emulation on a busy machine beats within this time; one that does not hangs. Emulated CPUs
+do not survive every migration in the middle of a boot."""
 UNDER_WAY_S = 60.0
 """The first VMs run within this time after they were asked for."""
 HEARD_S = 3.0
@@ -192,7 +197,9 @@ class Chaos:
             return not left
 
         began = time.monotonic()
-        if self._until(settled, SETTLED_S):
+        if not self._until(settled, HUNG_S):
+            self._reset_hung()
+        if self._until(settled, SETTLED_S - HUNG_S):
             self._journal.note("check", f"settled after {time.monotonic() - began:.1f} s", aloud=True)
         for what in left:
             self._journal.violation(f"{SETTLED_S:.0f} s after all was healed {what}")
@@ -201,6 +208,18 @@ class Chaos:
                 self._journal.remark(f"VM {vm.name} is {vm.state.value}: {vm.error}")
         for fault in self.logbook.state.faults.values():
             self._journal.remark(f"fault {fault.id}: {fault.message}")
+
+    def _reset_hung(self) -> None:
+        """Guests that their hypervisor says run, but that do nothing, are not PVC's to mend; a person resets them."""
+        beating = {run.pid for run in self.sampler.beating()}
+        for run in self.sampler.present():
+            vm = self.logbook.state.vms.get(run.vm)
+            if run.pid in beating or vm is None or vm.state is not VmState.RUNNING or vm.node != run.host:
+                continue
+            with contextlib.suppress(PvcError):
+                if self._lab.host(run.host).exec("virsh", "domstate", run.vm).stdout.strip() == "running":
+                    self._journal.remark(f"the guest of VM {vm.name} on {run.place} hangs; it is reset")
+                    self.workload.do(self._rng, "vm.reset", {"vm": vm.name})
 
     def _check(self) -> None:
         stored = asyncio.run(read_all(self._lab.plan))

@@ -119,7 +119,7 @@ class Workload:
             "kernel": str(self._guest.kernel),
             "initrd": str(self._guest.initrd),
             # Emulated CPUs do not survive every migration in the middle of a boot: a kernel that panics boots again.
-            "cmdline": f"console=ttyS0 panic=-1 pvc.name={name} pvc.beat=0.5",
+            "cmdline": f"console=ttyS0 oops=panic panic=-1 pvc.name={name} pvc.beat=0.5",
         }
 
     def _read_back(self, rng: random.Random, asked: Asked) -> None:
