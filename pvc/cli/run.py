@@ -152,9 +152,12 @@ def _wait(session: Session, reply: Reply, label: str, timeout_s: float) -> int:
         for event in reply["events"]:
             progress.step(sentence(label, event["summary"]))
 
+        subjects = {event["subject"] for event in reply["events"]}
+
         def on_progress(record: RecordView) -> None:
             for event in record["events"]:
-                if event["type"] not in reply["outcomes"]:
+                own = len(subjects) > 1 or event["subject"] in subjects
+                if own and event["type"] not in reply["outcomes"]:
                     progress.step(sentence(label, event["summary"]))
 
         with _watching(session, reply, label, progress):

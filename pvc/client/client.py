@@ -192,10 +192,8 @@ class Client:
         if reply["record"] is None or not reply["outcomes"]:
             return None
         after = reply["position"]
-        for event in reply["events"]:
-            if event["type"] in reply["outcomes"]:
-                (record,) = self.events({}, after=after - 1, limit=1)["records"]
-                return Outcome(reply["outcomes"][event["type"]], event, record, time.monotonic() - began)
+        if any(event["type"] in reply["outcomes"] for event in reply["events"]):
+            after -= 1  # its own record has it
         filters = _watched(reply)
         while (left_s := began + timeout_s - time.monotonic()) > 0:
             try:
@@ -206,9 +204,11 @@ class Client:
                 _pause(1)
                 continue
             for record in page["records"]:
-                if on_progress is not None:
+                if on_progress is not None and record["id"] != reply["record"]:
                     on_progress(record)
                 for event in record["events"]:
+                    if filters.get("subject", event["subject"]) != event["subject"]:
+                        continue  # a record may be about many VMs
                     if event["type"] in reply["outcomes"] and _same_run(reply, event):
                         success = reply["outcomes"][event["type"]]
                         return Outcome(success, event, record, time.monotonic() - began)

@@ -113,4 +113,22 @@ def test_an_outcome_in_the_commands_own_record_ends_the_waiting_at_once(tmp_path
         "moved from hv1 to hv2",
         10,
     )
-    assert [(asked.query["after"], asked.query.get("wait_s")) for asked in one.asked[1:]] == [("9", "0")]
+    assert [asked.query["after"] for asked in one.asked[1:]] == ["9"]
+
+
+def test_what_a_record_says_of_another_vm_is_no_outcome(tmp_path: Path) -> None:
+    both = [
+        {"type": "vm.recovered", "subject": f"vm/{vm}", "summary": f"{vm} recovered", "data": {}}
+        for vm in ("id2", "id1")
+    ]
+    page = events(("vm.recovered", "x"))
+    page.body["records"][0]["events"] = both
+
+    def answer(asked: Asked) -> Say:
+        return reply("vm.start", outcomes={"vm.recovered": False}) if asked.method == "POST" else page
+
+    with gateways(tmp_path, answer) as (one,):
+        client = client_of(one.socket)
+        outcome = client.wait_for(client.command("vm.start", {"vm": "web01"}), timeout_s=10)
+    assert outcome is not None
+    assert outcome.event["summary"] == "id1 recovered"
