@@ -24,6 +24,7 @@ from pvc.events import vm_moves as m
 from pvc.events.cluster import FeatureLevelRaised, PrimaryElected
 from pvc.events.registry import Event
 from pvc.events.types import MigrationMethod, NodeName
+from pvc.projections.evolve_moves import way_of
 from pvc.projections.state import Cluster, ClusterState, FlushState, Node, NodeState, Vm
 from pvc.projections.vm_machine import ACTIVE, WANTED, VmState
 
@@ -32,6 +33,9 @@ RECOVERY_BATCH = 200
 
 PARALLEL_MOVES = 4
 """Migrations off or home to one node at a time: more would share its network, and each take longer."""
+
+MAX_LEFT = 20
+"""VMs that the end of a flush names: each with the reason that every node has, and all in one record."""
 
 MOVE_TRIES = 3
 """Migrations of a VM that a flush tries before it leaves the VM to the admin."""
@@ -192,7 +196,8 @@ def flush_step(state: ClusterState, report: ReportFlushStep, context: Context) -
     if node is None or node.state is not NodeState.READY:
         return NOTHING
     if node.flush is FlushState.FLUSHING:
-        vms = [state.vms[vm] for vm in state.placed.ids_on(node.name)]
+        here_or_coming = dict.fromkeys((*state.placed.ids_on(node.name), *state.placed.incoming.get(node.name, ())))
+        vms = [state.vms[vm] for vm in here_or_coming]
         events, left, busy = _moves(state, node, [vm for vm in vms if vm.state in ACTIVE], context)
         if events or busy:
             return Decision(events=events)
@@ -253,10 +258,13 @@ def _moves(
     left: list[str] = []
     ahead = state.fork()
     for vm in sorted(vms, key=lambda vm: (-vm.priority, vm.name)):
+        if len(events) >= RECOVERY_BATCH:
+            busy = True
+            break
         if vm.state not in ACTIVE:
             events.append(m.VmMoved(vm=vm.id, source=vm.node, target=node.name))
-        elif vm.state is not VmState.RUNNING:
-            busy = True  # it will be running, off or failed in a moment
+        elif vm.state is not VmState.RUNNING or state.nodes[vm.node].state is not NodeState.READY:
+            busy = True  # it will be running, off or failed in a moment, or recovered
         elif vm.migration_method is MigrationMethod.NONE:
             left.append(f"{vm.name}: its migration method is none")
         elif vm.failed_moves >= MOVE_TRIES:
@@ -276,7 +284,9 @@ def _moves(
             name = f"{context.command_id}.{vm.id[:8]}"
             request = migration_of(vm, choice, name, away=away, reason=reason)
             events.append(request)
-            ahead.put_vm(replace(vm, node=choice.node))
+            ahead.put_vm(replace(vm, state=VmState.MIGRATING, migration=way_of(request)))
+    if len(left) > MAX_LEFT:
+        left[MAX_LEFT:] = [f"and {len(left) - MAX_LEFT} more"]
     return tuple(events), tuple(left), busy or under_way >= PARALLEL_MOVES
 
 

@@ -88,7 +88,8 @@ def add_node(state: ClusterState, command: AddNode, context: Context) -> Decisio
 def remove_node(state: ClusterState, command: RemoveNode, context: Context) -> Decision:
     """One that no VM belongs to, and that is flushed or gone."""
     node = find_node(state, command.node)
-    held = sorted(state.vms[vm].name for vm in (*state.placed.ids_on(node.name), *_away_from(state, node)))
+    vms = {*_here_or_coming(state, node), *_away_from(state, node)}
+    held = sorted(state.vms[vm].name for vm in vms)
     if held:
         raise Rejected(
             f"{len(held)} VMs belong to node {node.name}: {', '.join(held[:5])}{', ...' if len(held) > 5 else ''}",
@@ -177,7 +178,11 @@ def _require_ready(node: Node) -> None:
 
 
 def _active_on(state: ClusterState, node: Node) -> int:
-    return sum(state.vms[vm].state in ACTIVE for vm in state.placed.ids_on(node.name))
+    return sum(state.vms[vm].state in ACTIVE for vm in _here_or_coming(state, node))
+
+
+def _here_or_coming(state: ClusterState, node: Node) -> set[str]:
+    return {*state.placed.ids_on(node.name), *state.placed.incoming.get(node.name, ())}
 
 
 def _away_from(state: ClusterState, node: Node) -> tuple[str, ...]:

@@ -27,12 +27,17 @@ _TAKEN_OVER = (
 )
 
 
+def way_of(event: m.VmMigrationRequested) -> Migration:
+    """The migration as the request begins it."""
+    return Migration(id=event.migration, **{field: getattr(event, field) for field in _TAKEN_OVER})
+
+
 def migration_requested(state: ClusterState, event: m.VmMigrationRequested, record: Record) -> None:
     """It is on its way; the target keeps room for it."""
     vm = state.vms.get(event.vm)
     if vm is None:
         return
-    migration = Migration(id=event.migration, **{field: getattr(event, field) for field in _TAKEN_OVER})
+    migration = way_of(event)
     changes: dict[str, Any] = {"shutdown_timeout_s": event.timeout_s, "shutdown_action": ShutdownTimeoutAction.FORCE}
     if not event.reason:
         changes["failed_moves"] = 0

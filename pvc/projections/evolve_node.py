@@ -96,7 +96,7 @@ def flushed(state: ClusterState, event: e.NodeFlushed, record: Record) -> None:
 def flush_incomplete(state: ClusterState, event: e.NodeFlushIncomplete, record: Record) -> None:
     """The node takes no more VMs, but is not free of them."""
     _change(state, event.node, record, flush=FlushState.FLUSHED)
-    message = f"node {event.node} is flushed but for {len(event.left)} VMs: {'; '.join(event.left[:5])}"
+    message = f"node {event.node} is flushed, but VMs still run on it: {'; '.join(event.left[:5])}"
     _raise(state, FLUSH_INCOMPLETE, event.node, message, record)
 
 
