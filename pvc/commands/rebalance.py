@@ -12,6 +12,7 @@ from pvc.commands.placement import Choice, obstacle_on, wish_of
 from pvc.commands.vm_move import migration_of
 from pvc.events import vm_moves as m
 from pvc.events.types import MigrationMethod, Role
+from pvc.projections.evolve_moves import way_of
 from pvc.projections.state import ClusterState, Node, Vm, held_mib
 from pvc.projections.vm_machine import VmState
 
@@ -31,10 +32,11 @@ class RebalanceCluster(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 def rebalance(state: ClusterState, command: RebalanceCluster, context: Context) -> Decision:
     """Greedy: one move at a time, each from the fullest node that has a VM to give."""
-    ahead = state.fork()
+    # As it will be when all is done, and as it is on the way, when both nodes still hold the VM.
+    ahead, meanwhile = state.fork(), state.fork()
     events: list[m.VmMigrationRequested] = []
     for number in range(command.moves):
-        found = _best_move(ahead)
+        found = _best_move(ahead, meanwhile)
         if found is None:
             break
         vm, target, why = found
@@ -48,11 +50,12 @@ def rebalance(state: ClusterState, command: RebalanceCluster, context: Context) 
         events.append(request)
         # The next move is chosen after this one, and of another VM.
         ahead.put_vm(replace(vm, node=target.name, state=VmState.MIGRATING))
+        meanwhile.put_vm(replace(vm, state=VmState.MIGRATING, migration=way_of(request)))
     notes = () if events else ("the nodes carry about the same already",)
     return Decision(events=tuple(events), notes=notes)
 
 
-def _best_move(state: ClusterState) -> tuple[Vm, Node, str] | None:
+def _best_move(state: ClusterState, meanwhile: ClusterState) -> tuple[Vm, Node, str] | None:
     nodes = sorted(
         (node for node in state.nodes.values() if node.ready and node.memory_mib),
         key=lambda node: (-_fill(state, node), node.name),
@@ -62,13 +65,13 @@ def _best_move(state: ClusterState) -> tuple[Vm, Node, str] | None:
             gap = _fill(state, source) - _fill(state, target)
             if gap < MIN_GAIN:
                 break
-            vm = _to_give(state, source, target, gap)
+            vm = _to_give(state, meanwhile, source, target, gap)
             if vm is not None:
                 return vm, target, f"{source.name} is {_fill(state, source):.0%} full, {target.name} is not"
     return None
 
 
-def _to_give(state: ClusterState, source: Node, target: Node, gap: float) -> Vm | None:
+def _to_give(state: ClusterState, meanwhile: ClusterState, source: Node, target: Node, gap: float) -> Vm | None:
     """The VM whose move leaves the smallest gap."""
     best: tuple[float, str, Vm] | None = None
     for vm_id in state.placed.ids_on(source.name):
@@ -77,7 +80,7 @@ def _to_give(state: ClusterState, source: Node, target: Node, gap: float) -> Vm 
             continue
         shift = held_mib(vm) / source.memory_mib + held_mib(vm) / target.memory_mib
         left = abs(gap - shift)
-        if gap - left < MIN_GAIN or obstacle_on(state, wish_of(vm), target):
+        if gap - left < MIN_GAIN or obstacle_on(meanwhile, wish_of(vm), target):
             continue
         if best is None or (left, vm.name) < best[:2]:
             best = (left, vm.name, vm)
