@@ -209,8 +209,9 @@ def _depart(vm: Vm, domain: Domain | None, patience: Patience) -> Step:
         return Destroy() if vm.forced else _ask(vm, vm.epoch, patience)
     if patience.failure is not None:
         return _not_moved(vm, move, *patience.failure)
-    if not domain.migrating and not patience.transferring:
-        return _not_moved(vm, move, *CANCELLED) if move.cancel else Migrate(migration=move)
+    if move.cancel and not domain.migrating and not patience.transferring:
+        # libvirt died over it and has left the guest standing still.
+        return Start(epoch=vm.epoch) if domain.state is DomainState.PAUSED else _not_moved(vm, move, *CANCELLED)
     if not patience.transferring:
         return Migrate(migration=move)
     return CancelMigration() if move.cancel else Wait(delay_s=PROGRESS_S)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from pvc.commands.facts import Ending, ReportEnded, ReportReset, ReportRunning, ReportShutdownTimedOut
+from pvc.commands.facts_moves import ReportMigrationFailed
 from pvc.drivers.hypervisor import Domain, DomainState, OffReason
 from pvc.handlers.vm_plan import (
     ASK_AGAIN_S,
@@ -125,3 +127,13 @@ def test_a_restart_whose_time_is_over_forces_the_old_run_off() -> None:
     cluster = a_cluster_with_vm("restarting")
     cluster.says_timed_out()
     assert plan_vm(cluster.vm(), up(epoch=1), "hv1", FRESH) == Destroy()
+
+
+def test_a_guest_that_a_broken_migration_left_standing_runs_on_before_its_cancellation_is_told() -> None:
+    vm = a_cluster_with_vm("migrating").vm()
+    assert vm.migration is not None
+    vm = replace(vm, migration=replace(vm.migration, prepared=True, cancel=True))
+    standing = Domain(vm="x", name="web01", epoch=vm.epoch, state=DomainState.PAUSED)
+    assert plan_vm(vm, standing, vm.node, FRESH) == Start(epoch=vm.epoch)
+    step = plan_vm(vm, up(vm.epoch), vm.node, FRESH)
+    assert isinstance(step, Report) and isinstance(step.report, ReportMigrationFailed)
