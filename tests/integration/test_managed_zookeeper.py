@@ -54,7 +54,7 @@ def server_of(daemon: DaemonProcess) -> int | None:
     """The process id of the server, if it runs."""
     try:
         pid = int((daemon.directory / "data/zookeeper/zookeeper.pid").read_text())
-        runs = b"QuorumPeerMain" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        runs = b"java" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except (OSError, ValueError):
         return None
     return pid if runs else None
