@@ -30,6 +30,12 @@ SOON_S = 0.2
 PREPARE_TIMEOUT_S = 30.0
 """The target only has to look at some files: one that needs longer is down, or cut off."""
 
+TRANSFER_TIMEOUT_S = 180.0
+"""For the last part of a migration, which a busy guest draws out; one that is not done then never will be."""
+
+SLOWEST_MIB_PER_S = 16.0
+"""For all the rest: a seventh of what a network of 1 Gbit/s carries."""
+
 ARRIVAL_TIMEOUT_S = 30.0
 """The guest has left already, so its state is complete or will never be."""
 
@@ -207,21 +213,32 @@ def _depart(vm: Vm, domain: Domain | None, patience: Patience) -> Step:
         return _await_target(vm, move, patience)
     if not move.live:
         return Destroy() if vm.forced else _ask(vm, vm.epoch, patience)
+    limit_s = _transfer_limit_s(vm)
+    endless = patience.waited_s >= limit_s
     if patience.failure is not None:
+        if endless and not move.cancel:
+            words = f"it was not done within {limit_s:.0f} s: the guest changes its memory faster than it can be sent"
+            return _not_moved(vm, move, "vm.migration_endless", words)
         return _not_moved(vm, move, *patience.failure)
     if move.cancel and not domain.migrating and not patience.transferring:
         # libvirt died over it and has left the guest standing still.
         return Start(epoch=vm.epoch) if domain.state is DomainState.PAUSED else _not_moved(vm, move, *CANCELLED)
     if not patience.transferring:
         return Migrate(migration=move)
-    return CancelMigration() if move.cancel else Wait(delay_s=PROGRESS_S)
+    return CancelMigration() if move.cancel or endless else Wait(delay_s=PROGRESS_S)
+
+
+def _transfer_limit_s(vm: Vm) -> float:
+    return TRANSFER_TIMEOUT_S + (vm.running_spec or vm.spec).memory_mib / SLOWEST_MIB_PER_S
 
 
 def _await_target(vm: Vm, move: Migration, patience: Patience) -> Step:
     if move.cancel:
         return _not_moved(vm, move, *CANCELLED)
     if patience.waited_s >= PREPARE_TIMEOUT_S:
-        return _not_moved(vm, move, "vm.target_silent", f"{move.target} did not answer within {PREPARE_TIMEOUT_S:.0f} s")
+        return _not_moved(
+            vm, move, "vm.target_silent", f"{move.target} did not answer within {PREPARE_TIMEOUT_S:.0f} s"
+        )
     return Wait(delay_s=PREPARE_TIMEOUT_S - patience.waited_s)
 
 
