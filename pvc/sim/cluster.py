@@ -105,7 +105,9 @@ class ClusterSimulation:
             crashed=self.watcher.breaks,
         )
         self._log = site.log
-        self._nemesis = Nemesis(self._machines, self._fence, self._network, rng, self._faults, self._note)
+        self._nemesis = Nemesis(
+            self._machines, self._fence, self._network, rng, self._faults, self._note, lambda: self.watcher.truth
+        )
         self._network.fails = self._nemesis.migration_fails
         memory_mib = rng.choice(MEMORY_MIB)
         fenced = []

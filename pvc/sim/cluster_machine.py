@@ -161,6 +161,13 @@ class Machine(SimulatedHypervisor):
             self._site.looks(self.name, vm)
         self.thawing = False
 
+    def calm_down(self) -> None:
+        """Every guest becomes quiet, so that also what is under way comes to its end."""
+        self.behaviours.clear()
+        for migration in self._migrations.values():
+            migration._converges = True
+            migration.network_changed()
+
     def remember(self) -> None:
         """The daemon writes its state to its disk."""
         if self.world.fault is None and self.world.state.cluster is not None:

@@ -12,6 +12,7 @@ from pvc.drivers.fence_simulated import SimulatedFence
 from pvc.drivers.hypervisor import OffReason
 from pvc.drivers.simulated_guest import Behaviour
 from pvc.drivers.simulated_network import MigrationPhase, SimulatedNetwork
+from pvc.projections.state import ClusterState, NodeState
 from pvc.sim.cluster_machine import Machine
 
 LONG_S = 70.0
@@ -29,6 +30,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
         ("power", 3),
         ("freeze_daemon", 4),
         ("freeze_machine", 3),
+        ("freeze_primary", 2),
         ("isolate", 4),
         ("lag", 2),
         ("cut_migrations", 2),
@@ -68,6 +70,7 @@ class Nemesis:
         rng: random.Random,
         faults: Faults,
         note: Callable[[str], object],
+        truth: Callable[[], ClusterState],
     ) -> None:
         self.isolated: set[str] = set()
         """Nodes that the majority does not reach."""
@@ -80,6 +83,7 @@ class Nemesis:
         self._rng = rng
         self._faults = faults
         self._note = note
+        self._truth = truth
         self._under_way: set[asyncio.Task[None]] = set()
 
     def strike(self) -> None:
@@ -119,7 +123,7 @@ class Nemesis:
             machine.thaw_machine()
             machine.thaw_daemon()
             machine.link.lag_s = machine.link.faults = 0.0
-            machine.behaviours.clear()
+            machine.calm_down()
             machine.jitter_s = 0.01
             for other in names:
                 self._network.heal(machine.name, other)
@@ -156,6 +160,17 @@ class Nemesis:
         if life is machine.life:
             machine.thaw_daemon()
         self._note(f"{machine.name} daemon goes on")
+
+    async def _freeze_primary(self, machine: Machine, lasts_s: float) -> None:
+        """In the midst of its work for a lost node, so that another takes over and it comes too late."""
+        until = asyncio.get_running_loop().time() + lasts_s
+        while not any(node.state is NodeState.LOST for node in self._truth().nodes.values()):
+            if asyncio.get_running_loop().time() > until:
+                return
+            await asyncio.sleep(0.1)
+        cluster = self._truth().cluster
+        assert cluster is not None
+        await self._freeze_daemon(self._machines[cluster.primary], 12 + lasts_s / 2)
 
     async def _freeze_machine(self, machine: Machine, lasts_s: float) -> None:
         self._note(f"{machine.name} stands still")
