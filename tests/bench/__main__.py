@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from tests.bench import append, define, effect, follow, group, history, listing, process, replay
+from tests.bench import append, cluster, define, effect, failover, follow, group, history, lab, listing, process, replay
 from tests.bench.measure import Bench, Row
 from tests.bench.table import markdown, text
 from tests.integration.zookeeper_server import JARS, ZookeeperServer
@@ -38,8 +38,11 @@ BENCHES: dict[str, tuple[Measure, str]] = {
     "process": (process.measure, "`pvc vm list` as a process, against `import click`"),
     "effect": (effect.measure, "command until effect through the daemon, simulated hypervisor"),
     "history": (history.measure, "newest 50 records of one VM in a long history, against a short one"),
+    "cluster": (cluster.measure, "30 nodes and 3,000 VMs in one process: define, mass start, flush, loss of a node"),
+    "lab": (lab.measure, "three real hosts: command to effect, event to all nodes, ZooKeeper's leader killed"),
+    "failover": (failover.measure, "three real hosts: power cuts until VMs run elsewhere (20 with --full)"),
 }
-NEED_ZOOKEEPER = {"append", "group", "follow"}
+NEED_ZOOKEEPER = {"append", "group", "follow", "cluster"}
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ async def measure(bench: Bench) -> list[Row]:
     starts: list[list[float]] = []
     tags: list[list[float]] = []
     with daemon(home) as api:
-        client = _Client(api)
+        client = Client(api)
         for _ in range(bench.rounds + 1):
             starts.append([])
             tags.append([])
@@ -33,7 +33,9 @@ async def measure(bench: Bench) -> list[Row]:
     return [compare("`vm start` until its VmStarted is told", "ms", p50, command_p50, "command, no effect", note=note)]
 
 
-class _Client:
+class Client:
+    """Asks and waits, as `pvc --wait` does."""
+
     def __init__(self, api: Api) -> None:
         self._api = api
 
