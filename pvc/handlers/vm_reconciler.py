@@ -40,7 +40,7 @@ GiveReport = Callable[[Report, str], Awaitable[None]]
 class _Attempt(msgspec.Struct, kw_only=True):
     """What a node remembers of a request it works on; lost at a restart, so a time-out then begins anew."""
 
-    key: tuple[str, int, str]
+    key: tuple[object, ...]
     since_s: float
     asked_s: float | None = None
 
@@ -159,7 +159,9 @@ class VmReconciler:
         if vm is None:
             self._attempts.pop(vm_id, None)
             return plan.Patience(may_start=may_start)
-        key = (vm.state.value, vm.epoch, vm.cause)
+        # A migration has two times: for the target to be prepared, and then for the guest to shut down.
+        stage = (vm.migration.id, vm.migration.prepared) if vm.migration is not None else ()
+        key = (vm.state.value, vm.epoch, vm.cause, *stage)
         now_s = self._clock.monotonic()
         attempt = self._attempts.get(vm_id)
         if attempt is None or attempt.key != key:
