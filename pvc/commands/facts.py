@@ -256,11 +256,10 @@ def _is_shutting_down(vm: Vm) -> bool:
 def _goes_on(move: Migration, ending: Ending) -> bool:
     """Whether an end at the source is a step of the migration: by shutdown any is, live only the guest's departure.
 
-    Where nothing tells how it ended, the target finds out: it has the whole guest, or reports that it has none.
+    Where nothing tells how it ended, it may have run on here after a copy of it arrived there: that copy is of an
+    earlier time than what its disks hold, and must never run.
     """
-    if not move.prepared:
-        return False
-    return not move.live or ending in (Ending.MIGRATED, Ending.UNKNOWN, Ending.LOST)
+    return move.prepared and (not move.live or ending is Ending.MIGRATED)
 
 
 def _starts_after_fence(state: ClusterState, report: ReportNodeReady) -> list[Event]:

@@ -25,7 +25,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     data_dir: str = "/var/lib/pvc"
     address: str = ""
     """Where other nodes reach this one: for migrations. Empty: the address of its host name."""
-    session_timeout_s: Annotated[float, Meta(ge=2, le=120)] = 10.0
+    session_timeout_s: Annotated[float, Meta(ge=4, le=120)] = 10.0
     """A node that is silent for so long is lost. The same on all nodes; shorter takes busy machines for dead ones."""
     watchdog: str = ""
     """Watchdog device, such as /dev/watchdog, for a node without a fence agent: it then fences itself."""

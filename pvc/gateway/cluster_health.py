@@ -38,6 +38,8 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
     """None: nothing is measured here."""
     hellos: Mapping[str, Hello] | None = None
     """None: it is not known who is there."""
+    silent: bool = False
+    """Those who know who is there do not answer."""
     fold_fault: PvcError | None = None
     now_us: int = 0
 
@@ -51,6 +53,8 @@ def assess(state: ClusterState, heard: Heard) -> tuple[Health, list[str]]:
     reasons: list[Reason] = []
     if heard.fold_fault is not None:
         reasons.append((Health.CRITICAL, f"this node's fold has stopped: {heard.fold_fault.code}"))
+    if heard.silent:
+        reasons.append((Health.CRITICAL, "ZooKeeper does not answer this node: nothing can be changed, VMs go on"))
     if not any(fault.code == "node.diverged" for fault in state.faults.values()):
         reasons += _divergence(heard.hellos or {})
     reasons += _faults(state)

@@ -115,6 +115,7 @@ async def _cluster(services: GatewayServices, call: Call) -> Response:
     heard = Heard(
         figures=figures if services.live.measured else None,
         hellos=hellos,
+        silent=hellos is None and services.presence is not None,
         fold_fault=world.fault,
         now_us=services.clock.wall_us(),
     )

@@ -184,7 +184,11 @@ class Node:
         # Without a lease the session may be over, and the primary know it: it would contradict each time, at once.
         if not self.standing.joined or self._services.presence.lease_left_s() <= 0:
             return
+        if self._self_fence is not None and not self._self_fence.armed:
+            return  # what it cannot keep it must not promise
         try:
+            # What looks like a stray to a fold that is behind may have been given to this node meanwhile.
+            await catch_up(self._world, self._services.log)
             await self._clear_strays()
             await self._announced(cause)
         except PvcError as error:

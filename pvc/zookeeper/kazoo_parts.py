@@ -20,6 +20,11 @@ from pvc.zookeeper.types import BadVersion, Handshake, Lost, NodeExists, NoNode,
 
 _log = logging.getLogger(__name__)
 
+CONNECTS_PER_SESSION = 8
+"""Tries of servers that fit into a session's time-out, with time to spare for the one that answers."""
+
+MIN_CONNECT_S = 0.5
+
 HINT = "see that the coordinators run and can be reached; `pvc node list` shows them"
 
 
@@ -37,6 +42,12 @@ class PromptHandler(SequentialThreadingHandler):  # type: ignore[misc]
     def async_result(self) -> PromptResult:
         """Where kazoo puts the result of an operation."""
         return PromptResult(self)
+
+    def create_connection(self, *args: Any, **options: Any) -> Any:
+        """A socket to one server. kazoo would wait for it as long as the session lives: one server that is cut off
+        would so cost the session, however well the others can be reached."""
+        options["timeout"] = max(options["timeout"] / CONNECTS_PER_SESSION, MIN_CONNECT_S)
+        return super().create_connection(*args, **options)
 
 
 class Watcher:

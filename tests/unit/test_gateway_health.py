@@ -52,6 +52,12 @@ def test_a_cluster_that_lacks_nothing_is_ok() -> None:
     assert assess(ClusterState(), Heard()) == (Health.OK, [])
 
 
+def test_who_hears_nothing_from_zookeeper_cannot_call_anything_well() -> None:
+    health, reasons = assess(three_nodes(), Heard(silent=True))
+    assert health is Health.CRITICAL
+    assert "ZooKeeper does not answer" in reasons[0]
+
+
 def test_a_node_that_is_lost_is_critical_until_it_is_fenced() -> None:
     lost = with_fault(three_nodes(state=NodeState.LOST))
     health, reasons = assess(lost, Heard())
