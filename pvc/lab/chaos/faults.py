@@ -22,6 +22,8 @@ SERVES_S = 30.0
 """Until a ZooKeeper server that was started serves in an ensemble."""
 OVER_S = 5.0
 """What was folded before the majority was lost is carried out by then: a guest's shutdown above all."""
+FENCE_FAILS_S = 30.0
+"""An agent that gets no answer gives up within this time, on a busy machine."""
 CLOCK_STEP_S = 300.0
 _POLL_S = 0.2
 
@@ -194,7 +196,7 @@ def _bmc_down(site: Site, planned: Planned, rng: random.Random) -> Iterator[None
     early = [sentence for sentence in early if "vm.recovered" in sentence]
     if early:
         site.journal.violation(f"recovered from {host.name} while its BMC was down: {early}")
-    if lost and not failed:
+    if lost and not failed and time.time() - lost[0].arrived_s > FENCE_FAILS_S:
         site.journal.violation(f"nobody was told that {host.name} cannot be fenced")
     if planned.variant == "until-confirmed" and lost:
         site.workload.do(rng, "node.confirm_fenced", {"node": host.name})

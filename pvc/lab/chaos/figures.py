@@ -61,10 +61,8 @@ def _failover(node: str, told: Sequence[Told], broken: Sequence[Broken], runs: S
     fenced_s = placed_s = started_s = None
     placed: dict[str, int] = {}
     beats: list[float] = []
-    for number, one in enumerate(told):
+    for one in _until_lost_again(node, told):
         for event in one.events:
-            if isinstance(event, NodeLost) and event.node == node and number:
-                break
             if isinstance(event, NodeFenced) and event.node == node and fenced_s is None:
                 fenced_s = one.arrived_s
             if isinstance(event, VmRecovered) and event.source == node:
@@ -87,6 +85,13 @@ def _failover(node: str, told: Sequence[Told], broken: Sequence[Broken], runs: S
         total_s=_between(began_s, max(beats, default=None)),
         vms=len(placed),
     )
+
+
+def _until_lost_again(node: str, told: Sequence[Told]) -> Sequence[Told]:
+    for number, one in enumerate(told[1:], 1):
+        if any(isinstance(event, NodeLost) and event.node == node for event in one.events):
+            return told[:number]
+    return told
 
 
 def longest_silence_s(asked: Iterable[Asked]) -> float:
