@@ -7,13 +7,14 @@ so the fact how it ended survives a restart of the daemon.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
+from pvc.errors import Unavailable
 from pvc.events.vm import VmSpec
 
 
@@ -113,6 +114,20 @@ class MachineUsage(msgspec.Struct, frozen=True, kw_only=True):
     """PVC's guests that have a process here, paused and arriving ones too."""
 
 
+def always() -> bool:
+    """The permission of a guest to run where there is nobody to ask for it."""
+    return True
+
+
+def too_late(vm: str) -> Unavailable:
+    """What a start gets whose permission has ended before the guest ran."""
+    return Unavailable(
+        f"VM {vm} may not be started here any more",
+        code="hypervisor.too_late",
+        hint="it is tried again as soon as this node is sure of its place in the cluster",
+    )
+
+
 class Console(Protocol):
     """A live serial console: bytes in, bytes out."""
 
@@ -150,10 +165,14 @@ class Hypervisor(Protocol):
         paused or incoming one alone. Raises DriverError when the hypervisor refuses the definition."""
         ...
 
-    async def start(self, vm: str) -> None:
+    async def start(self, vm: str, *, may_run: Callable[[], bool] = always) -> None:
         """Start a defined domain; let a paused one run on. Raises DriverError with the hypervisor's reason when it
         cannot (the domain then still counts as one that never ran), and `hypervisor.no_domain` when there is none;
-        Unavailable while the guest is still arriving."""
+        Unavailable while the guest is still arriving.
+
+        `may_run` is asked last of all, in whatever thread, right before the guest begins to run: a start may hang for
+        long, and its permission end meanwhile. Then Unavailable (`hypervisor.too_late`), and the guest does not run.
+        """
         ...
 
     async def shutdown(self, vm: str) -> None:

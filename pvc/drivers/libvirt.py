@@ -11,7 +11,7 @@ of these in its mark, has not run: it counts as off.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import libvirt
 import msgspec
 
 from pvc.drivers.domain_xml import Mark, build_domain_xml
-from pvc.drivers.hypervisor import Domain, DomainState, HypervisorInfo, MachineUsage, Transfer
+from pvc.drivers.hypervisor import Domain, DomainState, HypervisorInfo, MachineUsage, Transfer, always, too_late
 from pvc.drivers.libvirt_console import LibvirtConsole
 from pvc.drivers.libvirt_domain import is_incoming, lookup, mark_of, outgoing_job, quietly, read_domain, set_mark
 from pvc.drivers.libvirt_end import QEMU_LOG_DIR, read_state
@@ -142,7 +142,7 @@ class LibvirtHypervisor:
 
         await self._link.call(define, "define", f"VM {name}")
 
-    async def start(self, vm: str) -> None:
+    async def start(self, vm: str, *, may_run: Callable[[], bool] = always) -> None:
         """Start a defined domain, or go on with a start that was cut off, or let a paused one run again."""
 
         def start(connection: Any) -> None:
@@ -171,6 +171,8 @@ class LibvirtHypervisor:
                 if not mark.started:
                     mark = msgspec.structs.replace(mark, started=True)
                     set_mark(domain, mark)
+                if not may_run():
+                    raise too_late(vm)
                 quietly(domain.resume)
             if not mark.settled:
                 set_mark(domain, msgspec.structs.replace(mark, started=True, settled=True))

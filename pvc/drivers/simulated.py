@@ -12,7 +12,16 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from pvc.clock import Rng
-from pvc.drivers.hypervisor import Domain, GuestUsage, HypervisorInfo, MachineUsage, OffReason, Transfer
+from pvc.drivers.hypervisor import (
+    Domain,
+    GuestUsage,
+    HypervisorInfo,
+    MachineUsage,
+    OffReason,
+    Transfer,
+    always,
+    too_late,
+)
 from pvc.drivers.simulated_domains import Kept, SimulatedDomains
 from pvc.drivers.simulated_guest import SimulatedConsole
 from pvc.drivers.simulated_network import SimulatedMigration, SimulatedNetwork
@@ -93,9 +102,11 @@ class SimulatedHypervisor(SimulatedDomains):
         self._domains[vm] = Kept(vm=vm, name=name, epoch=epoch, spec=spec)
         self._done("define", vm)
 
-    async def start(self, vm: str) -> None:
+    async def start(self, vm: str, *, may_run: Callable[[], bool] = always) -> None:
         """Start a defined domain."""
         await self._reach()
+        if not may_run():
+            raise too_late(vm)
         kept = self._domains.get(vm)
         if kept is None:
             raise DriverError(f"there is no domain of VM {vm}", code="hypervisor.no_domain", hint="define it first")

@@ -107,7 +107,7 @@ class VmReconciler:
                 effect = self._hypervisor.define(vm_id, name, spec, epoch=epoch)
                 await self._attempt_start(vm_id, vm, epoch, effect)
             case plan.Start(epoch=epoch):
-                await self._attempt_start(vm_id, vm, epoch, self._hypervisor.start(vm_id))
+                await self._attempt_start(vm_id, vm, epoch, self._hypervisor.start(vm_id, may_run=self._may_start))
             case plan.AskShutdown():
                 await self._hypervisor.shutdown(vm_id)
                 self._attempts[vm_id].asked_s = self._clock.monotonic()

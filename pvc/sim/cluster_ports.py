@@ -16,7 +16,7 @@ import msgspec
 
 from pvc.clock import Clock, Rng
 from pvc.drivers.fence import Fence
-from pvc.drivers.hypervisor import Console, Domain, Hypervisor, HypervisorInfo, MachineUsage, Transfer
+from pvc.drivers.hypervisor import Console, Domain, Hypervisor, HypervisorInfo, MachineUsage, Transfer, always
 from pvc.drivers.watchdog import SimulatedWatchdog
 from pvc.errors import OutcomeUnknown, Unavailable
 from pvc.events.fence import FenceSettings
@@ -219,9 +219,9 @@ class HypervisorPort:
         """Define."""
         await self._call(self._hypervisor.define(vm, name, spec, epoch=epoch))
 
-    async def start(self, vm: str) -> None:
+    async def start(self, vm: str, *, may_run: Callable[[], bool] = always) -> None:
         """Start."""
-        await self._call(self._hypervisor.start(vm))
+        await self._call(self._hypervisor.start(vm, may_run=may_run))
 
     async def shutdown(self, vm: str) -> None:
         """Press the power button."""

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
-from pvc.drivers.hypervisor import Console, Domain, Hypervisor, HypervisorInfo, MachineUsage, Transfer
+from pvc.drivers.hypervisor import Console, Domain, Hypervisor, HypervisorInfo, MachineUsage, Transfer, always
 from pvc.errors import OutcomeUnknown, Unavailable
 from pvc.events.record import Entry, Head
 from pvc.events.vm import VmSpec
@@ -122,10 +122,10 @@ class MortalHypervisor:
         await self._hypervisor.define(vm, name, spec, epoch=epoch)
         self._life.effect("define")
 
-    async def start(self, vm: str) -> None:
+    async def start(self, vm: str, *, may_run: Callable[[], bool] = always) -> None:
         """Start, then perhaps die."""
         self._life.check()
-        await self._hypervisor.start(vm)
+        await self._hypervisor.start(vm, may_run=may_run)
         self._life.effect("start")
 
     async def shutdown(self, vm: str) -> None:

@@ -14,7 +14,7 @@ from typing import Protocol
 import pytest
 
 from pvc.drivers.hypervisor import Console, Domain, DomainState, Hypervisor, OffReason
-from pvc.errors import DriverError, NotFound
+from pvc.errors import DriverError, NotFound, Unavailable
 from pvc.events.vm import VmSpec
 
 PATIENCE_S = 60.0
@@ -89,6 +89,15 @@ class HypervisorContract:
         """As when the first one was given up as too slow: a running guest must not be told as one that cannot start."""
         vm = await define(machine, "slow")
         await asyncio.gather(*(machine.hypervisor.start(vm) for _ in range(3)))
+        assert await state_of(machine, vm) == (DomainState.RUNNING, None)
+
+    async def test_a_start_whose_permission_has_ended_lets_no_guest_run(self, machine: Machine) -> None:
+        vm = await define(machine, "late")
+        with pytest.raises(Unavailable) as refused:
+            await machine.hypervisor.start(vm, may_run=lambda: False)
+        assert refused.value.code == "hypervisor.too_late"
+        assert await state_of(machine, vm) == (DomainState.OFF, OffReason.NEVER_RAN)
+        await machine.hypervisor.start(vm)
         assert await state_of(machine, vm) == (DomainState.RUNNING, None)
 
     async def test_an_ended_domain_stays_with_its_reason_until_it_is_forgotten(self, machine: Machine) -> None:

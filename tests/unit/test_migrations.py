@@ -296,7 +296,7 @@ async def test_a_guest_that_cannot_be_let_run_on_is_started_anew() -> None:
     await house.start()
     start = house.machines["hv2"].start
 
-    async def locked(vm: str) -> None:
+    async def locked(vm: str, **given: object) -> None:
         house.machines["hv2"].start = start  # type: ignore[method-assign]
         raise DriverError("its disk is locked", code="hypervisor.start_failed")
 
