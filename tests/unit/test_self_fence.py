@@ -1,111 +1,160 @@
-"""A node that fences itself: it ends its VMs when its lease is over, or the watchdog ends it; and promises no more."""
+"""A node that fences itself: no VM of its runs longer than it promised, whatever dies."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
+import pytest
+
+from pvc.drivers.hypervisor import DomainState
 from pvc.drivers.simulated import SimulatedHypervisor
 from pvc.drivers.simulated_guest import Behaviour
 from pvc.drivers.watchdog import SimulatedWatchdog
-from pvc.errors import DriverError
 from pvc.events.vm import VmSpec
-from pvc.node.self_fence import ARM_AGAIN_S, SelfFence
+from pvc.node.self_fence import PETS_PER_TIMEOUT, SelfFence
 from pvc.presence.memory import MemoryPresence
 from pvc.presence.memory_server import PresenceServer
 from pvc.sim.loop import VirtualClock, run_virtual
 
-TIMEOUT_S = 10
+WATCHDOG_S = 10
 SESSION_S = 10.0
 VM = "0b9f6d1e-8f0a-5b5e-9c55-0d7e9b1c2a3f"
 
 
 class House:
-    """A node with a VM and a watchdog, among others."""
+    """One node with a running VM, in its place."""
 
     def __init__(self) -> None:
-        clock = VirtualClock()
-        self.server = PresenceServer(clock, session_timeout_s=SESSION_S)
-        self.presence = MemoryPresence(self.server, "hv1", machine="m1")
+        self.server = PresenceServer(VirtualClock(), session_timeout_s=SESSION_S)
+        self.presence = MemoryPresence(self.server, "hv1")
         self.machine = SimulatedHypervisor()
         self.machine.default_behaviour = Behaviour(heartbeat=False)
-        self.bitten = False
-        self.watchdog = SimulatedWatchdog(self._bite)
-        self.fence = SelfFence(self.presence, self.machine, self.watchdog, TIMEOUT_S)
+        self.reset_at: list[float] = []
+        self.watchdog = SimulatedWatchdog(lambda: self.reset_at.append(now_s()))
+        self.fence = SelfFence(self.presence, self.machine, self.watchdog, WATCHDOG_S)
+        self.daemon: asyncio.Task[None] | None = None
 
-    def _bite(self) -> None:
-        self.bitten = True
-
-    async def begin(self) -> asyncio.Task[None]:
-        await self.presence.join("hv1", b"")
+    async def begin(self) -> None:
         await self.machine.define(VM, "web01", VmSpec(memory_mib=64, vcpus=1), epoch=1)
         await self.machine.start(VM)
-        return asyncio.create_task(self.fence.run())
+        await self.presence.join("hv1", b"{}")
+        self.daemon = asyncio.create_task(self.fence.run())
+        await asyncio.sleep(3)
 
-    async def runs(self) -> bool:
-        domain = await self.machine.get_domain(VM)
-        return domain is not None and domain.state.value != "off"
+    async def kill(self) -> None:
+        assert self.daemon is not None
+        self.daemon.cancel()
+        await asyncio.gather(self.daemon, return_exceptions=True)
+
+    @property
+    def runs(self) -> bool:
+        """Whether the VM does: not where the machine was reset."""
+        return not self.reset_at and self.machine.snapshot()[VM].state is DomainState.RUNNING
 
 
-def test_a_lease_that_is_over_ends_the_vms_within_the_promise_and_spares_the_machine() -> None:
-    async def life() -> None:
+def now_s() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def live(story: Callable[[House], Awaitable[None]]) -> None:
+    async def main() -> None:
         house = House()
-        running = await house.begin()
-        await asyncio.sleep(60)
-        assert await house.runs() and house.fence.armed
-        house.server.cut("hv1")
-        await asyncio.sleep(SESSION_S + house.fence.promise_s)
-        assert not await house.runs()
-        assert not house.bitten, "a machine without VMs may stay"
-        running.cancel()
+        await house.begin()
+        await story(house)
+        await house.kill()
+        house.watchdog.disarm()
+        await house.presence.close()
 
-    run_virtual(life())
+    run_virtual(main())
 
 
-def test_a_daemon_that_stands_still_is_ended_by_the_watchdog_within_the_promise() -> None:
-    async def life() -> None:
-        house = House()
-        running = await house.begin()
-        await asyncio.sleep(60)
-        running.cancel()
+def test_while_the_lease_holds_the_vms_run_and_the_watchdog_is_quiet() -> None:
+    async def story(house: House) -> None:
+        assert house.watchdog.armed
+        await asyncio.sleep(600)
+        assert house.runs and house.reset_at == []
+
+    live(story)
+
+
+@pytest.mark.parametrize("what", ["cut", "lose_replies", "go_down"])
+def test_a_lost_lease_ends_the_vms_within_the_promise_and_the_machine_goes_on(what: str) -> None:
+    async def story(house: House) -> None:
+        getattr(house.server, what)(*([] if what == "go_down" else ["hv1"]))
+        while house.presence.lease_left_s() > 0:
+            await asyncio.sleep(0.1)
         await asyncio.sleep(house.fence.promise_s)
-        assert house.bitten
+        assert not house.runs
+        await asyncio.sleep(600)
+        assert house.reset_at == [], "nothing runs on it, so nobody minds it"
 
-    run_virtual(life())
+    live(story)
 
 
-def test_vms_that_cannot_be_ended_end_with_the_machine() -> None:
-    async def life() -> None:
-        house = House()
-        running = await house.begin()
-        await asyncio.sleep(60)
-        house.server.cut("hv1")
+def test_vms_that_cannot_be_ended_go_down_with_the_machine_within_the_promise() -> None:
+    async def story(house: House) -> None:
         house.machine.lose_connection()
-        await asyncio.sleep(SESSION_S + house.fence.promise_s)
-        assert house.bitten
-        running.cancel()
+        house.server.cut("hv1")
+        while house.presence.lease_left_s() > 0:
+            await asyncio.sleep(0.1)
+        over_s = now_s()
+        await asyncio.sleep(house.fence.promise_s)
+        (reset_s,) = house.reset_at
+        assert reset_s - over_s <= house.fence.promise_s
 
-    run_virtual(life())
+    live(story)
 
 
-def test_without_a_watchdog_nothing_is_promised_until_there_is_one() -> None:
-    class Missing(SimulatedWatchdog):
-        there = False
+def test_a_daemon_that_dies_leaves_the_watchdog_to_it() -> None:
+    async def story(house: House) -> None:
+        await house.kill()
+        died_s = now_s()
+        await asyncio.sleep(WATCHDOG_S + 1)
+        assert [reset_s - died_s <= WATCHDOG_S for reset_s in house.reset_at] == [True]
 
-        def arm(self, timeout_s: int) -> None:
-            if not self.there:
-                raise DriverError("there is no watchdog", code="watchdog.unavailable")
-            super().arm(timeout_s)
+    live(story)
 
-    async def life() -> None:
-        house = House()
-        watchdog = Missing(lambda: None)
-        house.fence = SelfFence(house.presence, house.machine, watchdog, TIMEOUT_S)
-        running = await house.begin()
-        await asyncio.sleep(20)
-        assert not house.fence.armed and not running.done()
-        watchdog.there = True
-        await asyncio.sleep(2 * ARM_AGAIN_S)
-        assert house.fence.armed
-        running.cancel()
 
-    run_virtual(life())
+def test_a_daemon_that_is_back_in_time_goes_on_petting() -> None:
+    async def story(house: House) -> None:
+        await house.kill()
+        await asyncio.sleep(WATCHDOG_S / 2)
+        house.daemon = asyncio.create_task(house.fence.run())
+        await asyncio.sleep(600)
+        assert house.runs
+
+    live(story)
+
+
+def test_a_daemon_without_a_lease_yet_neither_pets_nor_ends_anything() -> None:
+    async def story(house: House) -> None:
+        await house.kill()
+        house.server.cut("hv1")
+        await asyncio.sleep(2)
+        other = MemoryPresence(house.server, "hv1")
+        fence = SelfFence(other, house.machine, house.watchdog, WATCHDOG_S)
+        house.daemon = asyncio.create_task(fence.run())
+        await asyncio.sleep(WATCHDOG_S / PETS_PER_TIMEOUT * 2)
+        assert house.machine.snapshot()[VM].state is DomainState.RUNNING
+        await asyncio.sleep(WATCHDOG_S)
+        assert house.reset_at != [], "nobody pets in place of one that has no lease"
+        await other.close()
+
+    live(story)
+
+
+def test_vms_that_run_again_after_the_lease_is_back_are_left_alone() -> None:
+    async def story(house: House) -> None:
+        house.server.cut("hv1")
+        await asyncio.sleep(60)
+        assert not house.runs
+        house.server.restore("hv1")
+        await house.presence.join("hv1", b"{}")
+        await house.machine.forget(VM)
+        await house.machine.define(VM, "web01", VmSpec(memory_mib=64, vcpus=1), epoch=2)
+        await house.machine.start(VM)
+        await asyncio.sleep(60)
+        assert house.runs
+
+    live(story)

@@ -1,0 +1,412 @@
+"""Three nodes in one process: who is primary, what it does about a lost node, and that a stale one does nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from pvc.commands.facts import REPORTS
+from pvc.commands.facts_cluster import ReportNodeLost
+from pvc.commands.registry import BY_NAME
+from pvc.drivers.fence_simulated import SimulatedFence
+from pvc.drivers.hypervisor import DomainState
+from pvc.drivers.simulated import SimulatedHypervisor
+from pvc.drivers.simulated_guest import Behaviour
+from pvc.drivers.simulated_network import SimulatedNetwork
+from pvc.drivers.watchdog import SimulatedWatchdog
+from pvc.errors import Rejected
+from pvc.events.record import unseal
+from pvc.handlers.cluster_plan import FENCE_AGAIN_S, SELF_FENCE_MARGIN_S
+from pvc.log.memory import MemoryLog
+from pvc.node.node import Node, Services
+from pvc.presence.memory import MemoryPresence
+from pvc.presence.memory_server import PresenceServer
+from pvc.projections.state import ClusterState, NodeState, Vm
+from pvc.projections.state import Node as NodeInfo
+from pvc.projections.vm_machine import VmState
+from pvc.runtime.appender import Appender, Request
+from pvc.runtime.world import World
+from pvc.sim.loop import VirtualClock, run_virtual
+from tests.support.core import ADMIN, command
+
+NODES = ("hv1", "hv2", "hv3")
+COORDINATORS = ("hv1", "hv2", "hv3")
+SESSION_S = 10.0
+WATCHDOG_S = 10
+PATIENCE_S = 300.0
+
+
+class Host:
+    """A machine, and its daemon while it runs."""
+
+    def __init__(self, house: House, name: str, number: int, *, watchdog: bool) -> None:
+        self.house = house
+        self.name = name
+        self.address = f"10.0.0.{number}"
+        self.boots = 0
+        self.machine = SimulatedHypervisor(network=house.network, address=self.address)
+        self.machine.default_behaviour = Behaviour(heartbeat=False)
+        self.watchdog = SimulatedWatchdog(lambda: self.power(False)) if watchdog else None
+        self.daemon: asyncio.Task[None] | None = None
+        self.power(True)
+
+    def power(self, on: bool) -> None:
+        """As by its button."""
+        if on:
+            self.boots += 1
+            self.machine.regain_power()
+            self.start()
+        else:
+            self.kill()
+            self.machine.lose_power()
+            if self.watchdog is not None:
+                self.watchdog.disarm()
+
+    def start(self) -> None:
+        """The daemon."""
+        house, clock, rng = self.house, VirtualClock(), random.Random(self.name)
+        self.world = World()
+        self.presence = MemoryPresence(house.server, self.name)
+        self.appender = Appender(self.world, house.log, origin=self.name, clock=clock, rng=rng)
+        services = Services(
+            name=self.name,
+            boot=f"boot-{self.boots}",
+            world=self.world,
+            log=house.log,
+            appender=self.appender,
+            hypervisor=self.machine,
+            clock=clock,
+            rng=rng,
+            presence=self.presence,
+            fence=house.fence,
+            watchdog=self.watchdog,
+            watchdog_timeout_s=WATCHDOG_S,
+            address=self.address,
+        )
+        self.daemon = asyncio.create_task(Node(services).run())
+
+    def kill(self) -> None:
+        """The daemon, as by SIGKILL: its session dies of silence."""
+        if self.daemon is not None:
+            self.daemon.cancel()
+            self.daemon = None
+            self.house.closing.append(asyncio.create_task(self.presence.close()))
+
+
+class House:
+    """The cluster, its fences and its network."""
+
+    def __init__(self, *, watchdogs: bool = False) -> None:
+        self.log = MemoryLog()
+        self.network = SimulatedNetwork()
+        self.server = PresenceServer(VirtualClock(), session_timeout_s=SESSION_S)
+        self.fence = SimulatedFence(delay_s=1.0, switched=lambda node, on: self.hosts[node].power(on))
+        self.closing: list[asyncio.Task[None]] = []
+        self.hosts: dict[str, Host] = {}
+        for number, name in enumerate(NODES, 1):
+            self.hosts[name] = Host(self, name, number, watchdog=watchdogs)
+
+    async def begin(self, *, agents: bool) -> None:
+        await asyncio.sleep(0.1)
+        await self.do("cluster.init", name="main", coordinators=list(COORDINATORS))
+        if agents:
+            for name in NODES:
+                await self.do("node.set_fence", node=name, agent="fence_ipmilan", option=["ip=10.0.1.2"])
+        await self.until(lambda: all(node.ready for node in self.state.nodes.values()) and bool(self.primary))
+        await self.until(lambda: len(self.state.nodes) == len(NODES))
+
+    async def run_a_vm(self, name: str = "web01", node: str = "hv3", **fields: Any) -> None:
+        await self.do("vm.define", name=name, memory_mib=512, node=node, **fields)
+        await self.do("vm.start", vm=name)
+        await self.until(lambda: self.vm(name).state is VmState.RUNNING)
+
+    def alive(self) -> Host:
+        return next(host for host in self.hosts.values() if host.daemon is not None and host.presence.joined)
+
+    @property
+    def state(self) -> ClusterState:
+        """As the one that has folded most knows it."""
+        return max((host.world.state for host in self.hosts.values()), key=lambda state: state.position)
+
+    @property
+    def primary(self) -> str:
+        assert self.state.cluster is not None
+        return self.state.cluster.primary
+
+    @property
+    def epoch(self) -> int:
+        assert self.state.cluster is not None
+        return self.state.cluster.primary_epoch
+
+    def vm(self, name: str = "web01") -> Vm:
+        return self.state.vms[self.state.vm_names[name]]
+
+    def node(self, name: str) -> NodeInfo:
+        return self.state.nodes[name]
+
+    async def do(self, name: str, /, **fields: Any) -> None:
+        host = next(host for host in self.hosts.values() if host.daemon is not None)
+        decide = BY_NAME[name].decide
+        await host.appender.submit(Request(name=name, command=command(name, **fields), decide=decide, actor=ADMIN))
+
+    async def until(self, holds: Callable[[], bool], patience_s: float = PATIENCE_S) -> float:
+        """Wait for it; returns how long it took."""
+        begin = asyncio.get_running_loop().time()
+        while not holds():
+            await asyncio.sleep(0.1)
+            assert asyncio.get_running_loop().time() - begin < patience_s, "it does not happen"
+            assert self.runs_on() is not None
+        return asyncio.get_running_loop().time() - begin
+
+    def runs_on(self, name: str = "web01") -> list[str]:
+        """The machines where the VM runs: never two."""
+        vm_id = self.state.vm_names.get(name, "")
+        found = []
+        for host in self.hosts.values():
+            domain = host.machine.snapshot().get(vm_id)
+            if domain is not None and domain.state is DomainState.RUNNING:
+                found.append(host.name)
+        assert len(found) <= 1, f"{name} runs on {found}"
+        return found
+
+    async def told(self) -> list[str]:
+        head = await self.log.head()
+        records = await self.log.read(1, head.position)
+        return [raw.type for data in records for raw in unseal(data).record.events]
+
+
+def live(story: Callable[[House], Awaitable[None]], *, agents: bool = True, watchdogs: bool = False) -> None:
+    async def main() -> None:
+        house = House(watchdogs=watchdogs)
+        await house.begin(agents=agents)
+        await story(house)
+        for host in house.hosts.values():
+            host.kill()
+            if host.watchdog is not None:
+                host.watchdog.disarm()
+        await asyncio.gather(*house.closing)
+
+    run_virtual(main())
+
+
+def other_than(*names: str) -> str:
+    return next(name for name in NODES if name not in names)
+
+
+# Election.
+
+
+def test_one_coordinator_is_primary_and_another_takes_over_when_it_is_gone() -> None:
+    async def story(house: House) -> None:
+        first, epoch = house.primary, house.epoch
+        await asyncio.sleep(60)
+        assert (house.primary, house.epoch) == (first, epoch), "it stays who it is"
+        house.hosts[first].kill()
+        house.fence.fails.add(first)
+        await house.until(lambda: house.primary != first)
+        assert house.epoch == epoch + 1
+        await house.until(lambda: house.node(first).state is NodeState.LOST)
+        house.hosts[first].start()
+        await house.until(lambda: house.node(first).state is NodeState.READY)
+        assert house.primary != first
+
+    live(story)
+
+
+def test_a_primary_whose_daemon_is_restarted_at_once_is_the_next_one_too() -> None:
+    async def story(house: House) -> None:
+        first, epoch = house.primary, house.epoch
+        house.hosts[first].kill()
+        house.hosts[first].start()
+        await house.until(lambda: house.epoch > epoch)
+        assert house.primary == first
+        await asyncio.sleep(3 * SESSION_S)
+        assert "node.lost" not in await house.told(), "nobody noticed"
+
+    live(story)
+
+
+def test_a_primary_that_was_cut_off_and_comes_back_is_refused_and_does_no_harm() -> None:
+    async def story(house: House) -> None:
+        stale, epoch = house.primary, house.epoch
+        victim = other_than(stale)
+        house.server.freeze(stale)
+        house.fence.fails.update(NODES)
+        await house.until(lambda: house.primary != stale)
+        late = ReportNodeLost(
+            primary=stale, epoch=epoch, node=victim, reason="late", ready_at=house.node(victim).ready_at
+        )
+        name, decide = REPORTS[ReportNodeLost]
+        request = Request(name=name, command=late, decide=decide, actor=ADMIN)
+        with pytest.raises(Rejected) as refusal:
+            await house.hosts[stale].appender.submit(request)
+        assert refusal.value.code == "cluster.stale_primary"
+        house.fence.fails.clear()
+        house.server.thaw(stale)
+        await asyncio.sleep(60)
+        assert house.node(victim).state is NodeState.READY
+        assert house.primary != stale or house.epoch > epoch
+
+    live(story)
+
+
+# Loss, fence, recovery.
+
+
+def test_a_node_that_dies_is_fenced_its_vm_runs_elsewhere_and_it_comes_back() -> None:
+    async def story(house: House) -> None:
+        victim = other_than(house.primary)
+        await house.run_a_vm(node=victim)
+        house.hosts[victim].power(False)
+        took_s = await house.until(lambda: house.vm().node != victim and house.vm().state is VmState.RUNNING)
+        assert took_s <= SESSION_S + house.fence.delay_s + 5
+        assert house.runs_on() == [house.vm().node]
+        assert house.vm().epoch == 2 and house.vm().away == "recovery"
+        house.fence.press(victim, on=True)
+        await house.until(lambda: house.node(victim).state is NodeState.READY)
+        assert ("off", victim) in house.fence.calls
+        await house.do("node.ready", node=victim)
+        await house.until(lambda: house.vm().node == victim and house.vm().state is VmState.RUNNING)
+        assert house.vm().epoch == 2, "it came home live"
+
+    live(story)
+
+
+def test_a_node_that_only_hangs_is_switched_off_before_its_vm_starts_elsewhere_and_on_again_after() -> None:
+    async def story(house: House) -> None:
+        victim = other_than(house.primary)
+        await house.run_a_vm(node=victim)
+        house.hosts[victim].kill()
+        await house.until(lambda: house.vm().node != victim and house.vm().state is VmState.RUNNING)
+        assert house.runs_on() == [house.vm().node]
+        await house.until(lambda: house.node(victim).state is NodeState.READY)
+        assert [action for action, node in house.fence.calls if node == victim] == ["off", "on"]
+
+    live(story)
+
+
+def test_a_device_that_fails_keeps_the_vm_where_it_is_until_it_answers() -> None:
+    async def story(house: House) -> None:
+        victim = other_than(house.primary)
+        await house.run_a_vm(node=victim)
+        house.fence.fails.add(victim)
+        house.hosts[victim].kill()
+        await house.until(lambda: f"node.unfenced/{victim}" in house.state.faults)
+        await asyncio.sleep(120)
+        assert (house.vm().node, house.runs_on()) == (victim, [victim])
+        assert (await house.told()).count("node.fence_failed") == 1
+        house.fence.fails.clear()
+        took_s = await house.until(lambda: house.vm().node != victim)
+        assert took_s <= FENCE_AGAIN_S + 5
+        assert f"node.unfenced/{victim}" not in house.state.faults
+
+    live(story)
+
+
+def test_a_node_without_any_fence_keeps_its_vm_until_an_admin_says_that_it_is_off() -> None:
+    async def story(house: House) -> None:
+        victim = other_than(house.primary)
+        await house.run_a_vm(node=victim)
+        house.hosts[victim].power(False)
+        await house.until(lambda: f"node.unfenced/{victim}" in house.state.faults)
+        await asyncio.sleep(60)
+        assert house.vm().node == victim
+        await house.do("node.confirm_fenced", node=victim)
+        await house.until(lambda: house.vm().node != victim and house.vm().state is VmState.RUNNING, 10)
+
+    live(story, agents=False)
+
+
+def test_a_node_that_fences_itself_is_believed_after_the_time_it_promised() -> None:
+    async def story(house: House) -> None:
+        victim = other_than(house.primary)
+        await house.run_a_vm(node=victim)
+        house.server.cut(victim)
+        took_s = await house.until(lambda: house.vm().node != victim and house.vm().state is VmState.RUNNING)
+        bound_s = house.node(victim).self_fence_s + SELF_FENCE_MARGIN_S
+        assert WATCHDOG_S + SELF_FENCE_MARGIN_S < bound_s <= took_s <= SESSION_S + bound_s + 3
+        house.server.restore(victim)
+        await house.until(lambda: house.node(victim).state is NodeState.READY)
+        await asyncio.sleep(60)
+        assert house.runs_on() == [house.vm().node]
+
+    live(story, agents=False, watchdogs=True)
+
+
+def test_a_cluster_without_a_majority_loses_no_vm_of_a_node_with_an_agent() -> None:
+    async def story(house: House) -> None:
+        await house.run_a_vm()
+        house.server.go_down()
+        await asyncio.sleep(300)
+        assert house.runs_on() == ["hv3"]
+        house.server.come_up()
+        await asyncio.sleep(120)
+        assert house.runs_on() == ["hv3"] and house.vm().epoch == 1
+        assert "node.lost" not in await house.told()
+
+    live(story)
+
+
+def test_in_maintenance_a_missing_node_is_left_alone() -> None:
+    async def story(house: House) -> None:
+        victim = other_than(house.primary)
+        await house.do("cluster.set_maintenance", maintenance=True)
+        house.hosts[victim].kill()
+        await asyncio.sleep(5 * SESSION_S)
+        assert house.node(victim).state is NodeState.READY and house.fence.calls == []
+        house.hosts[victim].start()
+        await house.until(lambda: house.hosts[victim].presence.joined)
+        await house.do("cluster.set_maintenance", maintenance=False)
+        await asyncio.sleep(5 * SESSION_S)
+        assert "node.lost" not in await house.told()
+
+    live(story)
+
+
+def test_a_primary_that_dies_between_two_steps_is_followed_by_one_that_goes_on() -> None:
+    async def story(house: House) -> None:
+        first = house.primary
+        victim = other_than(first)
+        await house.run_a_vm(node=victim)
+        house.fence.delay_s = 20
+        house.hosts[victim].kill()
+        await house.until(lambda: house.node(victim).state is NodeState.LOST)
+        house.hosts[first].kill()
+        house.fence.fails.add(first)
+        await house.until(lambda: house.vm().node == other_than(first, victim) and bool(house.runs_on()))
+
+    live(story)
+
+
+def test_a_flush_and_the_way_back_are_carried_out() -> None:
+    async def story(house: House) -> None:
+        for number in range(6):
+            await house.run_a_vm(f"web{number:02d}", node="hv3")
+        await house.do("node.flush", node="hv3")
+        await house.until(lambda: house.node("hv3").flush.value == "flushed")
+        assert house.state.load_of("hv3").running == 0
+        await house.do("node.ready", node="hv3")
+        await house.until(lambda: house.node("hv3").flush.value == "none")
+        assert house.state.load_of("hv3").running == 6
+        assert all(vm.epoch == 1 for vm in house.state.vms.values())
+
+    live(story)
+
+
+def test_a_node_whose_fold_went_astray_is_told_of_once() -> None:
+    async def story(house: House) -> None:
+        victim = other_than(house.primary)
+        await house.run_a_vm()
+        astray = house.hosts[victim].world.state
+        astray.put_vm(replace(astray.vms[house.vm().id], description="only here"))
+        await house.do("vm.add_tag", vm="web01", tag="any")
+        await house.until(lambda: f"node.diverged/{victim}" in house.state.faults)
+        await asyncio.sleep(30)
+        assert (await house.told()).count("node.diverged") == 1
+
+    live(story)
