@@ -27,6 +27,11 @@ FENCE_AGAIN_S = 15.0
 """Between two tries of an agent that failed: a management network may come back."""
 
 
+UNGUARDED = "it has no fence agent and no watchdog"
+
+NEEDED = "its ZooKeeper server is needed for a majority until another coordinator is back"
+
+
 class DeclareLost(msgspec.Struct, frozen=True, kw_only=True):
     """The node's session has ended."""
 
@@ -52,10 +57,11 @@ class BelieveSelfFence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GiveUpFencing(msgspec.Struct, frozen=True, kw_only=True):
-    """There is no way to fence the node."""
+    """There is no way to fence the node, for now or at all."""
 
     node: str
     lost_at: int
+    why: str
 
 
 class PowerOn(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,7 +141,7 @@ def plan_cluster(state: ClusterState, watch: Watch, tried: Tried, now_s: float) 
     duties: list[Duty] = []
     for node in state.nodes.values():
         if not cluster.maintenance:
-            duties.extend(_guard(state, node, watch, tried, now_s))
+            duties.extend(_guard(state, node, watch, tried, now_s, duties))
         if node.state is NodeState.READY and node.flush in (FlushState.FLUSHING, FlushState.RETURNING):
             duties.append(FlushStep(node=node.name))
     heard_of = [node.level for node in state.nodes.values() if node.state is not NodeState.JOINING]
@@ -144,14 +150,15 @@ def plan_cluster(state: ClusterState, watch: Watch, tried: Tried, now_s: float) 
     return sorted(duties, key=lambda duty: _URGENCY.index(type(duty)))
 
 
-def _guard(state: ClusterState, node: Node, watch: Watch, tried: Tried, now_s: float) -> list[Duty]:
+def _guard(state: ClusterState, node: Node, watch: Watch, tried: Tried, now_s: float, before: list[Duty]) -> list[Duty]:
     """What the loss of a node asks for, step by step."""
     if node.state is NodeState.READY:
         reason = _why_lost(node, watch, now_s)
         return [DeclareLost(node=node.name, reason=reason, ready_at=node.ready_at)] if reason else []
     loss = (node.name, node.lost_at)
     if node.state is NodeState.LOST:
-        return _fence(node, loss, watch, tried, now_s)
+        needed = node.coordinator and _is_needed(state, node, watch, tried, before)
+        return _fence(node, loss, watch, tried, now_s, needed=needed)
     if node.state is NodeState.FENCED:
         duties: list[Duty] = []
         if any(state.vms[vm].state in ACTIVE for vm in state.placed.ids_on(node.name)):
@@ -174,7 +181,26 @@ def _why_lost(node: Node, watch: Watch, now_s: float) -> str:
     return ""
 
 
-def _fence(node: Node, loss: tuple[str, int], watch: Watch, tried: Tried, now_s: float) -> list[Duty]:
+def _is_needed(state: ClusterState, node: Node, watch: Watch, tried: Tried, before: list[Duty]) -> bool:
+    """Whether the coordinators would have no majority of servers without this one.
+
+    As there is a majority now, its server must then be running, whatever its daemon does. Cutting its power would stop
+    the whole cluster, and nobody could even record that it was fenced, or switch it on again.
+    """
+    coordinators = [other for other in state.nodes.values() if other.coordinator]
+    begun = {duty.node for duty in before if isinstance(duty, Fence)}
+    left = [
+        other
+        for other in coordinators
+        if other.name != node.name
+        and (other.name in watch.there or other.state is not NodeState.FENCED)
+        and other.name not in begun
+        and (other.name, other.lost_at) not in tried.fencing
+    ]
+    return len(left) <= len(coordinators) // 2
+
+
+def _fence(node: Node, loss: tuple[str, int], watch: Watch, tried: Tried, now_s: float, *, needed: bool) -> list[Duty]:
     if node.name in watch.there:
         return []  # it is back, and will say so
     duties: list[Duty] = []
@@ -182,12 +208,15 @@ def _fence(node: Node, loss: tuple[str, int], watch: Watch, tried: Tried, now_s:
         waited_s = watch.gone_for_s(node.name)
         if waited_s >= node.self_fence_s + SELF_FENCE_MARGIN_S:
             return [BelieveSelfFence(node=node.name, lost_at=node.lost_at, waited_s=waited_s)]
-    if node.fence is not None:
+    if node.fence is not None and needed:
+        if loss not in tried.fencing and node.unfenced != NEEDED:
+            duties.append(GiveUpFencing(node=node.name, lost_at=node.lost_at, why=NEEDED))
+    elif node.fence is not None:
         failed_s = tried.failed_s.get(loss)
         if loss not in tried.fencing and (failed_s is None or now_s - failed_s >= FENCE_AGAIN_S):
             duties.append(Fence(node=node.name, lost_at=node.lost_at))
     elif not node.self_fence_s and not node.unfenced:
-        duties.append(GiveUpFencing(node=node.name, lost_at=node.lost_at))
+        duties.append(GiveUpFencing(node=node.name, lost_at=node.lost_at, why=UNGUARDED))
     return duties
 
 

@@ -152,9 +152,8 @@ class Primary:
                 evidence = f"it promised to have ended its VMs by now: gone for {waited_s:.0f} s"
                 report = f.ReportNodeFenced(**act, node=node, lost_at=lost_at, method="self", evidence=evidence)
                 await self._report(report)
-            case plan.GiveUpFencing(node=node, lost_at=lost_at):
-                message = "it has no fence agent and no watchdog"
-                await self._report(f.ReportFenceFailed(**act, node=node, lost_at=lost_at, message=message))
+            case plan.GiveUpFencing(node=node, lost_at=lost_at, why=why):
+                await self._report(f.ReportFenceFailed(**act, node=node, lost_at=lost_at, message=why))
             case plan.PowerOn(node=node, lost_at=lost_at):
                 self._tried.powered_on.add((node, lost_at))
                 self._in_background(self._power_on(node, lost_at))
@@ -201,10 +200,10 @@ class Primary:
 
     def _begin_fencing(self, node: str, lost_at: int) -> None:
         self._tried.fencing.add((node, lost_at))
-        self._in_background(self._run_fence(node, lost_at))
+        self._in_background(self._run_fence(node, lost_at, self._epoch))
 
-    async def _run_fence(self, node: str, lost_at: int) -> None:
-        act: dict[str, Any] = {"primary": self._node, "epoch": self._epoch, "node": node, "lost_at": lost_at}
+    async def _run_fence(self, node: str, lost_at: int, epoch: int) -> None:
+        act: dict[str, Any] = {"primary": self._node, "epoch": epoch, "node": node, "lost_at": lost_at}
         settings = self._world.state.nodes[node].fence
         assert settings is not None, f"{node} has no fence agent"
         report: Report

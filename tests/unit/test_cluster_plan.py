@@ -11,6 +11,7 @@ from pvc.handlers.cluster_plan import (
     FENCE_AGAIN_S,
     NEVER_SEEN_GRACE_S,
     SELF_FENCE_MARGIN_S,
+    UNGUARDED,
     BelieveSelfFence,
     DeclareLost,
     Fence,
@@ -141,7 +142,7 @@ def test_a_lost_node_that_is_there_again_is_left_alone() -> None:
 def test_a_node_that_can_neither_be_fenced_nor_fences_itself_is_given_up_once() -> None:
     primary = Primary()
     loss = primary.gone()
-    assert primary.due() == [GiveUpFencing(node="hv3", lost_at=loss)]
+    assert primary.due() == [GiveUpFencing(node="hv3", lost_at=loss, why=UNGUARDED)]
     primary.cluster.says_unfenced("hv3", "it has no fence agent and no watchdog")
     assert primary.due(after_s=100) == []
     primary.with_agent()

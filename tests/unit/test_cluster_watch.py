@@ -5,9 +5,12 @@ from __future__ import annotations
 from pvc.commands.facts_cluster import ReportNodeLost
 from pvc.handlers.cluster_plan import (
     LOOK_GAP_S,
+    NEEDED,
     SELF_FENCE_MARGIN_S,
     BelieveSelfFence,
     DeclareLost,
+    Fence,
+    GiveUpFencing,
     Tried,
     Watch,
     plan_cluster,
@@ -102,3 +105,45 @@ def test_the_state_knows_which_announcement_is_the_last() -> None:
     before = cluster.state.nodes["hv2"]
     cluster.says_ready("hv2")
     assert cluster.state.nodes["hv2"].ready_at == cluster.state.position > before.ready_at
+
+
+def coordinators(*names: str) -> TinyCluster:
+    cluster = a_cluster("hv1")
+    for name in names:
+        cluster.add_node(name, coordinator=True)
+        cluster.do("node.set_fence", node=name, agent="fence_ipmilan")
+    cluster.elect("hv1")
+    return cluster
+
+
+def fences(cluster: TinyCluster, tried: Tried, *there: str) -> dict[str, str]:
+    """Node -> what the primary does about it, with these there."""
+    watch = Watch(since_s=0.0)
+    watch.note(frozenset(there), 1.0, 1.0, {node.name: node.ready_at for node in cluster.state.nodes.values()})
+    due = plan_cluster(cluster.state, watch, tried, 1.0)
+    return {duty.node: type(duty).__name__ for duty in due if isinstance(duty, Fence | GiveUpFencing)}
+
+
+def test_coordinators_are_fenced_one_by_one_where_their_servers_make_the_majority() -> None:
+    cluster = coordinators("hv2", "hv3")
+    cluster.says_lost("hv2")
+    cluster.says_lost("hv3")
+    tried = Tried()
+    assert fences(cluster, tried, "hv1") == {"hv2": "Fence", "hv3": "GiveUpFencing"}
+    tried.fencing.add(("hv2", cluster.state.nodes["hv2"].lost_at))
+    assert fences(cluster, tried, "hv1") == {"hv3": "GiveUpFencing"}
+    tried.fencing.clear()
+    cluster.says_fenced("hv2")
+    assert fences(cluster, tried, "hv1") == {"hv3": "GiveUpFencing"}, "it is off, and boots at best"
+    cluster.says_unfenced("hv3", NEEDED)
+    assert fences(cluster, tried, "hv1") == {}, "that is said once"
+    cluster.says_ready("hv2")
+    assert fences(cluster, tried, "hv1", "hv2") == {"hv3": "Fence"}
+
+
+def test_a_larger_cluster_can_do_without_two_of_its_coordinators() -> None:
+    cluster = coordinators("hv2", "hv3", "hv4", "hv5")
+    for name in ("hv3", "hv4", "hv5"):
+        cluster.says_lost(name)
+    found = fences(cluster, Tried(), "hv1", "hv2")
+    assert found == {"hv3": "Fence", "hv4": "Fence", "hv5": "GiveUpFencing"}
