@@ -236,7 +236,12 @@ class ClusterSimulation:
         (machine.power_up if on else machine.power_down)()
 
     def _strikes(self, name: str, effect: str) -> bool:
-        return not self._nemesis.relented and self._rng.random() < self._faults.kill
+        if self._nemesis.relented:
+            return False
+        dice = self._rng.random()
+        if self._faults.kill <= dice < self._faults.kill + self._faults.freeze:
+            self._nemesis.freeze_now(self._machines[name])
+        return dice < self._faults.kill
 
     def _note(self, what: str) -> str:
         self.trace.append(f"{asyncio.get_running_loop().time():9.3f} {what}")

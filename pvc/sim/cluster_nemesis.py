@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 import msgspec
 
@@ -14,6 +15,7 @@ from pvc.drivers.simulated_guest import Behaviour
 from pvc.drivers.simulated_network import MigrationPhase, SimulatedNetwork
 from pvc.projections.state import ClusterState, NodeState
 from pvc.sim.cluster_machine import Machine
+from pvc.sim.cluster_process import in_world
 
 LONG_S = 70.0
 """Long enough for a node to be lost, fenced and recovered from."""
@@ -22,7 +24,8 @@ LONG_S = 70.0
 class Faults(msgspec.Struct, frozen=True, kw_only=True):
     """How likely things go wrong, per occasion; what befalls nodes by its weight."""
 
-    kill: float = 0.015
+    kill: float = 0.012
+    freeze: float = 0.008
     log: float = 0.03
     migration: float = 0.15
     befalls: tuple[tuple[str, int], ...] = (
@@ -91,18 +94,19 @@ class Nemesis:
         kinds, weights = zip(*self._faults.befalls, strict=True)
         kind = self._rng.choices(kinds, weights=weights)[0]
         machine = self._rng.choice(list(self._machines.values()))
-        lasts_s = self._rng.random() ** 2 * LONG_S
-        task = asyncio.create_task(getattr(self, f"_{kind}")(machine, lasts_s), name=kind)
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self._begin(getattr(self, f"_{kind}")(machine, self._rng.random() ** 2 * LONG_S))
+
+    def freeze_now(self, machine: Machine) -> None:
+        """Right after an effect, and long enough for the others to go on without it."""
+        if machine.well:
+            in_world(self._begin, self._freeze_daemon(machine, 5 + self._rng.random() * 30))
+            machine.freeze_daemon()
 
     def cut_power(self, name: str) -> None:
         """Somebody pulls the plug, and puts it in again some time."""
         self._fence.press(name, on=False)
         self._machines[name].power_down()
-        task = asyncio.create_task(self._plug_in(self._machines[name], 30 + self._rng.random() * 90))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self._begin(self._plug_in(self._machines[name], 30 + self._rng.random() * 90))
 
     async def relent(self) -> None:
         """Everything works again."""
@@ -135,6 +139,11 @@ class Nemesis:
     def migration_fails(self, vm: str, phase: MigrationPhase) -> bool:
         """Whether this one breaks here."""
         return not self.relented and self._rng.random() < self._faults.migration
+
+    def _begin(self, fault: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(fault)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
 
     async def _kill(self, machine: Machine, lasts_s: float) -> None:
         machine.kill()
