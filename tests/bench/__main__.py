@@ -21,7 +21,21 @@ from typing import Any
 
 import msgspec
 
-from tests.bench import append, cluster, define, effect, failover, follow, group, history, lab, listing, process, replay
+from tests.bench import (
+    append,
+    cluster,
+    define,
+    effect,
+    failover,
+    follow,
+    group,
+    history,
+    lab,
+    listing,
+    moves,
+    process,
+    replay,
+)
 from tests.bench.measure import Bench, Row
 from tests.bench.table import markdown, text
 from tests.integration.zookeeper_server import JARS, ZookeeperServer
@@ -40,6 +54,7 @@ BENCHES: dict[str, tuple[Measure, str]] = {
     "history": (history.measure, "newest 50 records of one VM in a long history, against a short one"),
     "cluster": (cluster.measure, "30 nodes and 3,000 VMs in one process: define, mass start, flush, loss of a node"),
     "lab": (lab.measure, "three real hosts: command to effect, event to all nodes, ZooKeeper's leader killed"),
+    "moves": (moves.measure, "three real hosts: live migration, its downtime, flush of 20 VMs"),
     "failover": (failover.measure, "three real hosts: power cuts until VMs run elsewhere (20 with --full)"),
 }
 NEED_ZOOKEEPER = {"append", "group", "follow", "cluster"}

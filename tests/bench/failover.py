@@ -116,7 +116,7 @@ def _rows(what: str, kills: list[_Kill]) -> list[Row]:
             reference=f"session timeout + fence: {figure(allowed, 's')}",
             ratio=statistics.median(totals) / allowed,
             spread=(min(totals) / allowed, max(totals) / allowed),
-            target=at_most((allowed + RECOVERY_S) / allowed),
+            target=at_most(round((allowed + RECOVERY_S) / allowed, 2)),
             note=note,
         )
     ]

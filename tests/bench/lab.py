@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 
 import libvirt
@@ -18,7 +16,7 @@ from tests.bench.daemon import Api
 from tests.bench.effect import Client
 from tests.bench.follow import among
 from tests.bench.measure import Bench, Row, compare, figure, percentile, skipped, stopwatch
-from tests.bench.real import Real, missing, real_lab
+from tests.bench.real import Real, bare, missing, real_lab
 
 WRITE_EVERY_S = 0.02
 SETTLE_S = 3.0
@@ -69,8 +67,7 @@ async def _effect(bench: Bench, real: Real) -> Row:
 
 def _create(connection: libvirt.virConnect, xml: str) -> float:
     """Milliseconds of libvirt's part: the same domain under another name, started and destroyed."""
-    xml = re.sub(r"<name>.*?</name>", "<name>raw</name>", xml, count=1)
-    xml = re.sub(r"<uuid>.*?</uuid>", f"<uuid>{uuid.uuid4()}</uuid>", xml, count=1)
+    xml = bare(xml)
     with stopwatch() as watch:
         domain = connection.createXML(xml)
     domain.destroy()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import tempfile
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,9 @@ from pvc.runtime.world import World, catch_up, follow
 from tests.bench.daemon import Api
 
 NAME = "bench"
+RAW = "raw"
+"""The libvirt domain that PVC does not know, for comparison."""
+CONSOLES = "/var/lib/pvc/console"
 MEMORY_MIB = 128
 WAIT_S = 120.0
 """Until something has happened; far more than it takes, so that only a defect ends it."""
@@ -107,9 +112,18 @@ class Real:
             "all nodes are ready",
         )
 
-    def console(self, node: str, vm: Vm) -> Path:
-        """The file of what a guest has written on a host."""
-        return self.lab.host(node).home / "pvc-lib/console" / f"{vm.id}.log"
+    def console(self, node: str, name: str) -> Path:
+        """The file of what a guest has written on a host: the VM's of this name, or the one that PVC does not know."""
+        domain = self.vm(name).id if name != RAW else RAW
+        return self.lab.host(node).home / "pvc-lib/console" / f"{domain}.log"
+
+
+def bare(xml: str) -> str:
+    """The same domain under another name, and without what would make it one of PVC's: such a stray is cleared away."""
+    xml = re.sub(r"<name>.*?</name>", f"<name>{RAW}</name>", xml, count=1)
+    xml = re.sub(r"<uuid>.*?</uuid>", f"<uuid>{uuid.uuid4()}</uuid>", xml, count=1)
+    xml = re.sub(r"<metadata.*?</metadata>", "", xml, count=1, flags=re.DOTALL)
+    return re.sub(r"<log file='[^']*/[^/']*'", f"<log file='{CONSOLES}/{RAW}.log'", xml)
 
 
 def missing() -> str:
