@@ -19,7 +19,7 @@ from pvc.events.record import EMPTY, Actor, CommandRef, Head, Record, check_foll
 from pvc.events.registry import decode_event, encode_event
 from pvc.log.base import MAX_BATCH_ENTRIES
 from pvc.projections.state import ClusterState
-from pvc.runtime.appender import MAX_ATTEMPTS, MAX_QUEUE, Appender, Outcome, Request
+from pvc.runtime.appender import CROWDED_S, MAX_ATTEMPTS, MAX_QUEUE, Appender, Outcome, Request
 from pvc.runtime.world import World, catch_up
 from pvc.sim.loop import VirtualClock, run_virtual
 from tests.support.core import ADMIN, command, node_ready, replayed
@@ -222,6 +222,30 @@ async def test_a_log_that_is_always_busy_is_given_up_after_a_bound() -> None:
         assert failure.value.code == "log.busy"
         assert desk.log.tries - before == MAX_ATTEMPTS
         assert (await desk.do("vm.define", name="web01", memory_mib=64)).position == 3
+
+
+@virtual
+async def test_what_comes_while_the_log_is_crowded_goes_along_in_one_append() -> None:
+    async with a_desk() as desk:
+        desk.log.troubles = [conflict] * 8
+        asked = []
+        for number in range(5):
+            asked.append(asyncio.create_task(desk.do("vm.define", name=f"web0{number}", memory_mib=64)))
+            await asyncio.sleep(0.001)
+        outcomes = await gathered(*asked)
+        assert [outcome.position for outcome in outcomes if isinstance(outcome, Outcome)] == [3, 4, 5, 6, 7]
+        assert desk.log.batches[-1] == 5
+
+
+@virtual
+async def test_a_crowd_is_forgotten_when_it_has_gone() -> None:
+    async with a_desk() as desk:
+        desk.log.troubles = [conflict] * 12
+        await desk.do("vm.define", name="web01", memory_mib=64)
+        await asyncio.sleep(CROWDED_S + 0.1)
+        begun = asyncio.get_running_loop().time()
+        await desk.do("vm.define", name="web02", memory_mib=64)
+        assert asyncio.get_running_loop().time() == begun
 
 
 @virtual
