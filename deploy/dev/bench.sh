@@ -8,12 +8,16 @@ Usage: ./dev bench [options of tests.bench]
 Measures each figure beside its yardstick in the same run, and prints the ratios. Options are passed on: once
 installed, `.venv/bin/python -m tests.bench -h` lists them.
 
-Example: ./dev bench
+The rows of real hosts need root, and are left out without it.
+
+Examples:
+  ./dev bench --quick append follow
+  ./dev bench --full failover
 TEXT
 }
 
 run() {
-    install_for python zookeeper
+    install_for python guest hypervisor fencing lab zookeeper
     "$VENV/bin/python" -c 'import eventsourcing' 2>/dev/null ||
         step "Installing what is only measured against" "$VENV/bin/python" -m pip install --quiet --editable '.[bench]' ||
         note "the rows that need it will say so"
