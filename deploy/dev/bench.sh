@@ -10,9 +10,7 @@ installed, `.venv/bin/python -m tests.bench -h` lists them.
 
 The rows of real hosts need root, and are left out without it.
 
-Examples:
-  ./dev bench --quick append follow
-  ./dev bench --full failover
+Example: ./dev bench --quick append follow
 TEXT
 }
 
