@@ -73,8 +73,10 @@ def _failover(node: str, told: Sequence[Told], broken: Sequence[Broken], runs: S
                 beats += [
                     run.first_beat.until_s
                     for run in runs
-                    if run.vm == event.vm and run.host == event.node and run.first_beat and run.born_s >= lost_s
-                ][:1]
+                    if run.vm == event.vm and run.host == event.node and run.first_beat
+                    # This very run of it: it was reported to run moments after it began.
+                    if lost_s <= run.born_s <= one.arrived_s
+                ][-1:]
     began_s = max(causes, default=None)
     return Failover(
         node=node,
