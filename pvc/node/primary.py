@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from pvc import __version__
@@ -23,6 +23,7 @@ from pvc.events.cluster import PrimaryElected
 from pvc.handlers import cluster_plan as plan
 from pvc.presence.base import Member, Presence
 from pvc.presence.hello import read_hello
+from pvc.projections.state import NodeState
 from pvc.runtime.appender import Outcome
 from pvc.runtime.world import World
 
@@ -64,6 +65,8 @@ class Primary:
         self._watch = plan.Watch(since_s=clock.monotonic())
         self._tried = plan.Tried()
         self._fencing: set[asyncio.Task[None]] = set()
+        self._under_way: dict[tuple[str, int], asyncio.Task[None]] = {}
+        """Node and loss -> what switches it off."""
         self._hinted = asyncio.Event()
         self._claimed_s = float("-inf")
 
@@ -101,6 +104,7 @@ class Primary:
             await asyncio.sleep(TICK_S)
 
     async def _look(self) -> None:
+        await self._end_needless_fencing()
         state, now_s = self._world.state, self._clock.monotonic()
         own = state.nodes.get(self._node)
         if own is None or not own.coordinator or not self._may_act():
@@ -200,7 +204,24 @@ class Primary:
 
     def _begin_fencing(self, node: str, lost_at: int) -> None:
         self._tried.fencing.add((node, lost_at))
-        self._in_background(self._run_fence(node, lost_at, self._epoch))
+        task = self._in_background(self._run_fence(node, lost_at, self._epoch))
+        self._under_way[node, lost_at] = task
+
+    async def _end_needless_fencing(self) -> None:
+        """A node that is back, or of which an admin has said that it is off, must not be switched off any more.
+
+        An agent may be at it for a minute, until its device answers again; by then the node may run VMs.
+        """
+        for (node, lost_at), task in list(self._under_way.items()):
+            known = self._world.state.nodes.get(node)
+            if known is not None and known.state is NodeState.LOST and known.lost_at == lost_at:
+                continue
+            logger.warning("primary: fencing is no longer needed node=%s", node)
+            del self._under_way[node, lost_at]
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            # It may have been switched off already, and only not been looked at.
+            self._in_background(self._power_on(node, lost_at))
 
     async def _run_fence(self, node: str, lost_at: int, epoch: int) -> None:
         act: dict[str, Any] = {"primary": self._node, "epoch": epoch, "node": node, "lost_at": lost_at}
@@ -214,6 +235,7 @@ class Primary:
         except DriverError as error:
             self._tried.failed_s[node, lost_at] = self._clock.monotonic()
             report = f.ReportFenceFailed(**act, message=error.message)
+        self._under_way.pop((node, lost_at), None)
         try:
             reported = await self._report(report)
         except PvcError as error:
@@ -238,7 +260,8 @@ class Primary:
             self._tried.powered_on.discard((node, lost_at))
             logger.warning("primary: cannot switch on again node=%s error=%s", node, error)
 
-    def _in_background(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         self._fencing.add(task)
         task.add_done_callback(self._fencing.discard)
+        return task

@@ -338,6 +338,41 @@ def test_a_node_that_fences_itself_is_believed_after_the_time_it_promised() -> N
     live(story, agents=False, watchdogs=True)
 
 
+def test_an_agent_that_is_still_at_it_when_an_admin_has_confirmed_switches_nothing_off_any_more() -> None:
+    async def story(house: House) -> None:
+        victim = other_than(house.primary)
+        house.fence.delay_s = 40
+        house.hosts[victim].power(False)
+        house.fence.press(victim, on=False)
+        await house.until(lambda: house.node(victim).state is NodeState.LOST)
+        await asyncio.sleep(5)
+        house.fence.delay_s = 1
+        await house.do("node.confirm_fenced", node=victim)
+        await house.until(lambda: house.node(victim).state is NodeState.READY, 30)
+        boots = house.hosts[victim].boots
+        await asyncio.sleep(120)
+        assert ("off", victim) not in house.fence.calls
+        assert (house.node(victim).state, house.hosts[victim].boots) == (NodeState.READY, boots)
+
+    live(story)
+
+
+def test_a_node_that_is_back_before_its_device_has_answered_is_left_on() -> None:
+    async def story(house: House) -> None:
+        victim = other_than(house.primary)
+        await house.run_a_vm(node=victim)
+        house.fence.delay_s = 40
+        house.server.cut(victim)
+        await house.until(lambda: house.node(victim).state is NodeState.LOST)
+        house.server.restore(victim)
+        await house.until(lambda: house.node(victim).state is NodeState.READY, 30)
+        await asyncio.sleep(120)
+        assert ("off", victim) not in house.fence.calls
+        assert (house.vm().node, house.vm().epoch) == (victim, 1)
+
+    live(story)
+
+
 def test_a_cluster_without_a_majority_loses_no_vm_of_a_node_with_an_agent() -> None:
     async def story(house: House) -> None:
         await house.run_a_vm()
