@@ -9,6 +9,8 @@ import pytest
 from pvc.errors import LogDamaged
 from pvc.events.record import check_follows
 from pvc.events.registry import EVENTS, decode_event, encode_event
+from pvc.events.vm import VmStarted
+from pvc.events.vm_moves import VmArrived, VmRecovered
 from pvc.projections.fold import fold
 from pvc.projections.snapshot import PROJECTION_VERSION, restore, snapshot
 from pvc.projections.state import ClusterState
@@ -105,3 +107,12 @@ def test_a_name_taken_meanwhile_is_not_given_twice_by_the_fold() -> None:
     first = cluster.vm()
     cluster.record(defined)
     assert cluster.state.vms == {first.id: first}
+
+
+def test_a_fact_that_is_no_longer_or_not_yet_true_changes_nothing() -> None:
+    cluster = a_cluster_with_vm()
+    before = cluster.vm()
+    cluster.record(VmStarted(vm=before.id, node="hv1", epoch=0))
+    cluster.record(VmArrived(vm=before.id, node="hv1", epoch=0))
+    cluster.record(VmRecovered(vm=before.id, source="hv1", target="hv2", epoch=1))
+    assert cluster.vm() == before

@@ -11,8 +11,9 @@ from pvc.drivers.hypervisor import DomainState
 from pvc.drivers.simulated import SimulatedHypervisor
 from pvc.drivers.simulated_guest import Behaviour
 from pvc.drivers.watchdog import SimulatedWatchdog
+from pvc.errors import DriverError
 from pvc.events.vm import VmSpec
-from pvc.node.self_fence import PETS_PER_TIMEOUT, SelfFence
+from pvc.node.self_fence import ARM_AGAIN_S, PETS_PER_TIMEOUT, SelfFence
 from pvc.presence.memory import MemoryPresence
 from pvc.presence.memory_server import PresenceServer
 from pvc.sim.loop import VirtualClock, run_virtual
@@ -140,6 +141,27 @@ def test_a_daemon_without_a_lease_yet_neither_pets_nor_ends_anything() -> None:
         await asyncio.sleep(WATCHDOG_S)
         assert house.reset_at != [], "nobody pets in place of one that has no lease"
         await other.close()
+
+    live(story)
+
+
+def test_a_node_whose_watchdog_is_not_there_promises_nothing_until_it_is() -> None:
+    async def story(house: House) -> None:
+        await house.kill()
+        house.watchdog.disarm()
+        arm = house.watchdog.arm
+
+        def taken(timeout_s: int) -> None:
+            raise DriverError("somebody else holds it", code="watchdog.unavailable")
+
+        house.watchdog.arm = taken  # type: ignore[method-assign]
+        fence = SelfFence(house.presence, house.machine, house.watchdog, WATCHDOG_S)
+        house.daemon = asyncio.create_task(fence.run())
+        await asyncio.sleep(60)
+        assert not fence.armed and not house.watchdog.armed
+        house.watchdog.arm = arm  # type: ignore[method-assign]
+        await asyncio.sleep(ARM_AGAIN_S + 1)
+        assert fence.armed and house.watchdog.armed
 
     live(story)
 

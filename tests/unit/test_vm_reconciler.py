@@ -16,7 +16,7 @@ from pvc.events.registry import decode_event
 from pvc.events.vm import VmSpec
 from pvc.handlers.transfers import Transfers
 from pvc.handlers.vm_plan import ASK_AGAIN_S
-from pvc.handlers.vm_reconciler import MAX_MESSAGE, VmReconciler
+from pvc.handlers.vm_reconciler import DISAGREEMENT_S, MAX_MESSAGE, VmReconciler
 from pvc.projections.vm_machine import VmState
 from pvc.sim.loop import VirtualClock, run_virtual
 from tests.support.core import TinyCluster, a_cluster_with_vm
@@ -248,3 +248,14 @@ async def test_a_daemon_killed_after_any_effect_heals_when_it_is_back(command: s
     starts = [done for done, _ in house.machine.effects].count("start")
     assert starts == (2 if command == "vm.restart" else 1), "no run was begun twice"
     assert house.told().count("vm.crashed") == 0
+
+
+@virtual
+async def test_steps_that_lead_nowhere_come_to_an_end_for_now() -> None:
+    house = House("running")
+
+    async def deaf(report: Any, cause: str) -> None:
+        """The log has it, and nothing follows from it."""
+
+    house.reconciler._report = deaf
+    assert await house.reconciler.reconcile(house.vm) == DISAGREEMENT_S
