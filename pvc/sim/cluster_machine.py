@@ -82,6 +82,7 @@ class Machine(SimulatedHypervisor):
         self.clock = NodeClock()
         self.process = Process(name)
         self.life: Process | None = None
+        self._agents = Process(f"{name} agents", self.process)
         self.node: Node | None = None
         self.world = World()
         self.appender: NotingAppender | None = None
@@ -112,6 +113,8 @@ class Machine(SimulatedHypervisor):
         if self._watchdog is not None:
             in_world(self._watchdog.disarm)
         self.kill()
+        self._agents.kill()
+        self._agents = Process(f"{self.name} agents", self.process)
         in_world(self.lose_power)
         self.thaw_machine()
 
@@ -250,7 +253,7 @@ class Machine(SimulatedHypervisor):
                 clock=self.clock,
                 rng=site.rng,
                 presence=self._presence,
-                fence=FencePort(site.fence),
+                fence=FencePort(site.fence, self._agents),
                 watchdog=WatchdogPort(self._watchdog) if self._watchdog is not None else None,
                 watchdog_timeout_s=WATCHDOG_S,
                 address=self.name,

@@ -38,6 +38,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
         ("lag", 2),
         ("cut_migrations", 2),
         ("hypervisor", 2),
+        ("slow", 2),
         ("bmc", 3),
         ("mute", 2),
         ("clock", 1),
@@ -232,6 +233,12 @@ class Nemesis:
         await asyncio.sleep(lasts_s / 2)
         if machine.powered:
             machine.regain_connection()
+
+    async def _slow(self, machine: Machine, lasts_s: float) -> None:
+        """Its hypervisor takes its time for everything, so that what was right when asked for is done too late."""
+        machine.jitter_s = self._rng.random() ** 2 * 25
+        await asyncio.sleep(lasts_s)
+        machine.jitter_s = 0.05
 
     async def _bmc(self, machine: Machine, lasts_s: float) -> None:
         broken = self._rng.choice((self._fence.fails, self._fence.stuck))

@@ -156,22 +156,23 @@ class NotingAppender(Appender):
 
 
 class FencePort:
-    """The agents, as one life starts them: they do their work to the end without it."""
+    """The agents, as one life starts them: they do their work to the end without it, but not without the machine."""
 
-    def __init__(self, fence: Fence) -> None:
+    def __init__(self, fence: Fence, agents: Process) -> None:
         self._fence = fence
+        self._agents = agents
 
     async def off(self, node: str, settings: FenceSettings) -> str:
         """Off."""
-        return await at(None, self._fence.off(node, settings), "fence off")
+        return await at(self._agents, self._fence.off(node, settings), "fence off")
 
     async def on(self, node: str, settings: FenceSettings) -> None:
         """On."""
-        await at(None, self._fence.on(node, settings), "fence on")
+        await at(self._agents, self._fence.on(node, settings), "fence on")
 
     async def is_on(self, node: str, settings: FenceSettings) -> bool:
         """Status."""
-        return await at(None, self._fence.is_on(node, settings), "fence status")
+        return await at(self._agents, self._fence.is_on(node, settings), "fence status")
 
 
 class WatchdogPort:
