@@ -49,7 +49,7 @@ KINDS = (
     Kind(name="zookeeper-majority", lasts_s=(12, 20), on="cluster", alone=True),
     Kind(name="disk-full", lasts_s=(5, 15), on="disk"),
     Kind(name="clock-step", lasts_s=(5, 15), on="clock", variants=("ahead", "back")),
-    Kind(name="bmc-down", lasts_s=(35, 50), variants=("until-back", "until-confirmed"), alone=True),
+    Kind(name="bmc-down", lasts_s=(75, 85), variants=("until-back", "until-confirmed"), alone=True),
     Kind(
         name="migration-cut",
         lasts_s=(2, 15),
