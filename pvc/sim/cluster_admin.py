@@ -85,9 +85,12 @@ class Admin:
             actor=ADMIN,
             command_id=f"c{self._asked}-{self._rng.getrandbits(32):08x}",
         )
-        for _ in range(TRIES):
+        for tried in range(TRIES):
             answer = await self._try(request)
             if answer is not None:
+                if not answer and not tried:
+                    # Only then: an earlier try may still wait in a gateway that stands still.
+                    self.refused.add(request.command_id)
                 return answer
             await asyncio.sleep(self._rng.random() * 3)
         raise AssertionError(f"no definite answer to {command} in {TRIES} tries")
@@ -103,7 +106,6 @@ class Admin:
                 await machine.world.reach(self._seen, ANSWER_S)
                 outcome = await machine.appender.submit(request)
         except Rejected as refusal:
-            self.refused.add(request.command_id)
             self._note(f"{_words(request)} refused by {machine.name}: {refusal.code}")
             return False
         except (PvcError, TimeoutError):
