@@ -23,6 +23,7 @@ from pvc.node.standing import Standing
 from pvc.presence.memory import MemoryPresence
 from pvc.projections.state import Cluster, ClusterState, Vm
 from pvc.sim.cluster import ClusterResult, ClusterSimulation
+from pvc.sim.cluster_nemesis import Faults
 
 SEEDS = int(os.environ.get("PVC_SIM_CLUSTER_SEEDS", "40"))
 BLOCKS = 8
@@ -104,26 +105,54 @@ def believe_at_once(self: object, node: str) -> float:
     return 1e9
 
 
-MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
-    "the target resumes before the log says so": lambda patch: patch.setattr(vm_plan, "_plan", resume_what_has_come),
-    "what is not a node's own is left alone": lambda patch: patch.setattr(vm_plan, "_plan", leave_what_is_not_ours),
-    "starts need no lease": lambda patch: patch.setattr(Standing, "may_start", lambda self: True),
-    "leases never end": lambda patch: patch.setattr(MemoryPresence, "lease_left_s", lambda self: 10.0),
-    "fencing is not verified": lambda patch: patch.setattr(SimulatedFence, "off", believe_the_order),
-    "a promise is believed at once": lambda patch: patch.setattr(
-        "pvc.handlers.cluster_plan.Watch.gone_for_s", believe_at_once
+SHARP = Faults(
+    kill=0.0,
+    freeze=0.04,
+    befalls=(("isolate", 4), ("bmc", 4), ("freeze_primary", 4), ("freeze_daemon", 2), ("mute", 2), ("slow", 1)),
+)
+"""What tries the guards against lost nodes and late primaries, and nothing else."""
+
+Change = Callable[[pytest.MonkeyPatch], None]
+
+MUTANTS: dict[str, tuple[Faults, Change]] = {
+    "the target resumes before the log says so": (
+        Faults(),
+        lambda patch: patch.setattr(vm_plan, "_plan", resume_what_has_come),
     ),
-    "what is recovered keeps its epoch": lambda patch: patch.setattr(facts_cluster, "_recover", same_epoch),
-    "a stale primary is obeyed": lambda patch: patch.setattr(facts_cluster, "_require_primary", whoever_says_so),
+    "what is not a node's own is left alone": (
+        Faults(),
+        lambda patch: patch.setattr(vm_plan, "_plan", leave_what_is_not_ours),
+    ),
+    "starts need no lease": (SHARP, lambda patch: patch.setattr(Standing, "may_start", lambda self: True)),
+    "leases never end": (SHARP, lambda patch: patch.setattr(MemoryPresence, "lease_left_s", lambda self: 10.0)),
+    "fencing is not verified": (SHARP, lambda patch: patch.setattr(SimulatedFence, "off", believe_the_order)),
+    "a promise is believed at once": (
+        SHARP,
+        lambda patch: patch.setattr("pvc.handlers.cluster_plan.Watch.gone_for_s", believe_at_once),
+    ),
+    "what is recovered keeps its epoch": (
+        Faults(),
+        lambda patch: patch.setattr(facts_cluster, "_recover", same_epoch),
+    ),
+    "a stale primary is obeyed": (
+        SHARP,
+        lambda patch: patch.setattr(facts_cluster, "_require_primary", whoever_says_so),
+    ),
 }
 
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_the_simulation_catches_a_mutant(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    MUTANTS[name](monkeypatch)
+    faults, change = MUTANTS[name]
+    change(monkeypatch)
     for seed in range(MUTANT_SEEDS):
         try:
-            ClusterSimulation(seed).run()
+            ClusterSimulation(seed, faults=faults).run()
         except AssertionError:
             return
     pytest.fail(f"{MUTANT_SEEDS} seeds did not notice that {name}")
+
+
+def test_what_the_mutants_are_tried_with_does_no_harm_without_them() -> None:
+    for seed in range(SEEDS // BLOCKS):
+        ClusterSimulation(seed, faults=SHARP).run()
