@@ -47,7 +47,7 @@ mc_enable 0x20
 _CHASSIS = """\
 #!/bin/sh
 # Called by ipmi_sim: MC get ITEM..., or MC set ITEM VALUE. It answers nobody else meanwhile, so what takes long goes on
-# by itself, as the boot of a real machine does; nothing may keep our output open, for ipmi_sim reads it to its end.
+# by itself, as with a real machine; nothing may keep our output open, for ipmi_sim reads it to its end.
 shift
 how=$1
 power() {{ {command} "$1" </dev/null 2>>{log}; }}
@@ -63,7 +63,7 @@ if [ "$how" = get ]; then
     exit 0
 fi
 case $2:$3 in
-    power:0 | shutdown:*) power off >>{log} ;;
+    power:0 | shutdown:*) slowly off ;;
     power:1) slowly on ;;
     reset:*) slowly reset ;;
 esac
