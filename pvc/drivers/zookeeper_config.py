@@ -39,8 +39,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A log of a million records in batches needs less than half of it."""
     tick_ms: int = 2000
     """Sessions last 2 to 20 ticks; 1000 to 2000 on real machines."""
-    init_limit: int = 10
-    """Ticks a follower may take to fetch the leader's state."""
+    init_limit: int = 5
+    """Ticks a follower may take to fetch the leader's state, or an election gone astray (ZOOKEEPER-4685) may last."""
     sync_limit: int = 5
     """Ticks a follower may lag behind."""
 
