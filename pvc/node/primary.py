@@ -20,6 +20,7 @@ from pvc.commands.facts import Report
 from pvc.drivers.fence import Fence
 from pvc.errors import DriverError, PvcError, Rejected
 from pvc.events.cluster import PrimaryElected
+from pvc.events.fence import FenceSettings
 from pvc.handlers import cluster_plan as plan
 from pvc.presence.base import Member, Presence
 from pvc.presence.hello import read_hello
@@ -160,7 +161,7 @@ class Primary:
                 await self._report(f.ReportFenceFailed(**act, node=node, lost_at=lost_at, message=why))
             case plan.PowerOn(node=node, lost_at=lost_at):
                 self._tried.powered_on.add((node, lost_at))
-                self._in_background(self._power_on(node, lost_at))
+                self._in_background(self._power_on(node, lost_at, self._world.state.nodes[node].fence))
             case plan.Recover(node=node):
                 await self._report(f.ReportRecovery(**act, node=node))
             case plan.FlushStep(node=node):
@@ -189,9 +190,9 @@ class Primary:
                 await self._report(report)
 
     async def _report(self, report: Report, cause: str = "") -> bool:
-        """Have it recorded; whether it was, and not refused because this node's term is over."""
+        """Have it recorded; whether it was, and not refused or passed over because it comes too late."""
         try:
-            await self._submit(report, cause)
+            outcome = await self._submit(report, cause)
         except Rejected as refusal:
             if refusal.code != "cluster.stale_primary":
                 raise
@@ -200,7 +201,7 @@ class Primary:
                 self._epoch = 0
                 await self._presence.resign_primary()
             return False
-        return True
+        return bool(outcome.decision.events)
 
     def _begin_fencing(self, node: str, lost_at: int) -> None:
         self._tried.fencing.add((node, lost_at))
@@ -221,7 +222,7 @@ class Primary:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             # It may have been switched off already, and only not been looked at.
-            self._in_background(self._power_on(node, lost_at))
+            self._in_background(self._power_on(node, lost_at, known.fence if known is not None else None))
 
     async def _run_fence(self, node: str, lost_at: int, epoch: int) -> None:
         act: dict[str, Any] = {"primary": self._node, "epoch": epoch, "node": node, "lost_at": lost_at}
@@ -247,14 +248,13 @@ class Primary:
         if not reported:
             # Its server may be the one that a majority lacks now, and then nobody else could switch it on again. That
             # is no risk: a machine that has just booted runs nothing before it has said that it is ready.
-            await self._power_on(node, lost_at)
+            await self._power_on(node, lost_at, settings)
 
-    async def _power_on(self, node: str, lost_at: int) -> None:
-        known = self._world.state.nodes.get(node)
-        if known is None or known.fence is None:
+    async def _power_on(self, node: str, lost_at: int, settings: FenceSettings | None) -> None:
+        if settings is None:
             return
         try:
-            await self._fence.on(node, known.fence)
+            await self._fence.on(node, settings)
         except DriverError as error:
             self._tried.power_failed_s[node, lost_at] = self._clock.monotonic()
             self._tried.powered_on.discard((node, lost_at))
