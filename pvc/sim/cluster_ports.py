@@ -156,7 +156,10 @@ class NotingAppender(Appender):
 
 
 class FencePort:
-    """The agents, as one life starts them: they do their work to the end without it, but not without the machine."""
+    """The agents, as one life starts them: they do their work to the end without it, but not without the machine.
+
+    A daemon that no longer wants an agent's work ends the agent.
+    """
 
     def __init__(self, fence: Fence, agents: Process) -> None:
         self._fence = fence
@@ -164,15 +167,20 @@ class FencePort:
 
     async def off(self, node: str, settings: FenceSettings) -> str:
         """Off."""
-        return await at(self._agents, self._fence.off(node, settings), "fence off")
+        return await self._run(self._fence.off(node, settings))
 
     async def on(self, node: str, settings: FenceSettings) -> None:
         """On."""
-        await at(self._agents, self._fence.on(node, settings), "fence on")
+        await self._run(self._fence.on(node, settings))
 
     async def is_on(self, node: str, settings: FenceSettings) -> bool:
         """Status."""
-        return await at(self._agents, self._fence.is_on(node, settings), "fence status")
+        return await self._run(self._fence.is_on(node, settings))
+
+    async def _run(self, agent: Coroutine[Any, Any, T]) -> T:
+        task = self._agents.run(agent, "agent")
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await task
 
 
 class WatchdogPort:
