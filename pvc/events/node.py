@@ -114,7 +114,7 @@ class NodeFenceFailed(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class NodeDiverged(Struct, frozen=True, kw_only=True, gc=False):
-    """Fact, found by the primary: at this position the node's state is not the primary's, though both folded one log."""
+    """Fact, found by the primary: at this position the node's state is not its own, though both folded one log."""
 
     TYPE: ClassVar[str] = "node.diverged"
     node: str

@@ -54,7 +54,7 @@ class SelfFence:
         """
         while self._presence.lease_left_s() <= 0:  # noqa: ASYNC110 - nothing tells when there is one
             await asyncio.sleep(self._timeout_s / PETS_PER_TIMEOUT)
-        while not self._arm():
+        while not self._arm():  # noqa: ASYNC110 - nor when a device comes
             await asyncio.sleep(ARM_AGAIN_S)
         while True:
             if self._presence.lease_left_s() > 0 or await self._ended_all():
