@@ -65,6 +65,9 @@ def make_bridge(plan: LabPlan) -> None:
     """Make the bridge with the machine's own address and the BMCs' on it; leave alone what is there."""
     if not _exists(plan.bridge):
         run("ip", "link", "add", plan.bridge, "type", "bridge", "stp_state", "0", "forward_delay", "0")
+    # A MAC of its own: a bridge else takes that of one of its ports, another with each host that boots, and the BMCs at
+    # its addresses are not found until their neighbours' memory has run out, some 9 s later.
+    run("ip", "link", "set", plan.bridge, "address", f"02:70:76:63:{plan.subnet:02x}:fe")
     addresses = [f"{plan.bridge_address}/16", *(f"{host.bmc_address}/32" for host in plan.hosts)]
     lines = [f"addr replace {address} dev {plan.bridge}" for address in addresses]
     run("ip", "-batch", "-", stdin="\n".join([*lines, f"link set {plan.bridge} up", ""]))
