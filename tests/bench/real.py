@@ -84,7 +84,8 @@ class Real:
         except TimeoutError:
             states = {vm.name: (vm.node, vm.state.value) for vm in self.world.state.vms.values()}
             nodes = {node.name: node.state.value for node in self.world.state.nodes.values()}
-            raise AssertionError(f"not within {WAIT_S:.0f} s: {what}; {nodes} {states}") from None
+            last = [(f"{at:.1f}", event) for at, event in self.told[-8:]]
+            raise AssertionError(f"not within {WAIT_S:.0f} s: {what}; {nodes} {states} {last}") from None
 
     async def define(self, name: str, node: str, *, beat_s: float = QUIET_BEAT_S) -> None:
         """A VM of the tiny guest."""
