@@ -71,7 +71,7 @@ async def _kill(real: Real, number: int) -> _Kill:
     fenced_s = next(at for at, event in told if isinstance(event, NodeFenced))
     placed_s = max(at for at, event in told if isinstance(event, VmRecovered))
     started_s = max(at for at, event in told if isinstance(event, VmStarted))
-    await asyncio.to_thread(real.lab.host(victim).boot)  # fencing has switched it on already, or is about to
+    # Fencing switches it on again. Were we to do that too, a late "on" could undo the next kill.
     await real.until_ready()
     return _Kill(
         detect=lost_s - killed_s,
