@@ -65,9 +65,9 @@ READY_S = 30
 """A node that has taken notice of its cluster is ready within a second; a person should not have to look for it."""
 
 
-def initialise(session: Session, name: str, coordinators: str | None, dry_run: bool, wait: bool) -> None:
+def initialise(session: Session, name: str, coordinators: tuple[str, ...], dry_run: bool, wait: bool) -> None:
     """Make the cluster; show its token before anything can go wrong; wait for the first node."""
-    members = [word.strip() for word in (coordinators or "").split(",") if word.strip()]
+    members = [word.strip() for words in coordinators for word in words.split(",") if word.strip()]
     reply = session.client.command("cluster.init", {"name": name, "coordinators": members or None}, dry_run=dry_run)
     if session.wants_data:
         session.show_data(reply)
@@ -83,7 +83,7 @@ def initialise(session: Session, name: str, coordinators: str | None, dry_run: b
     if not token:
         session.note("Note: this was done before; the token was shown then, and never again.")
         return
-    urls = " ".join(f"http://{node}:{DEFAULT_PORT}" for node in members or ["THIS-NODE"])
+    urls = " ".join(f"https://{node}:{DEFAULT_PORT}" for node in members or ["THIS-NODE"])
     session.show(
         "\nIts first admin token, shown only this once (the log keeps but its hash; put it in a safe place):\n\n"
         f"  {paint(token, 'bold', session.look)}\n\n"
@@ -123,6 +123,7 @@ init = PvcCommand(
         click.Option(
             ["--coordinators"],
             metavar="NODE,...",
+            multiple=True,
             help="1, 3 or 5 nodes that run ZooKeeper and may be primary.  [default: the first node that joins]",
         ),
         click.Option(["--dry-run"], is_flag=True, help="Say what would happen; change nothing."),

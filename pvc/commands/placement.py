@@ -78,7 +78,7 @@ def place(
         told = sorted(unfit)
         if len(told) > MAX_REASONS:
             told[MAX_REASONS:] = [f"and {len(told) - MAX_REASONS} more"]
-        reasons = "; ".join(told) or "there is no other node"
+        reasons = "; ".join(told) or ("there is no other node" if state.nodes else "the cluster has no node yet")
         raise Rejected(
             f"no node can take {wish.name}: {reasons}",
             code="node.none_suitable",

@@ -195,6 +195,8 @@ class Appender:
         for _ in range(MAX_ATTEMPTS):
             if self._world.fault is not None:
                 raise self._world.fault
+            # Whoever was frozen meanwhile must not carry out what its caller gave up long ago.
+            taken[:] = [waiting for waiting in taken if not waiting.future.done()]
             batch = await self._decide_batch(taken)
             if not batch.entries:
                 break

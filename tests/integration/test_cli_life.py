@@ -78,7 +78,7 @@ def test_init_shows_the_token_once_says_what_to_do_with_it_and_waits_for_the_nod
     assert cluster.init.code == 0
     assert cluster.init.out.startswith("The cluster lab is initialised.\n")
     assert "shown only this once" in cluster.init.out
-    assert "pvc connection add lab http://" in cluster.init.out
+    assert "pvc connection add lab https://" in cluster.init.out
     assert cluster.init.out.splitlines()[-1].startswith("Node hv1 ready (")
     again = cluster.cli("cluster", "init", "lab")
     assert again.code == 1

@@ -142,9 +142,11 @@ def test_faults_are_listed_and_none_is_good_news(tmp_path: Path) -> None:
 def test_coordinators_are_named_when_the_cluster_begins(tmp_path: Path) -> None:
     made = Say({**reply("cluster.init", events=[]).body, "token": "pvc_0123456789ab_00"})
     with FakeGateway(tmp_path, lambda _: made) as gateway:
-        ran = cli_on(gateway, tmp_path)("cluster", "init", "main", "--coordinators", "hv1,hv2, hv3", "--no-wait")
-    assert gateway.asked[0].body == {"name": "main", "coordinators": ["hv1", "hv2", "hv3"]}
-    assert "pvc connection add main http://hv1:7370 http://hv2:7370 http://hv3:7370" in ran.out
+        cli = cli_on(gateway, tmp_path)
+        ran = cli("cluster", "init", "main", "--coordinators", "hv1,hv2, hv3", "--no-wait")
+        cli("cluster", "init", "main", "--coordinators", "hv1,hv2", "--coordinators", "hv3", "--no-wait")
+    assert [asked.body for asked in gateway.asked] == [{"name": "main", "coordinators": ["hv1", "hv2", "hv3"]}] * 2
+    assert "pvc connection add main https://hv1:7370 https://hv2:7370 https://hv3:7370" in ran.out
 
 
 def test_a_connection_to_several_gateways_is_stored_though_one_is_down(tmp_path: Path) -> None:

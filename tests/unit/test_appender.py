@@ -411,6 +411,23 @@ async def test_a_caller_that_goes_away_harms_nobody() -> None:
 
 
 @virtual
+async def test_what_its_caller_gave_up_while_the_node_stood_still_is_not_done_much_later() -> None:
+    async with a_desk() as desk:
+        given_up: asyncio.Task[Outcome]
+
+        def gives_up(log: TroubledLog, entries: Any, after: Head) -> None:
+            given_up.cancel()
+            conflict(log, entries, after)
+
+        desk.log.troubles = [gives_up]
+        given_up = asyncio.create_task(desk.do("vm.define", name="web01", memory_mib=64))
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        assert (await desk.do("vm.define", name="web02", memory_mib=64)).entry is not None
+        assert list(desk.world.state.vm_names) == ["web02"]
+
+
+@virtual
 async def test_a_defect_in_one_command_is_its_own_callers_alone() -> None:
     def broken(state: ClusterState, given: Any, context: Any) -> Decision:
         raise ZeroDivisionError

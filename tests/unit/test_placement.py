@@ -107,6 +107,7 @@ def test_limits_and_exclusions_are_kept() -> None:
     said = refusal(cluster, a_wish(limits=("hv2",)), exclude=("hv2",))
     assert said == "no node can take new: hv1 is outside its node limits; hv3 is outside its node limits"
     assert refusal(cluster, a_wish(), exclude=NODES) == "no node can take new: there is no other node"
+    assert refusal(TinyCluster(), a_wish()) == "no node can take new: the cluster has no node yet"
 
 
 def test_room_decides_unless_it_is_for_a_vm_at_rest() -> None:
