@@ -37,7 +37,8 @@ def migration_requested(state: ClusterState, event: m.VmMigrationRequested, reco
     vm = state.vms.get(event.vm)
     if vm is None:
         return
-    migration = way_of(event)
+    since_us = record.time_us if vm.migration is None else vm.migration.since_us
+    migration = replace(way_of(event), since_us=since_us)
     changes: dict[str, Any] = {"shutdown_timeout_s": event.timeout_s, "shutdown_action": ShutdownTimeoutAction.FORCE}
     if not event.reason:
         changes["failed_moves"] = 0

@@ -23,10 +23,8 @@ from pvc.projections.vm_machine import ACTIVE, VmState
 RECENT_COMMANDS = 10_000
 """How many command ids are remembered for idempotency: at 50 commands/s more than three minutes of retries, at a
 human pace weeks. Older ones are found in the history index."""
-
 RECENT_SLACK = 2_500
 """How many more may gather before the oldest go, all at once: a dict that loses its first key at each step is slow."""
-
 _HASH_MODULUS = 1 << 128
 
 
@@ -48,6 +46,8 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     prepared: bool = False
     """The target expects it."""
     cancel: bool = False
+    since_us: int = 0
+    """When it was asked for."""
 
 
 class Vm(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -139,7 +139,7 @@ def vm_info(vm: Vm, *, usage: VmUsage | None = None, progress: MigrationProgress
         home=vm.home,
         away=vm.away,
         why=list(vm.why),
-        migration=_migration(vm.migration, vm.changed_us, progress) if vm.migration is not None else None,
+        migration=_migration(vm.migration, progress) if vm.migration is not None else None,
         description=vm.description,
         spec=vm.spec,
         restart_required=list(spec_differences(vm.running_spec, vm.spec)),
@@ -170,7 +170,7 @@ def spec_differences(running: VmSpec | None, wanted: VmSpec) -> tuple[str, ...]:
     return tuple(field for field in fields if getattr(running, field) != getattr(wanted, field))
 
 
-def _migration(move: Migration, since_us: int, progress: MigrationProgress | None) -> MigrationView:
+def _migration(move: Migration, progress: MigrationProgress | None) -> MigrationView:
     return MigrationView(
         source=move.source,
         target=move.target,
@@ -180,6 +180,6 @@ def _migration(move: Migration, since_us: int, progress: MigrationProgress | Non
         cancel=move.cancel,
         reason=move.reason,
         why=list(move.why),
-        since_us=since_us,
+        since_us=move.since_us,
         progress=progress,
     )

@@ -10,6 +10,7 @@ from pvc.commands.facts import Ending, ReportEnded
 from pvc.commands.facts_moves import LIVE_REFUSED, ReportArrived, ReportMigrationFailed, ReportPrepared
 from pvc.errors import Rejected
 from pvc.events import vm_moves as m
+from pvc.projections.views import vm_info
 from pvc.projections.vm_machine import ACTIVE, AT_REST, VmState
 from tests.support.core import NODE_MEMORY_MIB, TinyCluster, a_cluster, bring
 
@@ -192,6 +193,17 @@ def test_a_cancel_that_comes_too_late_stops_nothing() -> None:
 
 
 # Reports.
+
+
+def test_a_migration_takes_its_time_from_when_it_was_asked_for() -> None:
+    cluster = a_cluster_of_three()
+    cluster.do("vm.migrate", vm="web01")
+    since_us = cluster.time_us
+    cluster.says_prepared()
+    cluster.says_ended(Ending.MIGRATED)
+    assert cluster.vm().state is VmState.ARRIVING and cluster.time_us > since_us
+    info = vm_info(cluster.vm())
+    assert info.migration is not None and info.migration.since_us == since_us
 
 
 def test_the_log_hands_the_guest_over_once_the_target_is_prepared() -> None:
