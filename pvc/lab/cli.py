@@ -17,6 +17,7 @@ from pvc.errors import PvcError
 from pvc.lab.plan import DEFAULT_NAME
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_DAEMONS = ("pvcd", "libvirtd", "virtlogd", "zookeeper", "bmc")
 _HINTS = re.compile(r"`pvc lab ")
 
 
@@ -206,9 +207,9 @@ def shell(ctx: click.Context, host: str) -> None:
 def logs(ctx: click.Context, host: str, daemon: str, follow: bool, lines: int) -> None:
     """Show what a host's daemon says: pvcd, libvirtd, virtlogd, zookeeper, init or bmc."""
     place = _lab(ctx).host(host)
-    path = place.home / ("bmc/bmc.log" if daemon == "bmc" else f"journal/{daemon}.log")
+    path = place.log_of(daemon)
     if not path.is_file():
-        there = ", ".join([*sorted(log.stem for log in (place.home / "journal").glob("*.log")), "bmc"])
+        there = ", ".join(name for name in (*_DAEMONS, "init") if place.log_of(name).is_file())
         raise click.UsageError(f"{host} has no log of {daemon}; it has {there}", ctx)
     ctx.exit(_run_here(["tail", f"--lines={lines}", *(["--follow=name"] if follow else []), str(path)], None))
 
@@ -296,10 +297,13 @@ def heal(ctx: click.Context) -> None:
 @lab.command(epilog=_example("daemon hv1 kill pvcd", "daemon hv2 stop zookeeper", "daemon hv3 stop bmc"))
 @_host
 @click.argument("action", type=click.Choice(["kill", "stop", "start", "restart"]))
-@click.argument("daemon", type=click.Choice(["pvcd", "libvirtd", "virtlogd", "zookeeper", "bmc"]), default="pvcd")
+@click.argument("daemon", type=click.Choice(_DAEMONS), default="pvcd")
 @click.pass_context
 def daemon(ctx: click.Context, host: str, action: str, daemon: str) -> None:
-    """Kill, stop or start one daemon of a host. What is killed is started again, what is stopped is not."""
+    """Kill, stop or start one daemon of a host. What is killed is started again, what is stopped is not.
+
+    ZooKeeper is started by pvcd, within 5 s; a stopped one stays down over a reboot too, by a file that pvcd minds.
+    """
     made = _lab(ctx)
     made.host(host)
     made.do_with_daemon(host, action, daemon)

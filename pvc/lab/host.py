@@ -24,7 +24,7 @@ from typing import Literal
 import msgspec
 
 from pvc.errors import DriverError, Unavailable
-from pvc.lab import network, processes
+from pvc.lab import managed, network, processes
 from pvc.lab.host_files import BINDS
 from pvc.lab.init import Reply, UnitStatus
 from pvc.lab.plan import HostPlan, LabPlan
@@ -60,6 +60,7 @@ class LabHost:
         self.home = directory / host.name
         self._directory = directory
         self._lab = plan
+        self._zookeeper = managed.ManagedZookeeper(self.home / "pvc-lib")
 
     @property
     def name(self) -> str:
@@ -168,9 +169,15 @@ class LabHost:
                 f"{' '.join(argv)} on {self.name} took longer than {timeout_s:g} s", code="lab.command_timeout"
             ) from error
 
+    def log_of(self, daemon: str) -> Path:
+        """Where it says what it does: a daemon, `init` or `bmc`; the file may not be there."""
+        own = {managed.NAME: self._zookeeper.log, "bmc": self.home / "bmc/bmc.log"}
+        return own.get(daemon, self.home / f"journal/{daemon}.log")
+
     def units(self) -> list[UnitStatus]:
         """How its daemons fare. Raises Unavailable when the host is off, frozen or still booting."""
-        return self._ask("status").units
+        units = self._ask("status").units
+        return [self._zookeeper.status(self._on()), *units] if self.plan.coordinator else units
 
     def unit(self, name: str) -> UnitStatus:
         """How one daemon fares. Raises DriverError naming those that there are."""
@@ -182,23 +189,34 @@ class LabHost:
         raise DriverError(f"{self.name} runs no {name}", code="lab.no_daemon", hint=f"it runs {names}")
 
     def kill_daemon(self, name: str) -> None:
-        """Kill it the hard way; init starts it again a second later, if it shall run."""
+        """Kill it the hard way; init starts it again a second later, if it shall run, pvcd ZooKeeper after some."""
         before = self.unit(name)
         if before.pid:
-            self._ask(f"kill {name}")
+            if name == managed.NAME:
+                self._zookeeper.kill(self._on())
+            else:
+                self._ask(f"kill {name}")
             self._wait(lambda: self.unit(name).pid != before.pid, f"{name} does not die", DAEMON_TIMEOUT_S)
 
     def stop_daemon(self, name: str) -> None:
-        """Ask it to end, and leave it down, also after it has been killed; a reboot starts it."""
+        """Ask it to end, and leave it down, also after it has been killed. A reboot starts it, but for ZooKeeper."""
         self.unit(name)
+        if name == managed.NAME:
+            self._zookeeper.hold()
+            self._wait(lambda: self._zookeeper.terminate(self._on()), f"{name} does not end", DAEMON_TIMEOUT_S)
+            return
         self._ask(f"stop {name}")
         self._wait(lambda: not self.unit(name).pid, f"{name} does not end", DAEMON_TIMEOUT_S)
 
     def start_daemon(self, name: str) -> None:
         """Start it, and keep it running."""
         self.unit(name)
-        self._ask(f"start {name}")
-        self._wait(lambda: self.unit(name).pid, f"{name} is not started", DAEMON_TIMEOUT_S)
+        if name == managed.NAME:
+            self._zookeeper.release()
+        else:
+            self._ask(f"start {name}")
+        by_whom = " by pvcd" if name == managed.NAME else ""
+        self._wait(lambda: self.unit(name).pid, f"{name} is not started{by_whom}", DAEMON_TIMEOUT_S)
 
     def _on(self) -> int:
         init = self.init

@@ -98,12 +98,26 @@ def send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
+def argv_of(pid: int) -> list[str]:
+    """The command line of a process; empty for one that is gone, and for the kernel's own."""
+    try:
+        return [os.fsdecode(word) for word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]]
+    except OSError:
+        return []
+
+
 def program_of(pid: int) -> str:
     """The name of the program that a process runs, or empty."""
+    return Path(*argv_of(pid)[:1]).name
+
+
+def age_s(pid: int) -> float:
+    """For how long the process has been there; 0 when it is gone."""
     try:
-        return Path(os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0])).name
-    except OSError:
-        return ""
+        began = int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[19])
+    except (OSError, IndexError):
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - began / os.sysconf("SC_CLK_TCK")
 
 
 def all_pids() -> list[int]:
@@ -123,10 +137,8 @@ def inside_pid(pid: int) -> int:
 
 def _commands() -> Iterator[tuple[int, list[str]]]:
     for pid in all_pids():
-        with contextlib.suppress(OSError):
-            argv = [os.fsdecode(word) for word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]]
-            if argv:
-                yield pid, argv
+        if argv := argv_of(pid):
+            yield pid, argv
 
 
 def _is_first_of_namespace(pid: int) -> bool:

@@ -68,10 +68,16 @@ def _host(lab: Lab, host: LabHost) -> dict[str, Any]:
 
 
 def _row(host: dict[str, Any]) -> tuple[str, ...]:
-    zookeeper = (host["zookeeper"] or "down") if host["coordinator"] and host["power"] == "on" else "-"
+    zookeeper = (host["zookeeper"] or _silent(host)) if host["coordinator"] and host["power"] == "on" else "-"
     daemons = [_daemon(host["daemons"].get(name)) for name in ("pvcd", "libvirtd")]
     bmc = host["bmc"]["address"] if host["bmc"]["running"] else "down"
     return (host["name"], host["address"], bmc, host["power"], zookeeper, *daemons, str(host["vms"]))
+
+
+def _silent(host: dict[str, Any]) -> str:
+    """What a ZooKeeper is that does not serve."""
+    wanted = host["daemons"].get("zookeeper", {}).get("wanted", True)
+    return "down" if wanted else "stopped"
 
 
 def _daemon(daemon: dict[str, Any] | None) -> str:

@@ -41,8 +41,8 @@ UNDER_WAY_S = 60.0
 """The first VMs run within this time after they were asked for."""
 HEARD_S = 3.0
 """What we know of the nodes is no older than this, or we may be cut off ourselves."""
-KEEP = ("journal", "log", "bmc", "pvc-lib/console")
-"""What is kept of a host when something was wrong."""
+KEEP = ("journal", "log", "bmc", "pvc-lib/console", "pvc-lib/zookeeper")
+"""What is kept of a host when something was wrong, but for ZooKeeper's data: it is large, and the timeline tells it."""
 _POLL_S = 0.3
 _CLIENTS = 3
 
@@ -276,5 +276,10 @@ def _keep(settings: Settings, lab: Lab, journal: Journal, chaos: Chaos | None) -
     for host in lab.hosts:
         for part in KEEP:
             with contextlib.suppress(OSError, shutil.Error):
-                shutil.copytree(host.home / part, out / host.name / Path(part).name, dirs_exist_ok=True)
+                shutil.copytree(
+                    host.home / part,
+                    out / host.name / Path(part).name,
+                    ignore=shutil.ignore_patterns("version-2"),
+                    dirs_exist_ok=True,
+                )
     return out
