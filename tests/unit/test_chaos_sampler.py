@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pvc.lab import processes
 from pvc.lab.chaos import sampler as module
 from pvc.lab.chaos.journal import Journal
 from pvc.lab.chaos.sampler import Sampler
@@ -32,9 +34,9 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine()
-    monkeypatch.setattr(module.processes, "find_inits", lambda directory: dict(made.inits))
+    monkeypatch.setattr(processes, "find_inits", lambda directory: dict(made.inits))
     monkeypatch.setattr(module, "_start_time", lambda pid: made.started.get(pid, ""))
-    monkeypatch.setattr(module.os, "readlink", lambda path: made.namespace[int(Path(path).parts[2])])
+    monkeypatch.setattr(os, "readlink", lambda path: made.namespace[int(Path(path).parts[2])])
     return made
 
 

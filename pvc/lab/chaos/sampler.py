@@ -42,7 +42,7 @@ class Sampler:
         """Process and its start time -> its run, while it is there."""
         self._newest: dict[tuple[str, str], Run] = {}
         self._hosts: dict[str, tuple[str, tuple[int, str]]] = {}
-        """PID namespace -> host, and its init with its start time: when that has gone, the number is given out again."""
+        """PID namespace -> host, and its init with its start time: when that has gone, the number may come again."""
         self._strangers: set[tuple[int, str]] = set()
         self._cpus: dict[int, tuple[list[Path], int]] = {}
         self._logs: dict[tuple[str, str], tuple[int, bytes]] = {}
