@@ -45,10 +45,20 @@ ADDRESS = "127.0.0.1"
 class LibvirtPair:
     """Two libvirtds that share this machine's addresses, and so differ in their ports."""
 
-    def __init__(self, hosts: tuple[LibvirtHost, LibvirtHost], image: GuestImage, console_dir: Path) -> None:
+    def __init__(
+        self,
+        hosts: tuple[LibvirtHost, LibvirtHost],
+        image: GuestImage,
+        console_dir: Path,
+        *,
+        transport: str = "tcp",
+        migration_tls: bool | None = None,
+    ) -> None:
         self.hosts = hosts
         self._image = image
         self._console_dir = console_dir
+        self._transport = transport
+        self._migration_tls = migration_tls
         self._bandwidth = 0
         self._port_to_target = port_of(hosts[1])
         self.source_address = self.target_address = ADDRESS
@@ -116,7 +126,8 @@ class LibvirtPair:
             "tcg",
             self._console_dir,
             qemu_log_dir=self.hosts[which].qemu_log_dir,
-            migration_uri=f"qemu+tcp://{{address}}:{port}/system",
+            migration_uri=f"qemu+{self._transport}://{{address}}:{port}/system",
+            migration_tls=self._migration_tls,
             migration_bandwidth_mib_s=self._bandwidth,
         )
 
