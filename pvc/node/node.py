@@ -123,24 +123,25 @@ class Node:
 
     async def run(self) -> None:
         """Catch up, announce the node, and work."""
-        await self._catch_up()
-        self._world.note_caught_up()
-        with self._world.listening(self._wake_concerned):
-            async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-                stack.push_async_callback(self._transfers.close)
-                group.create_task(self._follow())
-                group.create_task(self._services.appender.run())
-                group.create_task(self.queue.run())
-                group.create_task(self._watch_hypervisor())
-                group.create_task(self._announce_and_look())
-                group.create_task(self.standing.run())
-                group.create_task(self._publisher().run())
-                if self._primary is not None:
-                    group.create_task(self._primary.run())
-                if self._self_fence is not None:
-                    group.create_task(self._self_fence.run())
-                if self._services.snapshots is not None:
-                    group.create_task(keep_snapshots(self._world, self._services.snapshots))
+        async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            stack.push_async_callback(self._transfers.close)
+            # A long log takes longer to fold than the others wait for a node that they do not hear of, with its VMs.
+            group.create_task(self.standing.run())
+            if self._self_fence is not None:
+                group.create_task(self._self_fence.run())
+            await self._catch_up()
+            self._world.note_caught_up()
+            stack.enter_context(self._world.listening(self._wake_concerned))
+            group.create_task(self._follow())
+            group.create_task(self._services.appender.run())
+            group.create_task(self.queue.run())
+            group.create_task(self._watch_hypervisor())
+            group.create_task(self._announce_and_look())
+            group.create_task(self._publisher().run())
+            if self._primary is not None:
+                group.create_task(self._primary.run())
+            if self._services.snapshots is not None:
+                group.create_task(keep_snapshots(self._world, self._services.snapshots))
 
     async def _catch_up(self) -> None:
         while True:

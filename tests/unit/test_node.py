@@ -29,11 +29,22 @@ class MutePresence(AlonePresence):
         return 0.0 if self.mute else super().lease_left_s()
 
 
+class LongLog(MemoryLog):
+    """Takes an hour to be read, until it is made short."""
+
+    long = True
+
+    async def read(self, first: int, limit: int) -> list[bytes]:
+        if self.long:
+            await asyncio.sleep(3600)
+        return await super().read(first, limit)
+
+
 class House:
     """A running node, its log and its machine."""
 
-    def __init__(self, presence: AlonePresence | None = None) -> None:
-        self.log = MemoryLog()
+    def __init__(self, presence: AlonePresence | None = None, log: MemoryLog | None = None) -> None:
+        self.log = log or MemoryLog()
         self.world = World()
         self.machine = SimulatedHypervisor()
         clock, rng = VirtualClock(), random.Random(1)
@@ -67,8 +78,8 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def a_house(presence: AlonePresence | None = None) -> AsyncIterator[House]:
-    house = House(presence)
+async def a_house(presence: AlonePresence | None = None, log: MemoryLog | None = None) -> AsyncIterator[House]:
+    house = House(presence, log)
     running = asyncio.create_task(house.node.run())
     await asyncio.sleep(0.1)
     yield house
@@ -109,3 +120,25 @@ def test_a_node_that_does_not_know_whether_its_session_lives_says_nothing_of_bei
         assert "node.ready" in [raw.type for record in await house.records() for raw in record.events]
 
     in_a_house(life, presence)
+
+
+def test_a_node_is_among_the_others_while_it_still_folds_a_long_log() -> None:
+    async def live() -> None:
+        log, presence = LongLog(), AlonePresence()
+        log.long = False
+        async with a_house(log=log) as earlier:
+            await earlier.initialise()
+            await asyncio.sleep(5)
+            before = len(await earlier.records())
+        log.long = True
+        async with a_house(presence, log) as house:
+            await asyncio.sleep(30)
+            assert house.world.position == 0
+            assert list(await presence.members()) == ["hv1"] and presence.lease_left_s() > 0
+            assert not house.node.standing.may_start(), "it does not know yet what it has"
+            await asyncio.sleep(3600)
+            log.long = False
+            await asyncio.sleep(5)
+            assert house.world.position >= before and house.node.standing.may_start()
+
+    run_virtual(live())
