@@ -20,6 +20,7 @@ from pvc.drivers.fence import Fence
 from pvc.drivers.hypervisor import Hypervisor
 from pvc.drivers.watchdog import Watchdog
 from pvc.errors import PvcError, Unavailable
+from pvc.events.node import NodeDiverged
 from pvc.events.record import Actor, Entry
 from pvc.events.registry import Event, subject_of
 from pvc.events.vm import VmSpec
@@ -264,8 +265,11 @@ class Node:
             if subject.kind == "vm":
                 if self._concerns(subject.id, event):
                     self.queue.wake(subject.id)
-            elif subject.kind == "node" and subject.id == self._services.name and not self.standing.announced:
-                self._pass_wanted.set()
+            elif subject.kind == "node" and subject.id == self._services.name:
+                if not self.standing.announced:
+                    self._pass_wanted.set()
+                if isinstance(event, NodeDiverged) and self._services.snapshots is not None:
+                    self._services.snapshots.discard()
             if self._primary is not None and (subject.kind != "vm" or isinstance(event, MOVE_ENDED)):
                 self._primary.hint()
 

@@ -37,6 +37,7 @@ class SnapshotFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._barred = False
 
     def load(self) -> ClusterState | None:
         """The stored state; None when there is none that can be used."""
@@ -54,7 +55,19 @@ class SnapshotFile:
 
     def save(self, data: bytes) -> None:
         """Store what `snapshot` made. Raises OSError; the old file is untouched then."""
+        if self._barred:
+            return
         replace_file(self._path, hashlib.sha256(data).digest() + data, mode=0o600)
+        if self._barred:  # meanwhile
+            self._path.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """The state is not to be trusted: delete the file and store no other; the next start folds the log anew."""
+        self._barred = True
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            logger.error("snapshot: delete it by hand before the next start file=%s error=%s", self._path, error)
 
 
 async def check_same_log(world: World, log: Log) -> None:

@@ -6,15 +6,19 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
+from pvc.commands.base import Decision
 from pvc.commands.registry import BY_NAME
 from pvc.drivers.simulated import SimulatedHypervisor
 from pvc.errors import PvcError
+from pvc.events.node import NodeDiverged
 from pvc.events.record import Record, unseal
 from pvc.log.memory import MemoryLog
 from pvc.node.node import Node, Services
 from pvc.presence.alone import AlonePresence
 from pvc.runtime.appender import Appender, Outcome, Request
+from pvc.runtime.snapshots import SnapshotFile, store_snapshot
 from pvc.runtime.world import World
 from pvc.sim.loop import VirtualClock, run_virtual
 from tests.support.core import ADMIN, command
@@ -43,7 +47,12 @@ class LongLog(MemoryLog):
 class House:
     """A running node, its log and its machine."""
 
-    def __init__(self, presence: AlonePresence | None = None, log: MemoryLog | None = None) -> None:
+    def __init__(
+        self,
+        presence: AlonePresence | None = None,
+        log: MemoryLog | None = None,
+        snapshots: SnapshotFile | None = None,
+    ) -> None:
         self.log = log or MemoryLog()
         self.world = World()
         self.machine = SimulatedHypervisor()
@@ -60,6 +69,7 @@ class House:
                 clock=clock,
                 rng=rng,
                 presence=presence or AlonePresence(),
+                snapshots=snapshots,
             )
         )
 
@@ -78,8 +88,10 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def a_house(presence: AlonePresence | None = None, log: MemoryLog | None = None) -> AsyncIterator[House]:
-    house = House(presence, log)
+async def a_house(
+    presence: AlonePresence | None = None, log: MemoryLog | None = None, snapshots: SnapshotFile | None = None
+) -> AsyncIterator[House]:
+    house = House(presence, log, snapshots)
     running = asyncio.create_task(house.node.run())
     await asyncio.sleep(0.1)
     yield house
@@ -120,6 +132,29 @@ def test_a_node_that_does_not_know_whether_its_session_lives_says_nothing_of_bei
         assert "node.ready" in [raw.type for record in await house.records() for raw in record.events]
 
     in_a_house(life, presence)
+
+
+def test_a_node_that_folded_to_another_state_folds_anew_when_it_starts_again(tmp_path: Path) -> None:
+    async def live() -> None:
+        snapshots = SnapshotFile(tmp_path / "snapshot")
+        async with a_house(snapshots=snapshots) as house:
+            await house.initialise()
+            await asyncio.sleep(5)
+            await store_snapshot(house.world, snapshots)
+            assert snapshots.load() is not None
+            found = NodeDiverged(node="hv1", position=house.world.position, state_hash="1" * 32, expected="2" * 32)
+            report = Request(
+                name="test.diverged",
+                command=found,
+                decide=lambda state, command, context: Decision(events=(found,)),
+                actor=ADMIN,
+            )
+            await house.appender.submit(report)
+            assert "node.diverged/hv1" in house.world.state.faults
+            await store_snapshot(house.world, snapshots)
+        assert snapshots.load() is None
+
+    run_virtual(live())
 
 
 def test_a_node_is_among_the_others_while_it_still_folds_a_long_log() -> None:

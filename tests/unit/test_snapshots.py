@@ -55,6 +55,15 @@ async def test_a_node_goes_on_from_what_it_stored(file: SnapshotFile, entries: l
     assert world.state.state_hash() == (await folded(log)).state.state_hash()
 
 
+async def test_a_state_that_is_not_to_be_trusted_is_not_gone_on_from(file: SnapshotFile, entries: list[Entry]) -> None:
+    world = await folded(await a_log(entries))
+    await store_snapshot(world, file)
+    file.discard()
+    assert file.load() is None
+    await store_snapshot(world, file)
+    assert file.load() is None, "the daemon's end stores none either"
+
+
 async def test_there_is_nothing_to_go_on_from_at_first(file: SnapshotFile) -> None:
     assert file.load() is None
 
