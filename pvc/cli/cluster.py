@@ -87,8 +87,9 @@ def initialise(session: Session, name: str, coordinators: tuple[str, ...], dry_r
     session.show(
         "\nIts first admin token, shown only this once (the log keeps but its hash; put it in a safe place):\n\n"
         f"  {paint(token, 'bold', session.look)}\n\n"
-        "On this node, root needs no token. From another machine, with the token at hand:\n\n"
-        f"  pvc connection add {name} {urls}\n"
+        "On this node, root needs no token. From another machine, with the token at hand, once the gateways listen\n"
+        "there by TLS (gateway.listen in pvc.toml):\n\n"
+        f"  pvc connection add {name} {urls} --ca-file CACERT.pem\n"
     )
     if wait:
         sys.stdout.flush()

@@ -369,7 +369,7 @@ async def test_force_brings_a_guest_over_too(pair: LibvirtPair) -> None:
     assert await state_at(pair.target, vm) == (DomainState.PAUSED, None)
 
 
-async def test_the_guest_stands_still_no_longer_than_is_said(pair: LibvirtPair) -> None:
+async def test_qemu_is_told_how_long_the_guest_may_stand_still(pair: LibvirtPair) -> None:
     vm = await running(pair, "brief")
     await pair.slow_down(30)
     async with under_way(pair, vm) as moving:
