@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from pvc.errors import PvcError
-from pvc.gateway.live import Hello
+from pvc.gateway.live import Hello, fence_checks
 from pvc.projections.cluster_views import Health
 from pvc.projections.evolve_vm import FAILED
 from pvc.projections.state import ClusterState, FlushState, Node, NodeState, Vm, held_mib
@@ -65,6 +65,7 @@ def assess(state: ClusterState, heard: Heard) -> tuple[Health, list[str]]:
     reasons += _zookeeper(coordinators, heard.figures or {})
     reasons += _failed(state, known)
     reasons += _nodes(state, heard)
+    reasons += _fencing(state, heard.figures or {})
     reasons += _versions(nodes)
     reasons += _spare_room(state)
     if state.cluster.maintenance:
@@ -174,6 +175,21 @@ def _nodes(state: ClusterState, heard: Heard) -> Iterator[Reason]:
             silent.append(node.name)
     if silent:
         yield Health.DEGRADED, f"no figures came from {_names(silent)} for {STALE_S:.0f} s"
+
+
+def _fencing(state: ClusterState, figures: Mapping[str, NodeFigures]) -> Iterator[Reason]:
+    """What could not be fenced, were it lost now. A single node has nobody who would do it, and no elsewhere."""
+    if len(state.nodes) < 2:
+        return
+    ready = sorted(node.name for node in state.nodes.values() if node.state is NodeState.READY)
+    bare = [name for name in ready if state.nodes[name].fence is None and not state.nodes[name].self_fence_s]
+    if bare:
+        have, one = ("has", "it") if len(bare) == 1 else ("have", "one of them")
+        lack = f"{_names(bare)} {have} no fence agent and no watchdog"
+        yield Health.DEGRADED, f"{lack}: if {one} is lost, its VMs wait for a person"
+    for name, check in sorted(fence_checks(state, figures).items()):
+        if check.trouble:
+            yield Health.DEGRADED, f"the fence agent of {name} {check.trouble}"
 
 
 def _fresh(node: Node, now_us: int) -> bool:

@@ -21,9 +21,17 @@ from pvc.gateway.cards import CommandCard, command_card
 from pvc.gateway.cluster_health import Heard, assess, zookeeper_modes
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.listing import page_of
-from pvc.gateway.live import Hello, migration_progress, node_usage, vm_usage
+from pvc.gateway.live import Hello, fence_checks, migration_progress, node_usage, vm_usage
 from pvc.gateway.services import GatewayServices
-from pvc.projections.cluster_views import ClusterInfo, FaultInfo, NodeInfo, cluster_info, fault_info, node_info
+from pvc.projections.cluster_views import (
+    ClusterInfo,
+    FaultInfo,
+    FenceCheck,
+    NodeInfo,
+    cluster_info,
+    fault_info,
+    node_info,
+)
 from pvc.projections.state import ClusterState
 from pvc.projections.views import VmInfo, VmRow, vm_info
 from pvc.projections.vm_machine import VmState
@@ -138,7 +146,8 @@ async def _nodes(services: GatewayServices, call: Call) -> Response:
     figures, hellos = await services.live.figures(), await services.live.hellos()
     state = services.world.state
     names, following = page_of(sorted(state.nodes), _glob(arguments.name), arguments.after, arguments.limit)
-    items = [_node_info(state, name, figures, hellos) for name in names]
+    checks = fence_checks(state, figures)
+    items = [_node_info(state, name, figures, hellos, checks) for name in names]
     return json_response(NodeList(position=state.position, items=items, next=following), state.position)
 
 
@@ -148,14 +157,24 @@ async def _node(services: GatewayServices, call: Call) -> Response:
     figures, hellos = await services.live.figures(), await services.live.hellos()
     state = services.world.state
     find_node(state, name)  # it may have been removed meanwhile
-    return json_response(_node_info(state, name, figures, hellos), state.position)
+    info = _node_info(state, name, figures, hellos, fence_checks(state, figures))
+    return json_response(info, state.position)
 
 
 def _node_info(
-    state: ClusterState, name: str, figures: Mapping[str, NodeFigures], hellos: Mapping[str, Hello] | None
+    state: ClusterState,
+    name: str,
+    figures: Mapping[str, NodeFigures],
+    hellos: Mapping[str, Hello] | None,
+    checks: Mapping[str, FenceCheck],
 ) -> NodeInfo:
-    present = None if hellos is None else name in hellos
-    return node_info(state, state.nodes[name], usage=node_usage(figures.get(name)), present=present)
+    return node_info(
+        state,
+        state.nodes[name],
+        usage=node_usage(figures.get(name)),
+        present=None if hellos is None else name in hellos,
+        fence_check=checks.get(name),
+    )
 
 
 async def _vms(services: GatewayServices, call: Call) -> Response:

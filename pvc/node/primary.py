@@ -22,6 +22,7 @@ from pvc.errors import DriverError, PvcError, Rejected
 from pvc.events.cluster import PrimaryElected
 from pvc.events.fence import FenceSettings
 from pvc.handlers import cluster_plan as plan
+from pvc.node.fence_watch import FenceWatch
 from pvc.presence.base import Member, Presence
 from pvc.presence.hello import read_hello
 from pvc.projections.state import NodeState
@@ -61,6 +62,7 @@ class Primary:
         self._submit = submit
         self._clock = clock
         self._may_act = may_act
+        self._fence_watch = FenceWatch(node, world, fence, clock, may_act=may_act)
         self._epoch = 0
         """Of the present term; 0 outside of one."""
         self._watch = plan.Watch(since_s=clock.monotonic())
@@ -77,7 +79,7 @@ class Primary:
 
     async def run(self) -> None:
         """Look, act, wait."""
-        listening = asyncio.create_task(self._listen())
+        beside = [asyncio.create_task(self._listen()), asyncio.create_task(self._fence_watch.run())]
         try:
             while True:
                 self._hinted.clear()
@@ -89,10 +91,9 @@ class Primary:
                     async with asyncio.timeout(TICK_S):
                         await self._hinted.wait()
         finally:
-            listening.cancel()
-            for task in self._fencing:
+            for task in (*beside, *self._fencing):
                 task.cancel()
-            await asyncio.gather(*self._fencing, return_exceptions=True)
+            await asyncio.gather(*beside, *self._fencing, return_exceptions=True)
 
     async def _listen(self) -> None:
         while True:

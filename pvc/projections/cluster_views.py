@@ -37,6 +37,19 @@ class NodeUsage(msgspec.Struct, frozen=True, kw_only=True):
     time_us: Annotated[int, Meta(description="When, by its own clock.")]
 
 
+class FenceCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node's fence agent answered when it was last asked, some minutes ago."""
+
+    asked_by: Annotated[str, Meta(description="The coordinator that asked it.")]
+    trouble: Annotated[
+        str,
+        Meta(
+            description="Why it could not be relied on; empty: it answers as it should.",
+            examples=["does not answer hv1: the device cannot be reached"],
+        ),
+    ]
+
+
 class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     """All about a node, and a node in a list."""
 
@@ -57,6 +70,9 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     vms_away: Annotated[int, Meta(description="At home on it, but elsewhere for now.")]
     usage: Annotated[NodeUsage | None, Meta(description="Null when it was not heard of lately.")]
     fence: Annotated[FenceSettings | None, Meta(description="How its power is cut; null: it cannot be.")]
+    fence_check: Annotated[
+        FenceCheck | None, Meta(description="What its agent answered lately; null: it has none, or nobody has asked.")
+    ]
     self_fence_s: Annotated[
         int, Meta(description="Within so many seconds after it lost its session, it ends its VMs; 0: it does not.")
     ]
@@ -113,7 +129,12 @@ class ClusterInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def node_info(
-    state: ClusterState, node: Node, *, usage: NodeUsage | None = None, present: bool | None = None
+    state: ClusterState,
+    node: Node,
+    *,
+    usage: NodeUsage | None = None,
+    present: bool | None = None,
+    fence_check: FenceCheck | None = None,
 ) -> NodeInfo:
     """A node with what its VMs take."""
     load = state.load_of(node.name)
@@ -135,6 +156,7 @@ def node_info(
         vms_away=len(state.placed.away_from.get(node.name, ())),
         usage=usage,
         fence=node.fence,
+        fence_check=fence_check,
         self_fence_s=node.self_fence_s,
         unfenced=node.unfenced,
         evidence=node.evidence,

@@ -18,6 +18,7 @@ from pvc.events.registry import Event
 from pvc.log.base import Log
 from pvc.projections.fold import fold, fold_trusted
 from pvc.projections.state import ClusterState
+from pvc.runtime.telemetry import FenceAnswer
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ class World:
             self._caught_up.set()
         self.fault: PvcError | None = None
         """Why the fold stopped, if it did; reads go on from the last good state, writes do not."""
+        self.fences: dict[str, FenceAnswer] = {}
+        """Node -> what its fence agent answered this one: learnt here, not folded, and told with the node's figures."""
         self._listeners: list[Listener] = []
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._waiter_count = 0

@@ -18,7 +18,7 @@ from pvc.cli.watch import transfer
 from pvc.client import api_types
 from pvc.events.fence import FenceSettings
 from pvc.projections import cluster_views, views
-from pvc.projections.cluster_views import Health, NodeUsage, cluster_info, node_info
+from pvc.projections.cluster_views import FenceCheck, Health, NodeUsage, cluster_info, node_info
 from pvc.projections.state import ClusterState, FlushState, NodeState
 from pvc.projections.views import MigrationProgress, VmUsage, vm_info, vm_row
 from tests.support.core import a_cluster_with_vm
@@ -63,6 +63,7 @@ def facts(rows: list[tuple[str, str | Cell]]) -> str:
         (api_types.NodeInfo, cluster_views.NodeInfo),
         (api_types.NodeUsage, cluster_views.NodeUsage),
         (api_types.FenceSettings, FenceSettings),
+        (api_types.FenceCheck, cluster_views.FenceCheck),
         (api_types.FaultInfo, cluster_views.FaultInfo),
         (api_types.ClusterInfo, cluster_views.ClusterInfo),
     ],
@@ -78,7 +79,8 @@ def test_a_list_of_nodes_marks_the_primary_and_what_is_not_known() -> None:
         as_json(node_info(state, state.nodes["hv2"])),
     ]
     head, one, other = render_nodes(nodes, PLAIN).splitlines()
-    assert head.split() == ["NODE", "STATE", "COORDINATOR", "VMS", "CPU", "LOAD", "MEMORY", "ALLOCATED", "USED", "PVC"]
+    titles = ["NODE", "STATE", "COORDINATOR", "FENCE", "VMS", "CPU", "LOAD", "MEMORY", "ALLOCATED", "USED", "PVC"]
+    assert head.split() == titles
     assert one.split()[:3] == ["hv1*", "ready", "yes"]
     assert "1/1  12 %  0.50" in one and "1 GiB  3 GiB" in one
     assert other.split()[0] == "hv2" and " ?     ?" in other
@@ -90,6 +92,25 @@ def test_a_flush_has_a_column_where_there_is_one() -> None:
     head, _, other = render_nodes(nodes, PLAIN).splitlines()
     assert head.split()[:3] == ["NODE", "STATE", "FLUSH"]
     assert other.split()[:3] == ["hv2", "ready", "flushing"]
+
+
+def test_a_list_of_nodes_tells_how_each_would_be_fenced_and_marks_what_would_fail() -> None:
+    agent = FenceSettings(agent="fence_ipmilan")
+    state = two_nodes(fence=agent, self_fence_s=15)
+    state.put_node(replace(state.nodes["hv2"], name="hv3", fence=None))
+    state.put_node(replace(state.nodes["hv2"], name="hv4"))
+    trouble = FenceCheck(asked_by="hv1", trouble="does not answer hv1: no route")
+    checks = {"hv2": FenceCheck(asked_by="hv1", trouble=""), "hv4": trouble}
+    nodes = [as_json(node_info(state, node, fence_check=checks.get(name))) for name, node in state.nodes.items()]
+    assert [line.split()[3] for line in render_nodes(nodes, PLAIN).splitlines()] == [
+        "FENCE",
+        "none",
+        "agent",
+        "watchdog",
+        "agent!",
+    ]
+    assert "answers hv1" in facts(node_facts(nodes[1], NOW_US))
+    assert "does not answer hv1: no route" in facts(node_facts(nodes[3], NOW_US))
 
 
 def test_colour_is_only_for_a_terminal() -> None:

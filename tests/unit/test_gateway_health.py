@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from pvc.events.fence import FenceSettings
 from pvc.gateway.cluster_health import Heard, assess, zookeeper_modes
 from pvc.gateway.live import Hello
 from pvc.projections.cluster_views import Health
 from pvc.projections.state import Cluster, ClusterState, Fault, FlushState, Node, NodeState
 from pvc.projections.vm_machine import VmState
-from pvc.runtime.telemetry import NodeFigures
+from pvc.runtime.telemetry import FenceAnswer, NodeFigures
 from tests.support.core import a_cluster_with_vm
 
 HOUR_US = 3_600_000_000
@@ -23,7 +24,15 @@ def three_nodes(**changes: Any) -> ClusterState:
     state = ClusterState()
     state.put_cluster(Cluster(id="c", name="main", initialised_us=1, primary="hv1", primary_epoch=1))
     for name in ("hv1", "hv2", "hv3"):
-        node = Node(name=name, state=NodeState.READY, coordinator=True, memory_mib=4096, vcpus=4, version="1")
+        node = Node(
+            name=name,
+            state=NodeState.READY,
+            coordinator=True,
+            memory_mib=4096,
+            vcpus=4,
+            version="1",
+            fence=FenceSettings(agent="fence_ipmilan"),
+        )
         state.put_node(replace(node, **changes) if name == "hv3" else node)
     return state
 
@@ -146,6 +155,47 @@ def test_a_node_that_is_not_heard_of_is_missed_unless_it_has_just_started() -> N
     assert assess(three_nodes(), heard)[1] == ["node hv3 has no session"]
 
 
+def test_nodes_that_nothing_could_fence_are_named() -> None:
+    state = three_nodes(fence=None)
+    reason = "hv3 has no fence agent and no watchdog: if it is lost, its VMs wait for a person"
+    assert assess(state, Heard()) == (Health.DEGRADED, [reason])
+    state.put_node(replace(state.nodes["hv2"], fence=None))
+    reason = "hv2, hv3 have no fence agent and no watchdog: if one of them is lost, its VMs wait for a person"
+    assert assess(state, Heard()) == (Health.DEGRADED, [reason])
+    for name in ("hv2", "hv3"):
+        state.put_node(replace(state.nodes[name], self_fence_s=12))
+    assert assess(state, Heard()) == (Health.OK, []), "they have watchdogs"
+
+
+def test_a_single_node_lacks_no_fencing() -> None:
+    state = three_nodes(fence=None)
+    state.drop_node("hv1")
+    state.drop_node("hv2")
+    assert state.cluster is not None
+    state.put_cluster(replace(state.cluster, primary="hv3"))
+    assert assess(state, Heard()) == (Health.OK, [])
+
+
+def test_a_fence_agent_that_does_not_answer_is_told_of_while_its_node_is_there() -> None:
+    said = figures(hv1="", hv2="", hv3="")
+    said["hv1"] = replace(said["hv1"], fences={"hv2": FenceAnswer(on=True), "hv3": FenceAnswer(error="no route")})
+    assert assess(three_nodes(), Heard(figures=said)) == (
+        Health.DEGRADED,
+        ["the fence agent of hv3 does not answer hv1: no route"],
+    )
+    said["hv2"] = replace(said["hv2"], fences={"hv3": FenceAnswer(on=True)})
+    assert assess(three_nodes(), Heard(figures=said))[0] is Health.DEGRADED, "what the primary finds counts"
+    reasons = assess(three_nodes(state=NodeState.LOST), Heard(figures=said))[1]
+    assert not any("fence agent" in reason for reason in reasons)
+
+
+def test_a_fence_agent_that_says_off_of_a_node_that_is_there_switches_another_machine() -> None:
+    said = figures(hv1="", hv2="", hv3="")
+    said["hv1"] = replace(said["hv1"], fences={"hv3": FenceAnswer(on=False)})
+    (reason,) = assess(three_nodes(), Heard(figures=said))[1]
+    assert reason.startswith("the fence agent of hv3 tells hv1 that hv3 is off, which it is not")
+
+
 def test_what_an_admin_has_done_is_told_as_well() -> None:
     state = three_nodes(flush=FlushState.FLUSHED, version="2")
     assert state.cluster is not None
@@ -163,6 +213,7 @@ def test_what_an_admin_has_done_is_told_as_well() -> None:
 def two_nodes_with_a_vm(free_mib: int, **changes: Any) -> ClusterState:
     """web01 with 1024 MiB runs on hv1, the only coordinator; hv2 has this much."""
     state = a_cluster_with_vm("running").state
+    state.put_node(replace(state.nodes["hv1"], self_fence_s=12))
     state.put_node(replace(state.nodes["hv1"], name="hv2", memory_mib=free_mib, coordinator=False))
     vm = next(iter(state.vms.values()))
     state.put_vm(replace(vm, **changes))
