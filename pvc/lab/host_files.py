@@ -25,6 +25,8 @@ BINDS = {
 }
 """Directory of the host -> where it appears inside. `/run` goes last, as it hides what lies beneath it. The first four
 and the last are named as `LibvirtHost` names them, so that it can be used on a lab's host too."""
+WATCHDOG = "/run/watchdog"
+"""Where a host that fences itself has its watchdog."""
 FENCE_PASSWORD_FILE = "/etc/pvc/fence-password"  # noqa: S105 - a path
 _LIBVIRTD_CONF = """\
 host_uuid = "{uuid}"
@@ -51,7 +53,7 @@ _PVC_TOML = """\
 [node]
 name = "{name}"
 address = "{address}"
-
+{watchdog}
 [hypervisor]
 accelerator = "tcg" # sure to work on any machine
 migration_uri = "qemu+tcp://{{address}}/system" # in the lab nobody listens in
@@ -64,6 +66,10 @@ cluster = "{cluster}"
 id = {id}
 members = [{members}]
 heap_mib = 128
+"""
+_WATCHDOG = """\
+watchdog = "{device}"
+watchdog_timeout_s = 10
 """
 
 
@@ -107,13 +113,16 @@ def pvc_toml(plan: LabPlan, host: HostPlan) -> str:
     """pvcd's configuration."""
     members = ", ".join(f'"{one.number}={one.address}"' for one in plan.hosts if one.coordinator)
     own = host.number if host.coordinator else 0
-    return _PVC_TOML.format(name=host.name, address=host.address, cluster=CLUSTER, id=own, members=members)
+    watchdog = _WATCHDOG.format(device=WATCHDOG) if host.self_fencing else ""
+    return _PVC_TOML.format(
+        name=host.name, address=host.address, cluster=CLUSTER, id=own, members=members, watchdog=watchdog
+    )
 
 
 def etc_hosts(plan: LabPlan) -> str:
     """The hosts' names, for all of them: libvirt calls the target of a migration by its name."""
     lines = ["127.0.0.1 localhost", *(f"{host.address} {host.name}" for host in plan.hosts)]
-    lines += [f"{host.bmc_address} {host.name}-bmc" for host in plan.hosts]
+    lines += [f"{host.bmc_address} {host.name}-bmc" for host in plan.hosts if not host.self_fencing]
     return "\n".join([*lines, ""])
 
 

@@ -24,7 +24,7 @@ _POLL_S = 0.01
 def find_inits(directory: Path) -> dict[str, int]:
     """Name of the host -> process id of its init, for all hosts of the lab in `directory` that are on."""
     found = {}
-    for pid, argv in _commands():
+    for pid, argv in commands():
         if INIT_MODULE in argv and argv[-2:-1] == [str(directory)] and _is_first_of_namespace(pid):
             found[argv[-1]] = pid
     return found
@@ -98,6 +98,13 @@ def send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
+def commands() -> Iterator[tuple[int, list[str]]]:
+    """Every process that this machine shows us, with its command line."""
+    for pid in all_pids():
+        if argv := argv_of(pid):
+            yield pid, argv
+
+
 def argv_of(pid: int) -> list[str]:
     """The command line of a process; empty for one that is gone, and for the kernel's own."""
     try:
@@ -133,12 +140,6 @@ def inside_pid(pid: int) -> int:
         return 0
     line = next((line for line in status.splitlines() if line.startswith("NSpid:")), "NSpid: 0")
     return int(line.split()[-1])
-
-
-def _commands() -> Iterator[tuple[int, list[str]]]:
-    for pid in all_pids():
-        if argv := argv_of(pid):
-            yield pid, argv
 
 
 def _is_first_of_namespace(pid: int) -> bool:

@@ -84,6 +84,21 @@ def test_coordinators_run_zookeeper_and_others_only_know_where_it_is(tmp_path: P
     assert ids == [1, 2, 3, 0]
 
 
+def test_hosts_that_fence_themselves_have_a_watchdog_and_no_bmc(tmp_path: Path) -> None:
+    plan = make_plan(nodes=3, coordinators=3, self_fencing=["hv3", "hv1"])
+    assert [host.name for host in plan.hosts if host.self_fencing] == ["hv1", "hv3"]
+    path = tmp_path / "pvc.toml"
+    watchdogs = []
+    for host in plan.hosts:
+        path.write_text(pvc_toml(plan, host))
+        watchdogs.append(load_config(path).node.watchdog)
+    assert watchdogs == ["/run/watchdog", "", "/run/watchdog"]
+    assert re.findall(r"hv\d-bmc", etc_hosts(plan)) == ["hv2-bmc"]
+    assert make_plan(nodes=2, coordinators=1, self_fencing=["all"]).self_fencing == ("hv1", "hv2")
+    with pytest.raises(InvalidInput, match="hv9"):
+        make_plan(nodes=3, coordinators=3, self_fencing=["hv9"])
+
+
 def test_all_hosts_know_each_other_by_name() -> None:
     plan = make_plan(nodes=2, coordinators=1, subnet=80)
     assert "10.80.0.2 hv2\n" in etc_hosts(plan)

@@ -23,7 +23,8 @@ from pvc.lab.chaos.site import Site, mend, prepare
 from pvc.lab.chaos.windows import doubles
 from pvc.lab.chaos.workload import Workload
 from pvc.lab.guest import build_guest
-from pvc.lab.lab import Lab, create_lab, destroy
+from pvc.lab.lab import Lab, create_new_lab, destroy
+from pvc.lab.plan import LabPlan
 from pvc.lab.status import zookeeper_mode
 from pvc.projections.state import NodeState
 from pvc.projections.vm_machine import VmState
@@ -51,12 +52,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What to run."""
 
     directory: Path
-    name: str
+    plan: LabPlan
+    """The lab to be made."""
     seed: int
     minutes: float
     out: Path
     """Where timeline and logs go when something is wrong."""
-    nodes: int = 3
     vms: int = 6
     only: tuple[str, ...] = ()
     """Kinds of faults; empty: all."""
@@ -79,9 +80,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run(settings: Settings, tell: Callable[[str], None] = lambda line: None) -> Result:
-    """Run it, clear away the lab, and tell. Raises PvcError when there can be no lab."""
+    """Run it, clear away the lab, and tell. Raises PvcError when there can be no lab, or is one already."""
     journal = Journal(tell)
-    lab = create_lab(settings.directory, nodes=settings.nodes, coordinators=3, name=settings.name)
+    lab = create_new_lab(settings.directory, settings.plan)
+    tell(f"seed {settings.seed} begins at {time.strftime('%H:%M:%S')}")
     chaos: Chaos | None = None
     try:
         prepare(lab)
@@ -93,8 +95,8 @@ def run(settings: Settings, tell: Callable[[str], None] = lambda line: None) -> 
         if chaos is not None:
             chaos.close()
         kept = _keep(settings, lab, journal, chaos) if journal.violations or settings.keep else None
-        destroy(settings.directory, settings.name)
-    left = destroy(settings.directory, settings.name)
+        destroy(settings.directory, settings.plan.name)
+    left = destroy(settings.directory, settings.plan.name)
     if left:
         journal.violation(f"`down` has left something behind: {left}")
     return chaos.result(kept)
