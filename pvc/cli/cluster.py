@@ -41,7 +41,7 @@ def status_facts(info: ClusterInfo) -> list[tuple[str, str | Cell]]:
     known = f", {info['faults_acknowledged']} acknowledged" if info["faults_acknowledged"] else ""
     return [
         ("Health", Cell(info["health"], style)),
-        *[("", Cell(f"- {reason}", style)) for reason in info["reasons"]],
+        *[line for reason in info["reasons"] for line in _reason(reason, info.get("hints", {}).get(reason, ""), style)],
         ("Cluster", info["name"]),
         ("Id", info["id"]),
         ("Maintenance", Cell(f"on{why}", "yellow") if info["maintenance"] else ""),
@@ -55,6 +55,10 @@ def status_facts(info: ClusterInfo) -> list[tuple[str, str | Cell]]:
         ("Log position", str(info["position"])),
         ("State hash", info["state_hash"]),
     ]
+
+
+def _reason(reason: str, hint: str, style: str) -> list[tuple[str, Cell]]:
+    return [("", Cell(f"- {reason}", style)), ("", Cell(f"  {hint}" if hint else "", "dim"))]
 
 
 def _ready(ready: int, of: int) -> Cell:

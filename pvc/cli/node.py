@@ -139,7 +139,7 @@ def _fence(fence: FenceSettings | None) -> str | Cell:
 def _fencing(node: NodeInfo, *, alone: bool) -> str | Cell:
     """How it is made sure of that the node runs nothing, were it lost; a mark where that would fail."""
     if node["fence"] is not None:
-        check = node["fence_check"]
+        check = node.get("fence_check")
         return Cell("agent!", "red") if check is not None and check["trouble"] else "agent"
     if node["self_fence_s"]:
         return "watchdog"
@@ -147,7 +147,7 @@ def _fencing(node: NodeInfo, *, alone: bool) -> str | Cell:
 
 
 def _answer(node: NodeInfo) -> str | Cell:
-    check = node["fence_check"]
+    check = node.get("fence_check")
     if node["fence"] is None:
         return ""
     if check is None:

@@ -241,6 +241,7 @@ class FaultInfo(TypedDict):
     code: str
     subject: str
     message: str
+    hint: str
     since_us: int
     acknowledged_by: str
     acknowledged_us: int
@@ -254,6 +255,7 @@ class ClusterInfo(TypedDict):
     initialised: bool
     health: str
     reasons: list[str]
+    hints: dict[str, str]
     position: int
     state_hash: str
     primary: str

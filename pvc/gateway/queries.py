@@ -137,7 +137,7 @@ async def _faults(services: GatewayServices, call: Call) -> Response:
     wanted = arguments_of(call.request, FaultListArguments).acknowledged
     state = services.world.state
     faults = [fault for fault in state.faults.values() if wanted in (None, bool(fault.acknowledged_by))]
-    items = [fault_info(fault) for fault in sorted(faults, key=lambda fault: (-fault.since_us, fault.id))]
+    items = [fault_info(state, fault) for fault in sorted(faults, key=lambda fault: (-fault.since_us, fault.id))]
     return json_response(FaultList(position=state.position, items=items), state.position)
 
 

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from pvc.events.fence import FenceSettings
+from pvc.projections.fault_hints import hint_of
 from pvc.projections.state import ClusterState, Fault, FlushState, Node, NodeState
 
 
@@ -97,6 +98,7 @@ class FaultInfo(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     subject: str
     message: str
+    hint: Annotated[str, Meta(description="What to do about it.")]
     since_us: int
     acknowledged_by: Annotated[str, Meta(description="Who has taken notice of it; empty: nobody.")]
     acknowledged_us: int
@@ -110,6 +112,7 @@ class ClusterInfo(msgspec.Struct, frozen=True, kw_only=True):
     initialised: bool
     health: Health
     reasons: Annotated[list[str], Meta(description="Why it is not `ok`, the worst first.")]
+    hints: Annotated[dict[str, str], Meta(description="Reason -> what to do about it, for those that are faults.")]
     position: int
     state_hash: str
     primary: Annotated[str, Meta(description="The node that acts for the whole cluster; empty: none yet.")]
@@ -173,9 +176,10 @@ def node_info(
     )
 
 
-def fault_info(fault: Fault) -> FaultInfo:
+def fault_info(state: ClusterState, fault: Fault) -> FaultInfo:
     """A fault for a list."""
-    return FaultInfo(**{field: getattr(fault, field) for field in FaultInfo.__struct_fields__})
+    fields = {field: getattr(fault, field) for field in FaultInfo.__struct_fields__ if field != "hint"}
+    return FaultInfo(**fields, hint=hint_of(state, fault))
 
 
 def cluster_info(
@@ -190,6 +194,7 @@ def cluster_info(
     for vm in state.vms.values():
         by_state[vm.state.value] = by_state.get(vm.state.value, 0) + 1
     cluster = state.cluster
+    told = [fault for fault in state.faults.values() if fault.message in reasons]
     coordinators = [node for node in state.nodes.values() if node.coordinator]
     return ClusterInfo(
         name=cluster.name if cluster else "",
@@ -197,6 +202,7 @@ def cluster_info(
         initialised=cluster is not None,
         health=health,
         reasons=list(reasons),
+        hints={fault.message: hint for fault in told if (hint := hint_of(state, fault))},
         position=state.position,
         state_hash=state.state_hash(),
         primary=cluster.primary if cluster else "",

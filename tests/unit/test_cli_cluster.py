@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from pvc.cli.cluster import status_facts
+from pvc.cli.fault import render_faults
 from pvc.cli.moves import render_results
 from pvc.cli.node import node_facts, render_nodes
 from pvc.cli.table import Cell, render_facts
@@ -18,8 +21,9 @@ from pvc.cli.watch import transfer
 from pvc.client import api_types
 from pvc.events.fence import FenceSettings
 from pvc.projections import cluster_views, views
-from pvc.projections.cluster_views import FenceCheck, Health, NodeUsage, cluster_info, node_info
-from pvc.projections.state import ClusterState, FlushState, NodeState
+from pvc.projections.cluster_views import FenceCheck, Health, NodeUsage, cluster_info, fault_info, node_info
+from pvc.projections.fault_hints import HINTS
+from pvc.projections.state import ClusterState, Fault, FlushState, NodeState
 from pvc.projections.views import MigrationProgress, VmUsage, vm_info, vm_row
 from tests.support.core import a_cluster_with_vm
 
@@ -141,6 +145,66 @@ def test_the_health_comes_first_with_its_reasons() -> None:
     said = "\n".join(lines)
     assert "hv1 (epoch 3)" in said and "hv1 leader" in said and "Maintenance" not in said
     assert dict(status_facts(info))["Faults"] == "none"
+
+
+def a_fault(state: ClusterState, code: str, subject: str, message: str, **changes: Any) -> Fault:
+    fault = Fault(
+        id=f"{code}/{subject.partition('/')[2]}", code=code, subject=subject, message=message, since_us=NOW_US
+    )
+    fault = replace(fault, **changes)
+    state.put_fault(fault)
+    return fault
+
+
+def test_a_reason_is_shown_with_what_to_do_about_it() -> None:
+    state = two_nodes(state=NodeState.LOST)
+    a_fault(state, "node.unfenced", "node/hv2", "node hv2 cannot be fenced")
+    info = as_json(
+        cluster_info(state, health=Health.CRITICAL, reasons=["node hv2 cannot be fenced", "no primary"], zookeeper={})
+    )
+    lines = [line.strip() for line in facts(status_facts(info)).splitlines()]
+    at = lines.index("- node hv2 cannot be fenced")
+    assert lines[at + 1].endswith("once you are sure that it is off: `pvc node confirm-fenced hv2`")
+    assert lines[at + 2] == "- no primary"
+    assert info["hints"].keys() == {"node hv2 cannot be fenced"}
+
+
+def test_the_list_of_faults_ends_with_what_to_do_about_those_that_are_new() -> None:
+    state = two_nodes(state=NodeState.LOST)
+    vm = next(iter(state.vms.values()))
+    faults = [
+        a_fault(state, "node.unfenced", "node/hv2", "node hv2 cannot be fenced"),
+        a_fault(state, "vm.failed", f"vm/{vm.id}", "web01: no such file"),
+        a_fault(state, "node.lost", "node/hv2", "node hv2 is lost", acknowledged_by="admin"),
+    ]
+    shown = render_faults([as_json(fault_info(state, fault)) for fault in faults], PLAIN, NOW_US)
+    table, hints = shown.split("\nWhat to do:\n")
+    assert len(table.splitlines()) == 4
+    first, second = hints.splitlines()
+    assert first.split()[:4] == ["node.unfenced/hv2", "mend", "its", "fence"]
+    assert second == f"vm.failed/{vm.id}  `pvc vm info web01` has the reason; mend it, then `pvc vm start web01`"
+
+
+def test_so_many_hints_are_shown_and_no_more() -> None:
+    state = two_nodes()
+    faults = [a_fault(state, "vm.failed", f"vm/{number}", "failed") for number in range(12)]
+    shown = render_faults([as_json(fault_info(state, fault)) for fault in faults], PLAIN, NOW_US)
+    assert shown.splitlines()[-1].strip() == "... and 2 more"
+    assert shown.count("has the reason") == 10
+
+
+def test_each_fault_that_the_guide_tells_of_has_a_hint_and_no_other() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
+    faults = guide.split("\n## Faults\n")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `([a-z_.]+)` \|", faults, re.MULTILINE)) == set(HINTS)
+
+
+def test_what_to_do_about_a_lost_node_depends_on_whether_it_is_fenced() -> None:
+    state = two_nodes(state=NodeState.LOST)
+    fault = a_fault(state, "node.lost", "node/hv2", "node hv2 is lost")
+    assert "once it is fenced" in fault_info(state, fault).hint
+    state.put_node(replace(state.nodes["hv2"], state=NodeState.FENCED))
+    assert "no hurry" in fault_info(state, fault).hint
 
 
 def test_a_vm_away_from_home_says_where_it_belongs_and_why_it_is_away() -> None:
