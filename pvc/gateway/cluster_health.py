@@ -60,7 +60,9 @@ def assess(state: ClusterState, heard: Heard) -> tuple[Health, list[str]]:
     reasons += _faults(state)
     known = frozenset(fault.subject.partition("/")[2] for fault in state.faults.values() if fault.acknowledged_by)
     reasons += _unrecovered(state, known)
-    reasons += _coordinators(coordinators)
+    if nodes and not coordinators:
+        reasons.append((Health.CRITICAL, "there is no coordinator: none can act for the cluster"))
+    reasons += _coordinators(coordinators) if coordinators else ()
     reasons += _primary(state, coordinators)
     reasons += _zookeeper(coordinators, heard.figures or {})
     reasons += _failed(state, known)
@@ -112,9 +114,11 @@ def _faults(state: ClusterState) -> Iterator[Reason]:
 
 def _coordinators(coordinators: Sequence[Node]) -> Iterator[Reason]:
     count = len(coordinators)
+    if not count % 2:
+        yield Health.DEGRADED, f"{count} coordinators stand no more losses than {count - 1}: have one more, or one less"
     ready = [node for node in coordinators if node.state is NodeState.READY]
     majority = count // 2 + 1
-    if len(ready) < majority and count:
+    if len(ready) < majority:
         yield Health.CRITICAL, f"{len(ready)} of {count} coordinators are ready: that is no majority"
     elif len(ready) == majority < count:
         yield Health.DEGRADED, f"{len(ready)} of {count} coordinators are ready: the next loss takes the majority"

@@ -99,6 +99,16 @@ def test_without_a_majority_of_coordinators_it_is_critical() -> None:
     assert reasons[0] == "1 of 3 coordinators are ready: that is no majority"
 
 
+def test_without_any_coordinator_it_is_critical_and_an_even_number_is_told_of() -> None:
+    state = three_nodes()
+    for name in ("hv1", "hv2", "hv3"):
+        state.put_node(replace(state.nodes[name], coordinator=False))
+    assert assess(state, Heard()) == (Health.CRITICAL, ["there is no coordinator: none can act for the cluster"])
+    state = three_nodes(coordinator=False)
+    reason = "2 coordinators stand no more losses than 1: have one more, or one less"
+    assert assess(state, Heard()) == (Health.DEGRADED, [reason])
+
+
 def test_without_a_primary_it_is_critical_where_there_are_several_to_choose_from() -> None:
     state = three_nodes()
     assert state.cluster is not None
