@@ -40,6 +40,7 @@ from pvc.commands.facts_moves import (
     handover,
     migration_failed,
     prepared,
+    target_lost,
 )
 from pvc.commands.vm_power import start_of
 from pvc.commands.vm_ref import NOTHING, free_mib
@@ -189,7 +190,9 @@ def run_ended(state: ClusterState, report: ReportEnded, context: Context) -> Dec
         return NOTHING
     about: dict[str, Any] = {"vm": vm.id, "node": report.node, "epoch": report.epoch}
     if vm.migration is not None and vm.state is VmState.MIGRATING and _goes_on(vm.migration, report.ending):
-        return Decision(events=(handover(vm, live=vm.migration.live),))
+        if vm.migration.live or _takes_over(state, vm.migration.target):
+            return Decision(events=(handover(vm, live=vm.migration.live),))
+        return Decision(events=(target_lost(state, vm), e.VmStopped(**about, how="guest"), _start_here(state, vm)))
     was_up: tuple[Event, ...] = (e.VmStarted(**about),) if vm.state is VmState.STARTING else ()
     if vm.state in (VmState.SHUTTING_DOWN, VmState.STOPPING, VmState.RESTARTING):
         how = _HOW_ASKED.get(report.ending, "unknown")
@@ -260,6 +263,16 @@ def _goes_on(move: Migration, ending: Ending) -> bool:
     earlier time than what its disks hold, and must never run.
     """
     return move.prepared and (not move.live or ending is Ending.MIGRATED)
+
+
+def _takes_over(state: ClusterState, target: str) -> bool:
+    """Whether the target of a migration by shutdown can begin the next run: not while it is lost, perhaps for days."""
+    return target in state.nodes and state.nodes[target].state is NodeState.READY
+
+
+def _start_here(state: ClusterState, vm: Vm) -> Event:
+    left_mib = free_mib(state, vm)
+    return start_of(vm, reason="it could not be moved") if vm.spec.memory_mib <= left_mib else _no_room(vm, left_mib)
 
 
 def _starts_after_fence(state: ClusterState, report: ReportNodeReady) -> list[Event]:
