@@ -27,6 +27,9 @@ _FIELD = re.compile(r"`(\w+)(?:\[\d+\])?(?:\.(\w+))?`")
 REPLIES = {"cluster.rebalance": "moves:show_moves"}
 """Commands whose reply is shown by a function written by hand: its module of `pvc.cli`, and its name."""
 
+MANY = frozenset({"node.flush", "node.ready"})
+"""Commands that move many VMs; what became of each is told at the end."""
+
 _CONTROLS = ("dry_run", "yes", "wait", "wait_timeout")
 
 
@@ -162,10 +165,10 @@ def _wait(session: Session, reply: Reply, label: str, timeout_s: float) -> int:
 
         with _watching(session, reply, label, progress):
             outcome = session.client.wait_for(reply, timeout_s=timeout_s, on_progress=on_progress)
+            results = _results(session, reply, on_progress) if outcome is not None else None
     if outcome is None:
         _show_reply(session, reply, label)
         return exits.OK
-    results = _results(session, reply)
     if session.wants_data:
         shown = {"success": outcome.success, "record": outcome.record}
         session.show_data({**reply, "outcome": shown, **({} if results is None else {"vms": results})})
@@ -190,13 +193,13 @@ def _watching(session: Session, reply: Reply, label: str, progress: ProgressLine
     return Watcher(session.client.connection, look, label, progress.detail) if look else nullcontext()
 
 
-def _results(session: Session, reply: Reply) -> list[dict[str, Any]] | None:
-    """What became of each VM, where the command was about many."""
-    if not reply["name"].startswith("node.") or reply["record"] is None:
+def _results(session: Session, reply: Reply, on_record: Callable[[RecordView], None]) -> list[dict[str, Any]] | None:
+    """What became of each VM, where the command was about many; the last may still be arriving."""
+    if reply["name"] not in MANY or reply["record"] is None:
         return None
-    from pvc.cli.moves import results_of
+    from pvc.cli.moves import SETTLE_S, results_of, settled_chain
 
-    return results_of(session.client, reply["record"])
+    return results_of(session.client, settled_chain(session.client, reply["record"], SETTLE_S, on_record))
 
 
 def _show_results(session: Session, results: list[dict[str, Any]] | None) -> None:

@@ -74,6 +74,42 @@ def test_a_flush_that_was_waited_for_tells_what_became_of_each_vm(tmp_path: Path
     assert [(vm["vm"], vm["success"]) for vm in json.loads(data.out)["vms"]] == [("web01", True), ("db01", False)]
 
 
+LATE = [
+    CHAIN[0],
+    record(11, *CHAIN[1]["events"]),
+    record(12, event("vm.migrated", "vm/id1", "has left hv2 for hv1")),
+    record(13, event("vm.arrived", "vm/id1", "runs on, on hv1")),
+    record(14, event("vm.migrated", "vm/id2", "has left hv2 for hv1")),
+    record(15, event("node.flushed", "node/hv2", "flushed: no VM runs on it")),
+    record(17, event("vm.arrived", "vm/id2", "runs on, on hv1")),
+]
+"""As it really comes: a node is flushed once the last VM has left it, and that VM arrives afterwards."""
+
+
+def of_a_flush_whose_last_vm_arrives(late: list[dict[str, Any]]) -> Answer:
+    def answer(asked: Asked) -> Say:
+        if asked.path == "/history":
+            return Say({"position": 15, "records": LATE[5::-1], "next_before": None})
+        if asked.path == "/events" and "correlation" in asked.query:
+            assert asked.query["after"] == "15"
+            return Say({"position": 17, "records": late, "next_after": 17 if late else 15})
+        if asked.path == "/events":
+            return Say({"position": 15, "records": [LATE[5]], "next_after": 15})
+        return of_a_flush(asked)
+
+    return answer
+
+
+def test_a_flush_waits_for_the_vms_that_have_left_and_not_arrived(tmp_path: Path) -> None:
+    with FakeGateway(tmp_path, of_a_flush_whose_last_vm_arrives(LATE[6:])) as gateway:
+        ran = cli_on(gateway, tmp_path)("node", "flush", "hv2", "--wait")
+    assert ran.code == 0
+    assert ran.out.splitlines()[1:3] == [
+        "web01  runs on, on hv1  2.0 s",
+        "db01   runs on, on hv1  6.0 s",
+    ]
+
+
 def test_a_migration_moves_a_bar_on_a_terminal(tmp_path: Path) -> None:
     looked = [0]
 
