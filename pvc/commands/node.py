@@ -147,7 +147,12 @@ def flush_node(state: ClusterState, command: FlushNode, context: Context) -> Dec
     if node.flush is FlushState.FLUSHING:
         raise Rejected(f"node {node.name} is being flushed", code="node.is_flushing", hint="wait for it")
     active = _active_on(state, node)
-    if node.flush is FlushState.FLUSHED and not active:
+    # What was left of the last flush may have ended meanwhile: then this says so, and its fault is over.
+    if (
+        node.flush is FlushState.FLUSHED
+        and not active
+        and f"{e.NodeFlushIncomplete.TYPE}/{node.name}" not in state.faults
+    ):
         raise Rejected(f"node {node.name} is flushed", code="node.is_flushed", hint="there is nothing to flush")
     if not active:
         return Decision(events=(e.NodeFlushRequested(node=node.name), e.NodeFlushed(node=node.name)))

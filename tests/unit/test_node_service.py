@@ -290,6 +290,17 @@ def test_what_cannot_be_moved_is_left_with_the_reason_and_is_a_fault() -> None:
     assert cluster.vm("unlucky").failed_moves == 0, "it is tried anew"
 
 
+def test_a_flush_that_is_asked_for_again_is_complete_when_what_it_had_left_has_ended() -> None:
+    cluster = with_vms("web01", migration_method="none")
+    flush(cluster)
+    assert "node.flush_incomplete/hv1" in cluster.state.faults
+    cluster.do("vm.stop", vm="web01")
+    cluster.says_ended(Ending.DESTROYED)
+    assert types(cluster.do("node.flush", node="hv1")) == ["node.flush_requested", "node.flushed"]
+    assert cluster.state.faults == {}
+    assert refused(cluster, "node.flush", node="hv1").code == "node.is_flushed"
+
+
 def test_what_is_left_of_a_large_flush_fits_into_one_record() -> None:
     cluster = a_cluster("hv1", "hv2")
     cluster.says_ready("hv1", memory_mib=10**6)
