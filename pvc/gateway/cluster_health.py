@@ -53,6 +53,7 @@ def assess(state: ClusterState, heard: Heard) -> tuple[Health, list[str]]:
     reasons: list[Reason] = []
     if heard.fold_fault is not None:
         reasons.append((Health.CRITICAL, f"this node's fold has stopped: {heard.fold_fault.code}"))
+    reasons += _stopped_folds(heard.hellos or {})
     if heard.silent:
         reasons.append((Health.CRITICAL, "ZooKeeper does not answer this node: nothing can be changed, VMs go on"))
     if not any(fault.code == "node.diverged" for fault in state.faults.values()):
@@ -69,6 +70,7 @@ def assess(state: ClusterState, heard: Heard) -> tuple[Health, list[str]]:
     reasons += _nodes(state, heard)
     reasons += _fencing(state, heard.figures or {})
     reasons += _versions(nodes)
+    reasons += _level(state.cluster.level, nodes)
     reasons += _spare_room(state)
     if state.cluster.maintenance:
         why = f" ({state.cluster.maintenance_reason})" if state.cluster.maintenance_reason else ""
@@ -86,6 +88,12 @@ def zookeeper_modes(state: ClusterState, figures: Mapping[str, NodeFigures]) -> 
         for name, node in sorted(state.nodes.items())
         if node.coordinator and name in figures and figures[name].zookeeper
     }
+
+
+def _stopped_folds(hellos: Mapping[str, Hello]) -> Iterator[Reason]:
+    for name, hello in sorted(hellos.items()):
+        if hello.fault:
+            yield Health.CRITICAL, f"node {name} only lets its VMs go on: its fold has stopped: {hello.fault}"
 
 
 def _divergence(hellos: Mapping[str, Hello]) -> Iterator[Reason]:
@@ -210,6 +218,18 @@ def _versions(nodes: Sequence[Node]) -> Iterator[Reason]:
         (usual, _), *_ = Counter({version: len(names) for version, names in by_version.items()}).most_common()
         others = "; ".join(f"{_names(names)} {version}" for version, names in by_version.items() if version != usual)
         yield Health.DEGRADED, f"nodes run different versions of PVC: most {usual}, {others}"
+
+
+def _level(level: int, nodes: Sequence[Node]) -> Iterator[Reason]:
+    """Who keeps the cluster from a feature level that others know already; a lost node does, until it is removed."""
+    heard_of = [node for node in nodes if node.state is not NodeState.JOINING]
+    highest = max((node.level for node in heard_of), default=level)
+    behind = sorted((node for node in heard_of if node.level <= level), key=lambda node: node.name)
+    if highest > level and behind:
+        names = _names(
+            [node.name if node.state is NodeState.READY else f"{node.name} ({node.state})" for node in behind]
+        )
+        yield Health.DEGRADED, f"the feature level stays {level}: {highest} is not known to {names}"
 
 
 def _spare_room(state: ClusterState) -> Iterator[Reason]:

@@ -37,6 +37,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
     position: int = 0
     state_hash: str = ""
+    fault: str = ""
 
 
 class Live:

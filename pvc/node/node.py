@@ -22,7 +22,7 @@ from pvc.drivers.watchdog import Watchdog
 from pvc.errors import PvcError, Unavailable
 from pvc.events.node import NodeDiverged
 from pvc.events.record import Actor, Entry
-from pvc.events.registry import Event, subject_of
+from pvc.events.registry import FEATURE_LEVEL, Event, subject_of
 from pvc.events.vm import VmSpec
 from pvc.events.vm_moves import VmArrived, VmMigrationFailed
 from pvc.handlers.queue import KeyedQueue
@@ -34,7 +34,8 @@ from pvc.node.self_fence import SelfFence
 from pvc.node.standing import Standing
 from pvc.node.telemetry import Publisher
 from pvc.presence.base import Presence
-from pvc.runtime.appender import FEATURE_LEVEL, Appender, Outcome, Request
+from pvc.projections.state import ClusterState
+from pvc.runtime.appender import Appender, Outcome, Request
 from pvc.runtime.snapshots import SnapshotFile, check_same_log, keep_snapshots
 from pvc.runtime.world import World, catch_up, follow
 
@@ -94,7 +95,7 @@ class Node:
         self._transfers = Transfers(services.hypervisor, lambda vm_id: self.queue.wake(vm_id))
         self._reconciler = VmReconciler(
             services.name,
-            lambda: self._world.state,
+            self._sound_state,
             services.hypervisor,
             self._give_report,
             services.clock,
@@ -186,6 +187,8 @@ class Node:
         # Without a lease the session may be over, and the primary know it: it would contradict each time, at once.
         if not self.standing.joined or self._services.presence.lease_left_s() <= 0:
             return
+        if self._world.fault is not None:
+            return  # which has been told
         if self._self_fence is not None and not self._self_fence.armed:
             return  # what it cannot keep it must not promise
         try:
@@ -238,7 +241,16 @@ class Node:
         )
         await self._give_report(ready, cause)
 
+    def _sound_state(self) -> ClusterState:
+        """The state, to act by. Raises what has stopped the fold: what it says of a VM may long be over, and the one
+        that looks like a stray may have been moved here since."""
+        if self._world.fault is not None:
+            raise self._world.fault.with_traceback(None)
+        return self._world.state
+
     async def _look_at_everything(self) -> None:
+        if self._world.fault is not None:
+            return
         try:
             domains = await self._hypervisor.list_domains()
         except PvcError as error:

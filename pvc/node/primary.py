@@ -72,6 +72,7 @@ class Primary:
         """Node and loss -> what switches it off."""
         self._hinted = asyncio.Event()
         self._claimed_s = float("-inf")
+        self._stood_back = False
 
     def hint(self) -> None:
         """Something may have changed that concerns the cluster."""
@@ -106,6 +107,9 @@ class Primary:
             await asyncio.sleep(TICK_S)
 
     async def _look(self) -> None:
+        if self._world.fault is not None:
+            await self._stand_back()
+            return
         await self._end_needless_fencing()
         state, now_s = self._world.state, self._clock.monotonic()
         own = state.nodes.get(self._node)
@@ -138,6 +142,18 @@ class Primary:
             self._epoch = elected[0].epoch
             self._tried = plan.Tried()
             logger.info("primary: elected node=%s epoch=%d", self._node, self._epoch)
+
+    async def _stand_back(self) -> None:
+        """The fold has stopped: by what it last knew this node must not act, nor keep others from it."""
+        if self._stood_back:
+            return
+        await self._end_term()
+        while self._under_way:
+            _, task = self._under_way.popitem()
+            # The node may be back by now, and only not be known to be.
+            task.cancel()
+        await self._presence.resign_primary()
+        self._stood_back = True
 
     async def _end_term(self) -> None:
         if self._epoch:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pvc.errors import LogDamaged, PvcError
 from pvc.events.record import unseal
+from pvc.events.registry import knows_level
 from pvc.files import replace_file
 from pvc.log.base import Log
 from pvc.projections.snapshot import StaleSnapshot, restore, snapshot
@@ -46,7 +47,10 @@ class SnapshotFile:
             digest, data = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
             if hashlib.sha256(data).digest() != digest:
                 raise StaleSnapshot("its checksum is wrong")
-            return restore(data)
+            state = restore(data)
+            if state.cluster is not None and not knows_level(state.cluster.level):
+                raise StaleSnapshot(f"it is of feature level {state.cluster.level}")
+            return state
         except FileNotFoundError:
             return None
         except (OSError, PvcError) as error:

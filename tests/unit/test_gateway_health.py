@@ -139,6 +139,25 @@ def test_another_version_may_hash_the_same_state_otherwise() -> None:
     assert assess(three_nodes(), Heard(hellos=said)) == (Health.OK, [])
 
 
+def test_who_keeps_the_feature_level_down_is_named_be_it_lost_or_not() -> None:
+    state = three_nodes()
+    for name in ("hv1", "hv3"):
+        state.put_node(replace(state.nodes[name], level=3))
+    assert assess(state, Heard()) == (Health.DEGRADED, ["the feature level stays 1: 3 is not known to hv2"])
+    state.put_node(replace(state.nodes["hv2"], state=NodeState.LOST))
+    assert "the feature level stays 1: 3 is not known to hv2 (lost)" in assess(state, Heard())[1]
+    state.put_node(replace(state.nodes["hv2"], state=NodeState.JOINING))
+    assert not any("feature level" in reason for reason in assess(state, Heard())[1]), "it has not said anything yet"
+
+
+def test_a_node_whose_fold_has_stopped_is_seen_from_all_others() -> None:
+    said = hellos(hv1="a", hv2="a", hv3="a")
+    said["hv3"] = replace(said["hv3"], position=3, fault="fold.newer_level")
+    health, reasons = assess(three_nodes(), Heard(hellos=said))
+    assert health is Health.CRITICAL
+    assert reasons == ["node hv3 only lets its VMs go on: its fold has stopped: fold.newer_level"]
+
+
 @pytest.mark.parametrize(
     ("modes", "health", "reason"),
     [

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pvc.errors import LogDamaged
+from pvc.events import registry
 from pvc.events.record import Entry
 from pvc.log.memory import MemoryLog
 from pvc.projections import snapshot as snapshot_module
@@ -19,7 +20,8 @@ from tests.support.story_of_a_cluster import live
 
 
 @pytest.fixture
-def entries() -> list[Entry]:
+def entries(monkeypatch: pytest.MonkeyPatch) -> list[Entry]:
+    monkeypatch.setattr(registry, "FEATURE_LEVEL", 2)  # which the story raises to
     cluster = TinyCluster()
     for _ in live(cluster):
         pass
