@@ -101,11 +101,17 @@ class Node:
             services.clock,
             transfers=self._transfers,
             obstacle=services.obstacle,
-            may_start=self.standing.may_start,
+            may_start=lambda: self.standing.may_start() and not self._promised_too_much(),
         )
         self.queue = KeyedQueue(self._reconciler.reconcile, clock=services.clock, rng=services.rng)
         self._self_fence = (
-            SelfFence(services.presence, services.hypervisor, services.watchdog, services.watchdog_timeout_s)
+            SelfFence(
+                services.presence,
+                services.hypervisor,
+                services.watchdog,
+                services.watchdog_timeout_s,
+                changed=self._pass_wanted.set,
+            )
             if services.watchdog is not None
             else None
         )
@@ -172,11 +178,11 @@ class Node:
         cause = await self._until_initialised()
         while True:
             self._pass_wanted.clear()
-            if not self.standing.announced:
+            if not self._all_told():
                 await self._announce(cause)
                 cause = ""
             await self._look_at_everything()
-            pause_s = PASS_S if self.standing.announced else RETRY_S
+            pause_s = PASS_S if self._all_told() else RETRY_S
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._pass_wanted.wait()
@@ -189,7 +195,7 @@ class Node:
             return
         if self._world.fault is not None:
             return  # which has been told
-        if self._self_fence is not None and not self._self_fence.armed:
+        if self._self_fence is not None and not self._self_fence.known:
             return  # what it cannot keep it must not promise
         try:
             # What looks like a stray to a fold that is behind may have been given to this node meanwhile.
@@ -201,6 +207,22 @@ class Node:
             return
         self.standing.note_announced(session)
         logger.info("node: ready name=%s position=%d", self._services.name, self._world.position)
+
+    @property
+    def _promise_s(self) -> int:
+        return self._self_fence.promise_s if self._self_fence is not None else 0
+
+    @property
+    def _promised_s(self) -> int:
+        own = self._world.state.nodes.get(self._services.name)
+        return own.self_fence_s if own is not None else 0
+
+    def _all_told(self) -> bool:
+        return self.standing.announced and self._promised_s == self._promise_s
+
+    def _promised_too_much(self) -> bool:
+        """The watchdog does not do any more what the others count on, and the log does not know it yet."""
+        return self._promised_s > 0 and self._promise_s == 0
 
     async def _clear_strays(self) -> None:
         state, name = self._world.state, self._services.name
@@ -236,7 +258,7 @@ class Node:
             version=__version__,
             boot=self._services.boot,
             address=self._services.address,
-            self_fence_s=self._self_fence.promise_s if self._self_fence is not None else 0,
+            self_fence_s=self._promise_s,
             level=FEATURE_LEVEL,
         )
         await self._give_report(ready, cause)

@@ -11,7 +11,8 @@ from pathlib import Path
 from pvc.commands.base import Decision
 from pvc.commands.registry import BY_NAME
 from pvc.drivers.simulated import SimulatedHypervisor
-from pvc.errors import PvcError
+from pvc.drivers.watchdog import SimulatedWatchdog
+from pvc.errors import DriverError, PvcError
 from pvc.events.node import NodeDiverged
 from pvc.events.record import Record, unseal
 from pvc.log.memory import MemoryLog
@@ -44,6 +45,17 @@ class LongLog(MemoryLog):
         return await super().read(first, limit)
 
 
+class TakenWatchdog(SimulatedWatchdog):
+    """Somebody else has it, until it is given back."""
+
+    taken = False
+
+    def arm(self, timeout_s: int) -> None:
+        if self.taken:
+            raise DriverError("somebody else holds it", code="watchdog.unavailable")
+        super().arm(timeout_s)
+
+
 class House:
     """A running node, its log and its machine."""
 
@@ -52,6 +64,7 @@ class House:
         presence: AlonePresence | None = None,
         log: MemoryLog | None = None,
         snapshots: SnapshotFile | None = None,
+        watchdog: SimulatedWatchdog | None = None,
     ) -> None:
         self.log = log or MemoryLog()
         self.world = World()
@@ -70,6 +83,7 @@ class House:
                 rng=rng,
                 presence=presence or AlonePresence(),
                 snapshots=snapshots,
+                watchdog=watchdog,
             )
         )
 
@@ -89,9 +103,12 @@ class House:
 
 @contextlib.asynccontextmanager
 async def a_house(
-    presence: AlonePresence | None = None, log: MemoryLog | None = None, snapshots: SnapshotFile | None = None
+    presence: AlonePresence | None = None,
+    log: MemoryLog | None = None,
+    snapshots: SnapshotFile | None = None,
+    watchdog: SimulatedWatchdog | None = None,
 ) -> AsyncIterator[House]:
-    house = House(presence, log, snapshots)
+    house = House(presence, log, snapshots, watchdog)
     running = asyncio.create_task(house.node.run())
     await asyncio.sleep(0.1)
     yield house
@@ -175,5 +192,29 @@ def test_a_node_is_among_the_others_while_it_still_folds_a_long_log() -> None:
             log.long = False
             await asyncio.sleep(5)
             assert house.world.position >= before and house.node.standing.may_start()
+
+    run_virtual(live())
+
+
+def test_a_node_takes_its_promise_back_when_it_cannot_arm_its_watchdog_any_more() -> None:
+    async def live() -> None:
+        log, watchdog = MemoryLog(), TakenWatchdog(lambda: None)
+        async with a_house(log=log, watchdog=watchdog) as earlier:
+            await earlier.initialise()
+            await asyncio.sleep(5)
+            assert earlier.world.state.nodes["hv1"].self_fence_s == 22
+        watchdog.disarm()
+        watchdog.taken = True
+        async with a_house(log=log, watchdog=watchdog) as house:
+            await asyncio.sleep(5)
+            own = house.world.state.nodes["hv1"]
+            assert (own.state.value, own.self_fence_s) == ("ready", 0)
+            watchdog.taken = False
+            await asyncio.sleep(10)
+            assert house.world.state.nodes["hv1"].self_fence_s == 22, "and gives it again"
+            told = len(await house.records())
+            await asyncio.sleep(600)
+            assert len(await house.records()) == told
+        watchdog.disarm()
 
     run_virtual(live())
