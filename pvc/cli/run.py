@@ -6,7 +6,6 @@ import importlib
 import re
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import click
@@ -151,6 +150,8 @@ def _show_notes(session: Session, reply: Reply) -> None:
 
 
 def _wait(session: Session, reply: Reply, label: str, timeout_s: float) -> int:
+    from pvc.cli.watch import watching
+
     with ProgressLine(sys.stderr, plain=not session.wants_data) as progress:
         for event in reply["events"]:
             progress.step(sentence(label, event["summary"]))
@@ -163,7 +164,7 @@ def _wait(session: Session, reply: Reply, label: str, timeout_s: float) -> int:
                 if own and event["type"] not in reply["outcomes"]:
                     progress.step(sentence(label, event["summary"]))
 
-        with _watching(session, reply, label, progress):
+        with watching(session, reply["name"] if reply["record"] else "", label, progress):
             outcome = session.client.wait_for(reply, timeout_s=timeout_s, on_progress=on_progress)
             results = _results(session, reply, on_progress) if outcome is not None else None
     if outcome is None:
@@ -181,16 +182,6 @@ def _wait(session: Session, reply: Reply, label: str, timeout_s: float) -> int:
         return exits.OK
     _show_failure(session, label, outcome.event)
     return exits.OUTCOME_FAILED
-
-
-def _watching(session: Session, reply: Reply, label: str, progress: ProgressLine) -> AbstractContextManager[Any]:
-    """Show how far it has come, where it goes on for a while and somebody looks."""
-    if not progress.moving or reply["record"] is None:
-        return nullcontext()
-    from pvc.cli.watch import Watcher, look_for
-
-    look = look_for(reply["name"])
-    return Watcher(session.client.connection, look, label, progress.detail) if look else nullcontext()
 
 
 def _results(session: Session, reply: Reply, on_record: Callable[[RecordView], None]) -> list[dict[str, Any]] | None:
