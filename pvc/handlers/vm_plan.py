@@ -133,6 +133,14 @@ def plan_vm(vm: Vm | None, domain: Domain | None, node: str, patience: Patience)
     return step
 
 
+def may_run(vm: Vm | None, node: str, epoch: int) -> bool:
+    """Whether a guest of this run may begin, or go on, to run on `node`: a start may hang while its VM is stopped and
+    given away."""
+    if vm is None or (vm.node, vm.epoch) != (node, epoch):
+        return False
+    return vm.state in (VmState.STARTING, VmState.ARRIVING, VmState.MIGRATING)
+
+
 def _plan(vm: Vm | None, domain: Domain | None, node: str, patience: Patience) -> Step | None:
     if vm is not None and vm.node != node and vm.migration is not None and vm.migration.target == node:
         return _expect(vm, vm.migration, domain)
@@ -283,6 +291,9 @@ def _ended_or(vm: Vm, epoch: int, domain: Domain | None, running: Callable[[], S
 
 
 def _report_ended(vm: Vm, epoch: int, domain: Domain | None) -> Step:
+    if domain is not None and domain.reason is OffReason.NEVER_RAN:
+        # A start that hangs has perhaps created it, and would let it run. Once its end is told the VM may be another's.
+        return Forget()
     ending = Ending.LOST if domain is None or domain.epoch != epoch else _ENDINGS[domain.reason]
     return Report(report=ReportEnded(vm=vm.id, node=vm.node, epoch=epoch, ending=ending))
 

@@ -107,7 +107,8 @@ class VmReconciler:
                 effect = self._hypervisor.define(vm_id, name, spec, epoch=epoch)
                 await self._attempt_start(vm_id, vm, epoch, effect)
             case plan.Start(epoch=epoch):
-                await self._attempt_start(vm_id, vm, epoch, self._hypervisor.start(vm_id, may_run=self._may_start))
+                effect = self._hypervisor.start(vm_id, may_run=lambda: self._may_run(vm_id, epoch))
+                await self._attempt_start(vm_id, vm, epoch, effect)
             case plan.AskShutdown():
                 await self._hypervisor.shutdown(vm_id)
                 self._attempts[vm_id].asked_s = self._clock.monotonic()
@@ -133,10 +134,16 @@ class VmReconciler:
         try:
             await effect
         except DriverError as error:
+            if vm is not None and vm.state is not VmState.MIGRATING:
+                # It may have failed after the guest began to run. Once it is told the VM may be started elsewhere.
+                await self._hypervisor.destroy(vm_id)
             # The hypervisor knows the VM by its id; whoever reads the history knows it by its name.
             message = error.message.replace(f"VM {vm_id}", vm.name if vm else vm_id)[:MAX_MESSAGE]
             failure = ReportStartFailed(vm=vm_id, node=self._node, epoch=epoch, code=error.code, message=message)
             await self._report(failure, _cause(vm))
+
+    def _may_run(self, vm_id: str, epoch: int) -> bool:
+        return self._may_start() and plan.may_run(self._state().vms.get(vm_id), self._node, epoch)
 
     def _migration_of(self, vm_id: str) -> str:
         vm = self._state().vms.get(vm_id)

@@ -194,7 +194,7 @@ TARGET: list[tuple[str, Domain | None, Patience, Any]] = [
     ("arriving", INCOMING, Patience(waited_s=ARRIVAL_TIMEOUT_S), Destroy()),
     ("arriving", None, FRESH, Ending.LOST),
     ("arriving", off(OffReason.DESTROYED), FRESH, Ending.DESTROYED),
-    ("arriving", off(OffReason.NEVER_RAN), FRESH, Ending.LOST),
+    ("arriving", off(OffReason.NEVER_RAN), FRESH, Forget()),  # then it is lost
     ("arriving", up(epoch=7), FRESH, Destroy()),
     ("stopping", PAUSED, FRESH, Destroy()),
 ]
