@@ -18,6 +18,7 @@ COLUMNS = (
     Column("NODE"),
     Column("STATE"),
     Column("FLUSH"),
+    Column("FAULTS", right=True),
     Column("COORDINATOR"),
     Column("FENCE"),
     Column("VMS", right=True),
@@ -51,9 +52,10 @@ def show_nodes(session: Session) -> None:
 
 
 def render_nodes(nodes: Sequence[NodeInfo], look: Look) -> str:
-    """The table of nodes; the column of flushes only where there is one."""
+    """The table of nodes; the columns of flushes and faults only where there are some."""
     rows = [_row(node, mark=len(nodes) > 1) for node in nodes]
-    shown = [i for i, column in enumerate(COLUMNS) if column.title != "FLUSH" or any(_flush(node) for node in nodes)]
+    needed = {"FLUSH": any(_flush(node) for node in nodes), "FAULTS": any(_faults(node) for node in nodes)}
+    shown = [i for i, column in enumerate(COLUMNS) if needed.get(column.title, True)]
     return render_table([COLUMNS[i] for i in shown], [[row[i] for i in shown] for row in rows], look)
 
 
@@ -78,7 +80,7 @@ def node_facts(node: NodeInfo, at_us: int) -> list[tuple[str, str | Cell]]:
         ("Node", node["name"]),
         ("State", _state(node)),
         ("", f"since {ago(node['changed_us'], at_us)}"),
-        ("Not fenced", Cell(node["unfenced"], "red")),
+        *_wrong(node),
         ("Fenced", node["evidence"]),
         ("Flush", _flush(node)),
         ("Session", SESSIONS[node["present"]]),
@@ -106,6 +108,7 @@ def _row(node: NodeInfo, *, mark: bool) -> list[str | Cell]:
         f"{node['name']}*" if node["primary"] and mark else node["name"],
         _state(node),
         _flush(node),
+        _faults(node),
         "yes" if node["coordinator"] else "",
         _fencing(node, alone=not mark),
         f"{node['vms_running']}/{node['vms']}",
@@ -126,6 +129,25 @@ def _state(node: NodeInfo) -> Cell:
 
 def _flush(node: NodeInfo) -> str | Cell:
     return "" if node["flush"] == "none" else Cell(node["flush"], "yellow")
+
+
+def _faults(node: NodeInfo) -> str | Cell:
+    """How many there are; those that somebody has taken notice of are not pointed at."""
+    faults = node.get("faults", [])
+    new = [fault for fault in faults if not fault["acknowledged_by"]]
+    return Cell(str(len(faults)), "red" if new else "dim") if faults else ""
+
+
+def _wrong(node: NodeInfo) -> list[tuple[str, str | Cell]]:
+    """Its faults with what to do about them, and what else the cluster's health is not well for."""
+    lines: list[tuple[str, str | Cell]] = []
+    for fault in node.get("faults", []):
+        known = f" (acknowledged by {fault['acknowledged_by']})" if fault["acknowledged_by"] else ""
+        lines.append(("Fault", Cell(f"{fault['message']}{known}", "dim" if known else "red")))
+        lines.append(("", Cell(fault["hint"], "dim")))
+    told = {fault["message"] for fault in node.get("faults", [])}
+    lines += [("Health", Cell(reason, "yellow")) for reason in node.get("reasons", []) if reason not in told]
+    return lines
 
 
 def _fence(fence: FenceSettings | None) -> str | Cell:
