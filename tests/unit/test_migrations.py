@@ -475,3 +475,17 @@ async def test_storage_that_does_not_answer_at_the_target_makes_it_unable() -> N
     failed = decode_event(house.cluster.entries[-1].record.events[0])
     assert isinstance(failed, VmMigrationFailed)
     assert failed.code == "vm.target_unable" and "20 s" in failed.message
+
+
+@virtual
+async def test_a_migration_by_shutdown_that_is_cancelled_leaves_the_guest_running() -> None:
+    house = House(migration_method="shutdown")
+    await house.start()
+    house.behave(obeys_acpi_after_s=None)
+    house.cluster.do("vm.migrate", vm="web01", node="hv2", timeout_s=30)
+    await house.run(10)
+    house.cluster.do("vm.cancel_migration", vm="web01")
+    await house.run(120)
+    assert (house.vm.node, house.vm.state, house.vm.epoch) == ("hv1", VmState.RUNNING, 1)
+    assert house.machines["hv1"].snapshot()[house.vm_id].state is DomainState.RUNNING
+    assert house.told()[-1] == "vm.migration_failed"
