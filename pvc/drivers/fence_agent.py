@@ -110,16 +110,23 @@ class FenceAgents:
                 code="fence.agent_missing",
                 hint="apt-get install fence-agents, on every coordinator",
             )
-        process = await asyncio.create_subprocess_exec(
-            program,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            # Not the daemon's environment, and no warnings of old Python code among the answers.
-            env={"PATH": self._search_path, "LC_ALL": "C", "PYTHONWARNINGS": "ignore"},
-            cwd="/",
-            start_new_session=True,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                program,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                # Not the daemon's environment, and no warnings of old Python code among the answers.
+                env={"PATH": self._search_path, "LC_ALL": "C", "PYTHONWARNINGS": "ignore"},
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise DriverError(
+                f"{settings.agent} cannot be run: {error.strerror or type(error).__name__}",
+                code="fence.failed",
+                hint="has this machine run out of memory, processes or open files? Is the agent's program whole?",
+            ) from error
         try:
             output, complaints = await process.communicate(_input(settings, action, password))
         except BaseException:

@@ -172,6 +172,13 @@ async def test_a_missing_agent_is_named_with_its_package(device: Device) -> None
     assert "fence-agents" in failure.value.hint
 
 
+async def test_an_agent_that_cannot_be_run_is_a_failure_of_the_fence_like_any_other(device: Device) -> None:
+    (device.home / "fence_test").write_bytes(b"\x7fELF, and not more of it")
+    with pytest.raises(DriverError, match="fence_test cannot be run: Exec format error") as failure:
+        await device.fence.off("hv1", device.settings())
+    assert failure.value.code == "fence.failed"
+
+
 @pytest.mark.parametrize(
     ("content", "mode", "why"),
     [
