@@ -232,7 +232,8 @@ class Primary:
 
     def _begin_fencing(self, node: str, lost_at: int) -> None:
         settings = self._fence_of(node)
-        if settings is None:
+        # Duties are planned together and carried out one by one: what came before this one may have waited for the log.
+        if settings is None or not self._is_lost(node, lost_at) or self._in_maintenance():
             return
         self._tried.fencing.add((node, lost_at))
         task = self._in_background(self._run_fence(node, lost_at, settings, self._epoch))
@@ -241,15 +242,19 @@ class Primary:
     async def _end_needless_fencing(self) -> None:
         """A node that is back, or of which an admin has said that it is off, must not be switched off any more.
 
-        An agent may be at it for a minute, until its device answers again; by then the node may run VMs.
+        An agent may be at it for a minute, until its device answers again; by then the node may run VMs. In maintenance
+        it is broken off as well, and tried anew after it; until then nobody's hands are to meet a machine that starts.
         """
+        maintenance = self._in_maintenance()
         for (node, lost_at), task in list(self._under_way.items()):
-            if self._is_lost(node, lost_at):
+            if self._is_lost(node, lost_at) and not maintenance:
                 continue
             logger.warning("primary: fencing is no longer needed node=%s", node)
             del self._under_way[node, lost_at]
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            if maintenance:
+                continue
             # It may have been switched off already, and only not been looked at.
             self._in_background(self._power_on(node, lost_at, self._fence_of(node)))
 
@@ -288,6 +293,10 @@ class Primary:
     def _is_lost(self, node: str, lost_at: int) -> bool:
         known = self._world.state.nodes.get(node)
         return known is not None and known.state is NodeState.LOST and known.lost_at == lost_at
+
+    def _in_maintenance(self) -> bool:
+        cluster = self._world.state.cluster
+        return cluster is not None and cluster.maintenance
 
     def _fence_of(self, node: str) -> FenceSettings | None:
         known = self._world.state.nodes.get(node)

@@ -8,6 +8,7 @@ import pytest
 
 from pvc.errors import DriverError
 from pvc.events.fence import FenceSettings
+from pvc.handlers import cluster_plan as plan
 from pvc.handlers.cluster_plan import FENCE_AGAIN_S
 from pvc.projections.state import NodeState
 from pvc.projections.vm_machine import VmState
@@ -145,5 +146,52 @@ def test_a_node_whose_loss_is_over_when_its_switching_off_has_failed_is_switched
         confirmed.set()
         await house.until(lambda: house.node(victim).state is NodeState.READY)
         assert house.switched(victim).count("off") == 1
+
+    live(story)
+
+
+# Plans that are old when their turn comes.
+
+
+@pytest.mark.parametrize("meanwhile", ["ready", "maintenance"])
+def test_a_node_is_not_fenced_by_a_plan_that_is_no_longer_true(meanwhile: str) -> None:
+    async def story(house: House) -> None:
+        victim, first = other_than(house.primary), house.hosts[house.primary]
+        primary = first.node._primary
+        assert primary is not None
+        house.fence.fails.add(victim)
+        house.hosts[victim].kill()
+        await house.until(lambda: house.node(victim).state is NodeState.LOST)
+        duty = plan.Fence(node=victim, lost_at=house.node(victim).lost_at)
+        house.fence.fails.clear()
+        if meanwhile == "ready":
+            house.hosts[victim].start()
+            await house.until(lambda: house.node(victim).state is NodeState.READY)
+        else:
+            await house.do("cluster.set_maintenance", maintenance=True)
+        await house.until(lambda: first.world.position == house.state.position)
+        await primary._do(duty)
+        await asyncio.sleep(30)
+        assert "off" not in house.switched(victim)
+
+    live(story)
+
+
+def test_an_agent_that_is_at_it_when_maintenance_begins_switches_nothing_and_goes_on_after_it() -> None:
+    async def story(house: House) -> None:
+        victim = other_than(house.primary)
+        await house.run_a_vm(node=victim)
+        house.fence.delay_s = 40
+        house.hosts[victim].kill()
+        await house.until(lambda: house.node(victim).state is NodeState.LOST)
+        await asyncio.sleep(5)
+        await house.do("cluster.set_maintenance", maintenance=True)
+        await asyncio.sleep(120)
+        assert house.switched(victim) == [] and house.node(victim).state is NodeState.LOST
+        house.fence.delay_s = 1
+        await house.do("cluster.set_maintenance", maintenance=False)
+        await house.until(lambda: house.vm().node != victim and house.vm().state is VmState.RUNNING, 10)
+        await house.until(lambda: house.node(victim).state is NodeState.READY)
+        assert house.switched(victim) == ["off", "on"]
 
     live(story)
