@@ -185,7 +185,9 @@ def _is_needed(state: ClusterState, node: Node, watch: Watch, tried: Tried, befo
     """Whether the coordinators would have no majority of servers without this one.
 
     As there is a majority now, its server must then be running, whatever its daemon does. Cutting its power would stop
-    the whole cluster, and nobody could even record that it was fenced, or switch it on again.
+    the whole cluster, and nobody could even record that it was fenced, or switch it on again. Of those that are not
+    there only one may be counted on whose daemon alone may be down: not one that was never installed, nor one that
+    could not be fenced, for that may be dead, with its device, for days.
     """
     coordinators = [other for other in state.nodes.values() if other.coordinator]
     begun = {duty.node for duty in before if isinstance(duty, Fence)}
@@ -193,7 +195,7 @@ def _is_needed(state: ClusterState, node: Node, watch: Watch, tried: Tried, befo
         other
         for other in coordinators
         if other.name != node.name
-        and (other.name in watch.there or other.state is not NodeState.FENCED)
+        and (other.name in watch.there or (other.state in (NodeState.READY, NodeState.LOST) and not other.unfenced))
         and other.name not in begun
         and (other.name, other.lost_at) not in tried.fencing
     ]
