@@ -25,6 +25,7 @@ from pvc.log.history import HistoryIndex
 from pvc.node.node import Node, Services, nothing_missing
 from pvc.presence.base import Presence
 from pvc.runtime.appender import Appender
+from pvc.runtime.past_files import PastFiles
 from pvc.runtime.snapshots import SnapshotFile, store_snapshot
 from pvc.runtime.telemetry import Telemetry
 from pvc.runtime.world import World
@@ -46,6 +47,7 @@ async def run_daemon(config: Config, stop: asyncio.Event) -> None:
                 node=services.name,
                 telemetry=telemetry,
                 presence=services.presence,
+                past_files=services.past_files,
             )
             await serve(config, Node(services), gateway, stop)
 
@@ -140,6 +142,7 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex,
             clock=clock,
             rng=rng,
             snapshots=snapshots,
+            past_files=None if config.log.kind == "memory" else PastFiles(config.data_dir / "snapshots"),
             presence=presence,
             fence=FenceAgents() if config.log.kind == "zookeeper" else None,
             watchdog=LinuxWatchdog(Path(config.node.watchdog)) if config.node.watchdog else None,

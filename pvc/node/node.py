@@ -34,6 +34,7 @@ from pvc.node.standing import Standing
 from pvc.node.telemetry import Publisher
 from pvc.presence.base import Presence
 from pvc.runtime.appender import FEATURE_LEVEL, Appender, Outcome, Request
+from pvc.runtime.past_files import PastFiles
 from pvc.runtime.snapshots import SnapshotFile, check_same_log, keep_snapshots
 from pvc.runtime.world import World, catch_up, follow
 
@@ -68,6 +69,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     rng: Rng
     snapshots: SnapshotFile | None = None
     """Where the folded state is kept between starts, if anywhere."""
+    past_files: PastFiles | None = None
+    """Where states of the past are kept, if anywhere."""
     presence: Presence
     fence: Fence | None = None
     """How the primary cuts the power of lost nodes; None in a cluster that will never have a second node."""
@@ -140,7 +143,7 @@ class Node:
                 if self._self_fence is not None:
                     group.create_task(self._self_fence.run())
                 if self._services.snapshots is not None:
-                    group.create_task(keep_snapshots(self._world, self._services.snapshots))
+                    group.create_task(keep_snapshots(self._world, self._services.snapshots, self._services.past_files))
 
     async def _catch_up(self) -> None:
         while True:
