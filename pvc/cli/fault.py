@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from pvc.cli.base import PvcCommand
+from pvc.cli.past import at_option, note_past
 from pvc.cli.session import Session, now_us
 from pvc.cli.table import Cell, Column, render_table
 from pvc.cli.times import ago
@@ -13,17 +14,24 @@ from pvc.client.api_types import FaultInfo
 COLUMNS = (Column("FAULT"), Column("SINCE"), Column("ACKNOWLEDGED"), Column("WHAT"))
 
 
-def show_faults(session: Session, new: bool) -> None:
+def show_faults(session: Session, new: bool, at: str | None) -> None:
     """Faults, the newest first."""
-    faults = session.client.faults(acknowledged=False if new else None)
+    faults = session.client.faults(acknowledged=False if new else None, at=at or "")
+    past = note_past(session)
     if session.wants_data:
         session.show_data(faults)
         return
     if not faults:
-        session.say("No fault is unknown to you." if new else "Nothing is wrong.")
+        session.say(_none(new=new, past=past))
         return
     at_us = now_us()
     session.show(render_table(COLUMNS, [_row(fault, at_us) for fault in faults], session.look))
+
+
+def _none(*, new: bool, past: bool) -> str:
+    if new:
+        return "No fault was unacknowledged." if past else "No fault is unknown to you."
+    return "Nothing was wrong." if past else "Nothing is wrong."
 
 
 def _row(fault: FaultInfo, at_us: int) -> list[str | Cell]:
@@ -39,7 +47,7 @@ def _row(fault: FaultInfo, at_us: int) -> list[str | Cell]:
 list_faults = PvcCommand(
     "list",
     show_faults,
-    params=[click.Option(["--new"], is_flag=True, help="Only those that nobody has acknowledged.")],
+    params=[click.Option(["--new"], is_flag=True, help="Only those that nobody has acknowledged."), at_option()],
     help="List what is wrong with the cluster.\n\nA fault goes by itself when its cause is gone; acknowledged, it no "
     "longer counts for the cluster's health.",
     short_help="List what is wrong with the cluster.",

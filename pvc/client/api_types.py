@@ -262,3 +262,51 @@ class ClusterInfo(TypedDict):
     vms_by_state: dict[str, int]
     faults: int
     faults_acknowledged: int
+
+
+class FieldChange(TypedDict):
+    """A field and its two values; inner fields are spelled `spec.memory_mib`."""
+
+    field: str
+    old: Any
+    new: Any
+
+
+class DiffCause(TypedDict):
+    """A record that changed an object."""
+
+    position: int
+    time: str
+    actor: Actor
+    command: str
+    summary: str
+
+
+class ObjectDiff(TypedDict):
+    """An object that differs between two moments; `change` is `added`, `removed` or `changed`."""
+
+    kind: str
+    id: str
+    name: str
+    change: str
+    fields: list[FieldChange]
+    by: list[DiffCause]
+
+
+class MomentView(TypedDict):
+    """One of the two moments of a diff."""
+
+    position: int
+    time: str
+    state_hash: str
+
+
+class Diff(TypedDict):
+    """What differs between two moments."""
+
+    position: int
+    old: MomentView
+    new: MomentView
+    total: int
+    items: list[ObjectDiff]
+    next: int | None

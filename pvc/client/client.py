@@ -19,6 +19,7 @@ from urllib.parse import quote, urlencode
 from pvc import __version__
 from pvc.client.api_types import (
     ClusterInfo,
+    Diff,
     EventPage,
     FaultInfo,
     HistoryPage,
@@ -33,7 +34,7 @@ from pvc.client.cards import load_cards
 from pvc.client.connections import Connection
 from pvc.client.errors import ApiError, ClientError, Unreachable, WaitTimedOut
 from pvc.client.gateways import Gateways
-from pvc.client.transport import Answer, Lost, NoConnection
+from pvc.client.transport import Answer, Lost, Moment, NoConnection
 
 REQUEST_TIMEOUT_S = 65.0
 """Longer than a gateway takes to give up on its log (60 s), so that we hear its reason instead of guessing."""
@@ -88,6 +89,8 @@ class Client:
         self.connection = connection
         self.position = 0
         """The highest log position that any reply has told."""
+        self.moment: Moment | None = None
+        """The moment that the last reply was of, where that was not now."""
         self._source = source
         self._tries = tries
         self._timeout_s = timeout_s
@@ -117,39 +120,56 @@ class Client:
         body = json.dumps(given).encode() if given or card["method"] != "DELETE" else None
         return cast("Reply", self._call(card["method"], path, query, body=body, key=key or os.urandom(16).hex()))
 
-    def cluster(self) -> ClusterInfo:
-        """The cluster at one look."""
-        return cast("ClusterInfo", self.get("/cluster"))
+    def cluster(self, *, at: str = "") -> ClusterInfo:
+        """The cluster at one look. Here and below, `at` is a moment of the past: a position, a time, or how long ago;
+        `moment` then says which one the reply is of."""
+        return cast("ClusterInfo", self.get("/cluster", {"at": at}))
 
-    def nodes(self) -> list[NodeInfo]:
+    def nodes(self, *, at: str = "") -> list[NodeInfo]:
         """All nodes."""
-        return cast("list[NodeInfo]", self._all("/nodes", {}, 0))
+        return cast("list[NodeInfo]", self._all("/nodes", {"at": at}, 0))
 
-    def node(self, name: str) -> NodeInfo:
+    def node(self, name: str, *, at: str = "") -> NodeInfo:
         """One node."""
-        return cast("NodeInfo", self.get(f"/nodes/{quote(name, safe='')}"))
+        return cast("NodeInfo", self.get(f"/nodes/{quote(name, safe='')}", {"at": at}))
 
-    def faults(self, *, acknowledged: bool | None = None) -> list[FaultInfo]:
+    def faults(self, *, acknowledged: bool | None = None, at: str = "") -> list[FaultInfo]:
         """What is wrong, the newest first: all, or only what somebody has taken notice of, or only the rest."""
         query = {} if acknowledged is None else {"acknowledged": "true" if acknowledged else "false"}
-        return cast("list[FaultInfo]", self.get("/faults", query)["items"])
+        return cast("list[FaultInfo]", self.get("/faults", {**query, "at": at})["items"])
 
-    def vms(self, *, state: str = "", tag: str = "", node: str = "", name: str = "", limit: int = 0) -> list[VmRow]:
+    def vms(
+        self, *, state: str = "", tag: str = "", node: str = "", name: str = "", limit: int = 0, at: str = ""
+    ) -> list[VmRow]:
         """The VMs that have all of this, by name; `name` may hold `*` and `?`. `limit` 0 means all."""
-        filters = {"state": state, "tag": tag, "node": node, "name": name}
+        filters = {"state": state, "tag": tag, "node": node, "name": name, "at": at}
         return cast("list[VmRow]", self._all("/vms", filters, limit))
 
-    def vm(self, ref: str) -> VmInfo:
+    def vm(self, ref: str, *, at: str = "") -> VmInfo:
         """One VM, by name or id."""
-        return cast("VmInfo", self.get(f"/vms/{quote(ref, safe='')}"))
+        return cast("VmInfo", self.get(f"/vms/{quote(ref, safe='')}", {"at": at}))
 
     def whoami(self) -> dict[str, Any]:
         """Who the gateway takes us for."""
         return self.get("/whoami")
 
     def history(self, *, limit: int = 50, **filters: str | int) -> HistoryPage:
-        """Records, newest first: `subject`, `actor`, `type`, `since`, `until`, `correlation`, `before`, `after`."""
+        """Records, newest first: `subject`, `actor`, `type`, `since`, `until`, `correlation`, `before`, `after`,
+        `at`."""
         return cast("HistoryPage", self.get("/history", {**filters, "limit": limit}))
+
+    def diff(self, old: str, new: str = "now", subject: str = "") -> Diff:
+        """What differs between two moments, all of it."""
+        query: dict[str, Any] = {"old": old, "new": new, "subject": subject}
+        diff = cast("Diff", self.get("/diff", query))
+        # Of all pages the same moments: "two hours ago" is another one with each.
+        query |= {"old": str(diff["old"]["position"]), "new": str(diff["new"]["position"])}
+        following = diff["next"]
+        while following is not None:
+            page = cast("Diff", self.get("/diff", {**query, "after": following}))
+            diff["items"] += page["items"]
+            following = page["next"]
+        return {**diff, "next": None}
 
     def events(self, filters: Mapping[str, str], *, after: int, wait_s: int = 0, limit: int = 100) -> EventPage:
         """Records after a position, oldest first; the gateway holds the reply up to `wait_s` until there is one.
@@ -253,6 +273,9 @@ class Client:
         while True:
             wanted = min(PAGE, limit - len(items)) if limit else PAGE
             page = self.get(path, {**filters, "limit": wanted, "after": after})
+            if self.moment is not None:
+                # Of all pages the same moment: "two hours ago" is another one with each.
+                filters = {**filters, "at": str(self.moment.position)}
             items += page["items"]
             after = page.get("next") or ""
             if not after or (limit and len(items) >= limit):
@@ -318,6 +341,7 @@ class Client:
 
     def _decoded(self, answer: Answer) -> dict[str, Any]:
         self.position = max(self.position, answer.position)
+        self.moment = answer.at
         try:
             document = json.loads(answer.body)
         except ValueError:

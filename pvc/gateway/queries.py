@@ -1,10 +1,11 @@
-"""Queries of the present state: the cluster, its faults, its nodes, its VMs, and who is asking.
+"""Queries of the state, now or at a past moment: the cluster, its faults, its nodes, its VMs, and who is asking.
 
 Answered from the fold, and single things beside it with what was measured lately; never from figures alone.
 """
 
 from __future__ import annotations
 
+import asyncio
 import fnmatch
 import re
 from collections.abc import Callable, Mapping
@@ -16,16 +17,19 @@ from starlette.responses import Response
 
 from pvc.commands.base import find_node, find_vm
 from pvc.commands.registry import COMMANDS
+from pvc.errors import NotFound
 from pvc.events.types import Role
 from pvc.gateway.cards import CommandCard, command_card
 from pvc.gateway.cluster_health import Heard, assess, zookeeper_modes
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.listing import page_of
 from pvc.gateway.live import Hello, migration_progress, node_usage, vm_usage
+from pvc.gateway.moments import At, Seen, seen_at
+from pvc.gateway.records import iso_time
 from pvc.gateway.services import GatewayServices
 from pvc.projections.cluster_views import ClusterInfo, FaultInfo, NodeInfo, cluster_info, fault_info, node_info
 from pvc.projections.state import ClusterState
-from pvc.projections.views import VmInfo, VmRow, vm_info
+from pvc.projections.views import VmInfo, VmRow, vm_info, vm_row
 from pvc.projections.vm_machine import VmState
 from pvc.runtime.telemetry import NodeFigures
 
@@ -51,6 +55,7 @@ class VmListArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     name: Glob = ""
     limit: Limit = DEFAULT_ITEMS
     after: After = ""
+    at: At = ""
 
 
 class NodeListArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,6 +64,7 @@ class NodeListArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     name: Glob = ""
     limit: Limit = DEFAULT_ITEMS
     after: After = ""
+    at: At = ""
 
 
 class FaultListArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,6 +73,13 @@ class FaultListArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     acknowledged: Annotated[
         bool | None, Meta(description="Only those that somebody has taken notice of, or only the others.")
     ] = None
+    at: At = ""
+
+
+class OneArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which moment a single thing is shown at."""
+
+    at: At = ""
 
 
 class NoArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -109,7 +122,9 @@ class WhoAmI(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def _cluster(services: GatewayServices, call: Call) -> Response:
-    arguments_of(call.request, NoArguments)
+    at = arguments_of(call.request, OneArguments).at
+    if at:
+        return await _past_cluster(services, at)
     figures, hellos = await services.live.figures(), await services.live.hellos()
     world = services.world
     heard = Heard(
@@ -125,30 +140,70 @@ async def _cluster(services: GatewayServices, call: Call) -> Response:
     return json_response(info, info.position)
 
 
+async def _past_cluster(services: GatewayServices, at: str) -> Response:
+    """The cluster as the log tells it: of what was measured or heard then nothing is left."""
+    seen = await seen_at(services, at)
+    # A state that was just replayed has all of its objects to hash yet.
+    await asyncio.to_thread(seen.state.state_hash)
+    health, reasons = assess(seen.state, Heard())
+    info = cluster_info(seen.state, health=health, reasons=reasons)
+    return json_response(info, info.position, seen.headers)
+
+
 async def _faults(services: GatewayServices, call: Call) -> Response:
-    wanted = arguments_of(call.request, FaultListArguments).acknowledged
-    state = services.world.state
+    arguments = arguments_of(call.request, FaultListArguments)
+    wanted = arguments.acknowledged
+    seen = await seen_at(services, arguments.at)
+    state = seen.state
     faults = [fault for fault in state.faults.values() if wanted in (None, bool(fault.acknowledged_by))]
     items = [fault_info(fault) for fault in sorted(faults, key=lambda fault: (-fault.since_us, fault.id))]
-    return json_response(FaultList(position=state.position, items=items), state.position)
+    return json_response(FaultList(position=state.position, items=items), state.position, seen.headers)
 
 
 async def _nodes(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, NodeListArguments)
-    figures, hellos = await services.live.figures(), await services.live.hellos()
-    state = services.world.state
+    figures, hellos = await _heard(services, arguments.at)
+    seen = await seen_at(services, arguments.at)
+    state = seen.state
     names, following = page_of(sorted(state.nodes), _glob(arguments.name), arguments.after, arguments.limit)
     items = [_node_info(state, name, figures, hellos) for name in names]
-    return json_response(NodeList(position=state.position, items=items, next=following), state.position)
+    return json_response(NodeList(position=state.position, items=items, next=following), state.position, seen.headers)
 
 
 async def _node(services: GatewayServices, call: Call) -> Response:
-    arguments_of(call.request, NoArguments)
-    name = find_node(services.world.state, call.request.path_params["node"]).name
-    figures, hellos = await services.live.figures(), await services.live.hellos()
-    state = services.world.state
-    find_node(state, name)  # it may have been removed meanwhile
-    return json_response(_node_info(state, name, figures, hellos), state.position)
+    at = arguments_of(call.request, OneArguments).at
+    named = call.request.path_params["node"]
+    if not at:
+        find_node(services.world.state, named)
+    figures, hellos = await _heard(services, at)
+    seen = await seen_at(services, at)
+    try:
+        find_node(seen.state, named)
+    except NotFound as error:
+        raise _not_then(services, seen, error, named) from None
+    return json_response(_node_info(seen.state, named, figures, hellos), seen.state.position, seen.headers)
+
+
+async def _heard(services: GatewayServices, at: str) -> tuple[Mapping[str, NodeFigures], Mapping[str, Hello] | None]:
+    """What nodes say of themselves just now; of the past there is nothing of the kind."""
+    if at:
+        return {}, None
+    return await services.live.figures(), await services.live.hellos()
+
+
+def _not_then(services: GatewayServices, seen: Seen, error: NotFound, named: str) -> NotFound:
+    """The error of a name that there was not at a moment; what is called so now may have had another name then."""
+    if seen.moment is None:
+        return error
+    then = seen.state.vms.get(services.world.state.vm_names.get(named, "")) if error.field == "vm" else None
+    hint = f"what is {named} now was called {then.name} then" if then else error.hint
+    message = error.message.replace("there is no", "there was no", 1)
+    return NotFound(
+        f"{message} at position {seen.moment.position} ({iso_time(seen.moment.time_us)})",
+        code=error.code,
+        hint=hint,
+        field=error.field,
+    )
 
 
 def _node_info(
@@ -160,23 +215,33 @@ def _node_info(
 
 async def _vms(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, VmListArguments)
-    state, rows = services.world.state, services.rows
-    ordered = services.names.ordered(state.vm_names)
+    seen = await seen_at(services, arguments.at)
+    state, rows = seen.state, services.rows
+    ordered = services.names.ordered(state.vm_names) if seen.moment is None else sorted(state.vm_names)
     names, following = page_of(ordered, _vm_filter(state, arguments), arguments.after, arguments.limit)
-    # Encoded already, each when its VM last changed; the type is that of what a reader finds there.
-    items = cast("list[VmRow]", [rows.row(state.vms[state.vm_names[name]]) for name in names])
-    rows.forget_but(state.vms)
-    return json_response(VmList(position=state.position, items=items, next=following), state.position)
+    vms = [state.vms[state.vm_names[name]] for name in names]
+    if seen.moment is not None:
+        items = [vm_row(vm) for vm in vms]
+    else:
+        # Encoded already, each when its VM last changed; the type is that of what a reader finds there.
+        items = cast("list[VmRow]", [rows.row(vm) for vm in vms])
+        rows.forget_but(state.vms)
+    return json_response(VmList(position=state.position, items=items, next=following), state.position, seen.headers)
 
 
 async def _vm(services: GatewayServices, call: Call) -> Response:
-    arguments_of(call.request, NoArguments)
-    find_vm(services.world.state, call.request.path_params["vm"])
-    figures = await services.live.figures()
-    state = services.world.state
-    vm = find_vm(state, call.request.path_params["vm"])
+    at = arguments_of(call.request, OneArguments).at
+    named = call.request.path_params["vm"]
+    if not at:
+        find_vm(services.world.state, named)
+    figures, _ = await _heard(services, at)
+    seen = await seen_at(services, at)
+    try:
+        vm = find_vm(seen.state, named)
+    except NotFound as error:
+        raise _not_then(services, seen, error, named) from None
     info = vm_info(vm, usage=vm_usage(figures, vm), progress=migration_progress(figures, vm))
-    return json_response(info, state.position)
+    return json_response(info, seen.state.position, seen.headers)
 
 
 async def _whoami(services: GatewayServices, call: Call) -> Response:
@@ -224,8 +289,9 @@ QUERIES = (
         path="/cluster",
         handle=_cluster,
         summary="The cluster at one look, with its health.",
-        help="`reasons` says why the health is not `ok`. A fault that was acknowledged no longer counts.",
-        arguments=NoArguments,
+        help="`reasons` says why the health is not `ok`. A fault that was acknowledged no longer counts. Of the past "
+        "the health is what the log alone tells.",
+        arguments=OneArguments,
         reply=ClusterInfo,
         before_init=True,
     ),
@@ -245,7 +311,7 @@ QUERIES = (
         path="/nodes",
         handle=_nodes,
         summary="Nodes by name.",
-        help="With what was measured on each within the last seconds; null where it was not heard of.",
+        help="With what was measured on each within the last seconds; null where it was not heard of, and in the past.",
         arguments=NodeListArguments,
         reply=NodeList,
     ),
@@ -255,7 +321,7 @@ QUERIES = (
         path="/nodes/{node}",
         handle=_node,
         summary="All about a node.",
-        arguments=NoArguments,
+        arguments=OneArguments,
         reply=NodeInfo,
     ),
     Endpoint(
@@ -275,8 +341,8 @@ QUERIES = (
         handle=_vm,
         summary="All about a VM.",
         help="`position` in the reply is that of the last record that touched the VM. `usage` and the progress of a "
-        "migration were measured within the last seconds.",
-        arguments=NoArguments,
+        "migration were measured within the last seconds; of the past there are none.",
+        arguments=OneArguments,
         reply=VmInfo,
     ),
     Endpoint(

@@ -14,6 +14,8 @@ from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.presence.base import Presence
 from pvc.runtime.appender import Appender
+from pvc.runtime.past import PastStates
+from pvc.runtime.past_files import PastFiles
 from pvc.runtime.telemetry import Telemetry
 from pvc.runtime.world import World
 
@@ -36,6 +38,8 @@ class GatewayServices:
     """What the nodes say of themselves."""
     presence: Presence | None = None
     """Which nodes are there."""
+    past_files: PastFiles | None = None
+    """Where states of the past are kept; without, each is replayed from the beginning."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     """Set when the daemon is about to end: whoever waits or streams answers with what there is, and goes."""
     names: Names = field(default_factory=Names, init=False)
@@ -45,3 +49,8 @@ class GatewayServices:
     def live(self) -> Live:
         """What is known of the nodes just now."""
         return Live(self.telemetry, self.presence, self.clock)
+
+    @functools.cached_property
+    def past(self) -> PastStates:
+        """The states of earlier positions."""
+        return PastStates(self.history, self.past_files)
