@@ -33,7 +33,7 @@ _CONTROLS = ("dry_run", "yes", "wait", "wait_timeout")
 def run_card(session: Session, card: Card, values: dict[str, Any]) -> int:
     """Run a command with the values from its options and arguments; returns the exit code."""
     controls = {name: values.pop(name, None) for name in _CONTROLS}
-    fields = _given(values)
+    fields = given_fields(values)
     dry_run = bool(controls["dry_run"])
     if dry_run and controls["wait"]:
         raise usage_error("--dry-run and --wait exclude each other", "a dry run changes nothing, so nothing follows")
@@ -89,8 +89,9 @@ def sentence(label: str, summary: str) -> str:
     return f"{label}: {summary}"
 
 
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    """The fields that were given: options that were not are None, or an empty list."""
+def given_fields(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields that were given: options that were not are None, or an empty list. Leaves out what is no field."""
+    values = {name: value for name, value in values.items() if name not in _CONTROLS}
     fields = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     for name in [name for name in fields if name.startswith("no_")]:
         emptied, listed = fields.pop(name), name.removeprefix("no_")

@@ -310,3 +310,65 @@ class Diff(TypedDict):
     total: int
     items: list[ObjectDiff]
     next: int | None
+
+
+class Refusal(TypedDict):
+    """The error that a command would give."""
+
+    code: str
+    message: str
+    hint: str
+    field: str
+
+
+class ForecastAnswer(TypedDict):
+    """What would come of one question, by itself."""
+
+    question: str
+    refusal: Refusal | None
+    events: list[ToldEvent]
+    notes: list[str]
+
+
+class Placement(TypedDict):
+    """A VM that would be elsewhere (`source`, `target`: nodes), or in another state (`before`, `after`)."""
+
+    vm: str
+    name: str
+    source: str
+    target: str
+    before: str
+    after: str
+    why: list[str]
+
+
+class Unplaced(TypedDict):
+    """A VM that would be left where it is."""
+
+    vm: str
+    name: str
+    node: str
+    reason: str
+
+
+class NodeForecast(TypedDict):
+    """A node that would be another one."""
+
+    node: str
+    before: str
+    after: str
+    memory_mib: int
+    allocated_before_mib: int
+    allocated_after_mib: int
+
+
+class Forecast(TypedDict):
+    """What would come of all questions, one after the other."""
+
+    position: int
+    answers: list[ForecastAnswer]
+    placements: list[Placement]
+    left: list[Unplaced]
+    nodes: list[NodeForecast]
+    records: int
+    notes: list[str]

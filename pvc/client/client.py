@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.client import HTTPException, HTTPResponse
 from typing import Any, NamedTuple, cast
 from urllib.parse import quote, urlencode
@@ -22,6 +22,7 @@ from pvc.client.api_types import (
     Diff,
     EventPage,
     FaultInfo,
+    Forecast,
     HistoryPage,
     NodeInfo,
     RecordView,
@@ -170,6 +171,11 @@ class Client:
             diff["items"] += page["items"]
             following = page["next"]
         return {**diff, "next": None}
+
+    def what_if(self, steps: Sequence[Mapping[str, Any]]) -> Forecast:
+        """What would come of commands (`{"command": ..., "fields": {...}}`) and losses (`{"node_loss": ...}`)."""
+        query = {"min_position": self.position or ""}
+        return cast("Forecast", self._call("POST", "/whatif", query, body=json.dumps({"steps": steps}).encode()))
 
     def events(self, filters: Mapping[str, str], *, after: int, wait_s: int = 0, limit: int = 100) -> EventPage:
         """Records after a position, oldest first; the gateway holds the reply up to `wait_s` until there is one.

@@ -20,6 +20,7 @@ from pvc.drivers.machine import boot_id, machine_id, missing_files
 from pvc.drivers.watchdog import LinuxWatchdog
 from pvc.errors import Unavailable
 from pvc.gateway.services import GatewayServices
+from pvc.handlers.what_if import foresee
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.node.node import Node, Services, nothing_missing
@@ -45,6 +46,7 @@ async def run_daemon(config: Config, stop: asyncio.Event) -> None:
                 clock=services.clock,
                 rng=services.rng,
                 node=services.name,
+                foresee=foresee,
                 telemetry=telemetry,
                 presence=services.presence,
                 past_files=services.past_files,

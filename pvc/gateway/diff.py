@@ -173,7 +173,7 @@ def _cause(found: Found, subject: str) -> DiffCause:
 
 DIFF = (
     Endpoint(
-        name="diff.show",
+        name="time.diff",
         method="GET",
         path="/diff",
         handle=_diff,

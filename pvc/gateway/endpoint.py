@@ -47,6 +47,9 @@ class Endpoint:
     arguments: type[msgspec.Struct] | None = None
     """The query arguments of a query."""
     command: CommandSpec | None = None
+    body: type[msgspec.Struct] | None = None
+    """The JSON body of what is neither a query nor a command of the registry."""
+    body_example: Mapping[str, Any] | None = None
     reply: Any = None
     """The type of the JSON reply; None for another kind of reply."""
     before_init: bool = False

@@ -109,7 +109,10 @@ def _key_of(type_: Any) -> str:
 def _schemas(endpoints: Sequence[Endpoint]) -> _Schemas:
     commands = [endpoint.command for endpoint in endpoints if endpoint.command]
     replies = [endpoint.reply for endpoint in endpoints if endpoint.reply is not None]
-    unique = {_key_of(type_): type_ for type_ in [*replies, *(spec.struct for spec in commands), Problem, Health]}
+    bodies = [endpoint.body for endpoint in endpoints if endpoint.body is not None]
+    unique = {
+        _key_of(type_): type_ for type_ in [*replies, *bodies, *(spec.struct for spec in commands), Problem, Health]
+    }
     schemas = _Schemas(list(unique.values()))
     for spec in commands:
         _drop_given_elsewhere(schemas.components[spec.struct.__name__], spec)
@@ -147,6 +150,9 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         body = _body(endpoint.command, schemas)
         if body is not None:
             operation["requestBody"] = body
+    if endpoint.body is not None:
+        schema = {"schema": schemas.of(endpoint.body), "example": endpoint.body_example}
+        operation["requestBody"] = {"required": True, "content": {"application/json": schema}}
     return operation
 
 

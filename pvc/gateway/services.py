@@ -7,6 +7,7 @@ import functools
 from dataclasses import dataclass, field
 
 from pvc.clock import Clock, Rng
+from pvc.commands.forecast import Foresee
 from pvc.drivers.hypervisor import Hypervisor
 from pvc.gateway.listing import Names, Rows
 from pvc.gateway.live import Live
@@ -34,6 +35,8 @@ class GatewayServices:
     rng: Rng
     node: str
     """This node's name."""
+    foresee: Foresee
+    """What would come of commands and losses."""
     telemetry: Telemetry | None = None
     """What the nodes say of themselves."""
     presence: Presence | None = None

@@ -13,7 +13,6 @@ import msgspec
 
 from pvc.projections.state import ClusterState, Fault, Node, Token, Vm
 
-
 SECRET = frozenset({"secret_sha256"})
 """Fields that no reader is shown."""
 

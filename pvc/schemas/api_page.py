@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 import msgspec
 from msgspec import inspect as types
@@ -82,6 +83,7 @@ _TITLES = {
     "fault": "Faults",
     "history": "History",
     "event": "Events",
+    "time": "Other times",
 }
 
 
@@ -121,7 +123,9 @@ def _section(endpoint: Endpoint) -> str:
     text += _fields(endpoint)
     if endpoint.command is not None:
         text += _outcomes(endpoint) + block(_curl(endpoint), "sh")
-    elif isinstance(endpoint.reply, type) and issubclass(endpoint.reply, msgspec.Struct):
+    elif endpoint.body is not None:
+        text += block(_curl_with(endpoint.path, endpoint.body_example), "sh")
+    if endpoint.command is None and isinstance(endpoint.reply, type) and issubclass(endpoint.reply, msgspec.Struct):
         text += f"Reply: `{'`, `'.join(endpoint.reply.__struct_fields__)}`.\n\n"
     return text
 
@@ -179,6 +183,11 @@ def _curl(endpoint: Endpoint) -> str:
         way = "--unix-socket /run/pvc/pvc.sock http://localhost"
     line = f"curl{method} {way}{BASE_PATH}{path}"
     return f"{line} \\\n  --json '{json.dumps(body)}'" if body else line
+
+
+def _curl_with(path: str, body: Mapping[str, Any] | None) -> str:
+    way = '-H "Authorization: Bearer $TOKEN" http://127.0.0.1:7370'
+    return f"curl {way}{BASE_PATH}{path} \\\n  --json '{json.dumps(body)}'"
 
 
 def _console() -> str:
