@@ -44,6 +44,7 @@ VIEWS: dict[Path, str] = {
     ("vm", "console"): "vm_serial:console",
     ("vm", "tag", "list"): "vm:list_tags",
     ("diff",): "diff:diff",
+    ("undo",): "undo:undo",
     ("whatif",): "whatif:whatif",
     ("history", "vm"): "history:of_vm",
     ("history", "node"): "history:of_node",

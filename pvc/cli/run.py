@@ -45,7 +45,7 @@ def run_card(session: Session, card: Card, values: dict[str, Any]) -> int:
         error.message, error.hint = (as_typed(text, card) for text in (error.message, error.hint))
         raise
     if not controls["wait"]:
-        _show_reply(session, reply, label_of(fields))
+        show_reply(session, reply, label_of(fields))
         return exits.OK
     return _wait(session, reply, label_of(fields), _wait_s(card, fields, controls["wait_timeout"]))
 
@@ -111,7 +111,8 @@ def _wait_s(card: Card, fields: dict[str, Any], asked: int | None) -> float:
     return wait_s(card) + int(fields.get("timeout_s") or defaults.get("timeout_s") or 0)
 
 
-def _show_reply(session: Session, reply: Reply, label: str) -> None:
+def show_reply(session: Session, reply: Reply, label: str) -> None:
+    """What a command did, or would do."""
     if session.wants_data:
         session.show_data(reply)
     elif not reply["changed"]:
@@ -164,7 +165,7 @@ def _wait(session: Session, reply: Reply, label: str, timeout_s: float) -> int:
         with _watching(session, reply, label, progress):
             outcome = session.client.wait_for(reply, timeout_s=timeout_s, on_progress=on_progress)
     if outcome is None:
-        _show_reply(session, reply, label)
+        show_reply(session, reply, label)
         return exits.OK
     results = _results(session, reply)
     if session.wants_data:

@@ -372,3 +372,11 @@ class Forecast(TypedDict):
     nodes: list[NodeForecast]
     records: int
     notes: list[str]
+
+
+class UndoReply(Reply):
+    """What became of an undo: the reply of the command that undoes, its fields, and the record that is undone."""
+
+    undone: RecordView
+    label: str
+    fields: dict[str, Any]

@@ -28,6 +28,7 @@ from pvc.client.api_types import (
     RecordView,
     Reply,
     ToldEvent,
+    UndoReply,
     VmInfo,
     VmRow,
 )
@@ -171,6 +172,12 @@ class Client:
             diff["items"] += page["items"]
             following = page["next"]
         return {**diff, "next": None}
+
+    def undo(self, position: int, *, dry_run: bool = False, key: str = "") -> UndoReply:
+        """Undo what a record did, or show the command that would."""
+        query = {"dry_run": "true"} if dry_run else {}
+        reply = self._call("POST", f"/undo/{position}", query, key=key or os.urandom(16).hex())
+        return cast("UndoReply", reply)
 
     def what_if(self, steps: Sequence[Mapping[str, Any]]) -> Forecast:
         """What would come of commands (`{"command": ..., "fields": {...}}`) and losses (`{"node_loss": ...}`)."""

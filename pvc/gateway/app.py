@@ -33,6 +33,7 @@ from pvc.gateway.openapi import openapi_endpoint
 from pvc.gateway.problems import NoSuchRoute, WrongMethod, problem_response
 from pvc.gateway.queries import QUERIES
 from pvc.gateway.services import GatewayServices
+from pvc.gateway.undo import UNDO
 from pvc.gateway.what_if import WHAT_IF
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def local_app(app: ASGIApp) -> ASGIApp:
 
 def all_endpoints() -> Sequence[Endpoint]:
     """Every endpoint there is, in the order of the manual."""
-    described = [*QUERIES, *HISTORY, *DIFF, *WHAT_IF, *CONSOLE, *command_endpoints()]
+    described = [*QUERIES, *HISTORY, *DIFF, *UNDO, *WHAT_IF, *CONSOLE, *command_endpoints()]
     return [*described, openapi_endpoint(described)]
 
 

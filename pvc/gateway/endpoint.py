@@ -50,6 +50,8 @@ class Endpoint:
     body: type[msgspec.Struct] | None = None
     """The JSON body of what is neither a query nor a command of the registry."""
     body_example: Mapping[str, Any] | None = None
+    controls: bool = False
+    """Whether it takes a dry run and an idempotency key, as the commands of the registry do."""
     reply: Any = None
     """The type of the JSON reply; None for another kind of reply."""
     before_init: bool = False

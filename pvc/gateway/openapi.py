@@ -133,7 +133,7 @@ def _drop_given_elsewhere(component: dict[str, Any], spec: CommandSpec) -> None:
 
 
 def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
-    statuses = _PROBLEMS if endpoint.command else _FOR_QUERIES
+    statuses = _PROBLEMS if endpoint.method != "GET" else _FOR_QUERIES
     operation: dict[str, Any] = {
         "operationId": endpoint.name,
         "tags": [endpoint.path.split("/")[1]],
@@ -157,7 +157,7 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
 
 
 def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
-    names = ["min_position", *(["dry_run", "key", "source"] if endpoint.command else [])]
+    names = ["min_position", *(["dry_run", "key", "source"] if endpoint.command or endpoint.controls else [])]
     parameters: list[dict[str, Any]] = [{"$ref": f"#/components/parameters/{name}"} for name in names]
     struct = endpoint.command.struct if endpoint.command else endpoint.arguments
     cards = _cards(struct) if struct else {}
