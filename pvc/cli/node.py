@@ -20,6 +20,7 @@ COLUMNS = (
     Column("STATE"),
     Column("FLUSH"),
     Column("COORDINATOR"),
+    Column("FENCE"),
     Column("VMS", right=True),
     Column("CPU", right=True),
     Column("LOAD", right=True),
@@ -98,6 +99,7 @@ def node_facts(node: NodeInfo, at_us: int, *, past: bool = False) -> list[tuple[
         ("Measured", ago(usage["time_us"], at_us) if usage else "" if past else "not lately"),
         ("ZooKeeper", usage["zookeeper"] if usage else ""),
         ("Fence agent", _fence(node["fence"])),
+        ("", "" if past else _answer(node)),
         ("Self-fence", f"within {node['self_fence_s']} s after it lost its session" if node["self_fence_s"] else ""),
         ("Address", node["address"]),
         ("Hypervisor", node["hypervisor"]),
@@ -115,6 +117,7 @@ def _row(node: NodeInfo, *, mark: bool) -> list[str | Cell]:
         _state(node),
         _flush(node),
         "yes" if node["coordinator"] else "",
+        _fencing(node, alone=not mark),
         f"{node['vms_running']}/{node['vms']}",
         f"{usage['cpu_per_cent']:.0f} %" if usage else UNKNOWN,
         f"{usage['load1']:.2f}" if usage else UNKNOWN,
@@ -141,6 +144,25 @@ def _fence(fence: FenceSettings | None) -> str | Cell:
     options = " ".join(f"{name}={value}" for name, value in fence.get("options", {}).items())
     password = f"password in {fence['password_file']}" if fence.get("password_file") else ""
     return ", ".join(part for part in (f"{fence['agent']} {options}".strip(), password) if part)
+
+
+def _fencing(node: NodeInfo, *, alone: bool) -> str | Cell:
+    """How it is made sure of that the node runs nothing, were it lost; a mark where that would fail."""
+    if node["fence"] is not None:
+        check = node.get("fence_check")
+        return Cell("agent!", "red") if check is not None and check["trouble"] else "agent"
+    if node["self_fence_s"]:
+        return "watchdog"
+    return "none" if alone else Cell("none", "yellow")
+
+
+def _answer(node: NodeInfo) -> str | Cell:
+    check = node.get("fence_check")
+    if node["fence"] is None:
+        return ""
+    if check is None:
+        return "not asked lately whether it would do its work"
+    return Cell(check["trouble"], "red") if check["trouble"] else f"answers {check['asked_by']}"
 
 
 list_nodes = PvcCommand("list", show_nodes, params=[at_option()], help="List the nodes.", example="pvc node list")

@@ -191,6 +191,13 @@ class FenceSettings(TypedDict):
     timeout_s: NotRequired[int]
 
 
+class FenceCheck(TypedDict):
+    """What a node's fence agent answered; `trouble` is empty where it answers as it should."""
+
+    asked_by: str
+    trouble: str
+
+
 class NodeInfo(TypedDict):
     """All about a node. `present` and `usage` are None where nothing is known just now."""
 
@@ -211,6 +218,7 @@ class NodeInfo(TypedDict):
     vms_away: int
     usage: NodeUsage | None
     fence: FenceSettings | None
+    fence_check: FenceCheck | None
     self_fence_s: int
     unfenced: str
     evidence: str
@@ -233,6 +241,7 @@ class FaultInfo(TypedDict):
     code: str
     subject: str
     message: str
+    hint: str
     since_us: int
     acknowledged_by: str
     acknowledged_us: int
@@ -246,6 +255,7 @@ class ClusterInfo(TypedDict):
     initialised: bool
     health: str
     reasons: list[str]
+    hints: dict[str, str]
     position: int
     state_hash: str
     primary: str

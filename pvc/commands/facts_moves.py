@@ -87,6 +87,15 @@ def handover(vm: Vm, *, live: bool) -> Event:
     return m.VmRelocated(vm=vm.id, migration=move.id, source=vm.node, target=move.target, epoch=vm.epoch + 1)
 
 
+def target_lost(state: ClusterState, vm: Vm) -> m.VmMigrationFailed:
+    """The VM was shut down to be moved, and there is nowhere to go now."""
+    move = vm.migration
+    assert move is not None, f"{vm.name} is not migrating"
+    node = state.nodes.get(move.target)
+    message = f"{move.target} is {node.state if node is not None else 'no node any more'}"
+    return m.VmMigrationFailed(vm=vm.id, node=vm.node, migration=move.id, code="vm.target_lost", message=message)
+
+
 def _by_shutdown(vm: Vm, move: Migration, why_not_live: str) -> m.VmMigrationRequested:
     return m.VmMigrationRequested(
         vm=vm.id,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -52,6 +53,12 @@ _REFUSALS = {
     libvirt.VIR_ERR_NO_SUPPORT,
     libvirt.VIR_ERR_OPERATION_INVALID,
 }
+_NO_TLS = re.compile(
+    r"certificate|x509|access credentials|TLS handshake|TLS directory|TLS channel.*not a migration stream",
+    re.IGNORECASE,
+)
+"""libvirt's and QEMU's words where TLS does not come about. A TLS channel that breaks later is as any other that does:
+QEMU at the target says "not a migration stream" only of a source that went away before it sent anything."""
 _HALTED_BY_MIGRATION = {libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED}
 
 
@@ -60,10 +67,17 @@ class MigrationSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     uri: str
     """The target's libvirtd."""
+    tls: bool | None = None
+    """Whether the guest's memory is encrypted on its way; None: unless the URI is one that encrypts nothing either."""
     stream_uri: str = "tcp://{address}"
     """Where the guest's memory goes; without a port libvirt takes one of `migration_port_min` and up (qemu.conf)."""
     bandwidth_mib_s: int = 0
     """At most so much; 0: no limit."""
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the guest's memory is sent through TLS."""
+        return not self.uri.partition(":")[0].endswith("+tcp") if self.tls is None else self.tls
 
 
 class _Phase(StrEnum):
@@ -208,6 +222,8 @@ class LibvirtMigrations:
         if self._settings.bandwidth_mib_s:
             parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = self._settings.bandwidth_mib_s
         flags = _FLAGS | (libvirt.VIR_MIGRATE_AUTO_CONVERGE if force else 0)
+        if self._settings.encrypted:
+            flags |= libvirt.VIR_MIGRATE_TLS
         connection = None
         try:
             connection = open_alive(self._uri)
@@ -216,7 +232,7 @@ class LibvirtMigrations:
                 return _failed(vm, "it ended meanwhile")
             domain.migrateToURI3(self._settings.uri.format(address=_bracketed(target)), parameters, flags)
         except libvirt.libvirtError as error:
-            return _translate(vm, target, error)
+            return told_of(vm, target, error.get_error_code(), one_line(error))
         finally:
             if connection is not None:
                 with contextlib.suppress(libvirt.libvirtError):
@@ -261,10 +277,18 @@ def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address and not address.startswith("[") else address
 
 
-def _translate(vm: str, target: str, error: Any) -> PvcError:
-    code, words = error.get_error_code(), one_line(error)
+def told_of(vm: str, target: str, code: int, words: str) -> DriverError:
+    """PVC's error for libvirt's: this VM is refused, the nodes do not trust each other, or the try came to nothing."""
     if code == libvirt.VIR_ERR_OPERATION_ABORTED:
         return _cancelled(vm)
+    # Before the refusals, which may lead to a migration by shutting down: it is not this VM that is unfit.
+    if _NO_TLS.search(words):
+        return DriverError(
+            f"VM {vm} could not be migrated to {target}: the nodes have no encrypted connection: {words}",
+            code="hypervisor.migration_tls",
+            hint="correct the certificates in /etc/pki/libvirt and /etc/pki/qemu on both nodes; without those of QEMU, "
+            "hypervisor.migration_tls = false sends memory in clear",
+        )
     # The target has a domain of it still: it will not for long, so another try may succeed.
     if code in _REFUSALS and "already active" not in words:
         return DriverError(

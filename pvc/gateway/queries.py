@@ -23,11 +23,19 @@ from pvc.gateway.cards import CommandCard, command_card
 from pvc.gateway.cluster_health import Heard, assess, zookeeper_modes
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.listing import page_of
-from pvc.gateway.live import Hello, migration_progress, node_usage, vm_usage
+from pvc.gateway.live import Hello, fence_checks, migration_progress, node_usage, vm_usage
 from pvc.gateway.moments import At, Seen, seen_at
 from pvc.gateway.records import iso_time
 from pvc.gateway.services import GatewayServices
-from pvc.projections.cluster_views import ClusterInfo, FaultInfo, NodeInfo, cluster_info, fault_info, node_info
+from pvc.projections.cluster_views import (
+    ClusterInfo,
+    FaultInfo,
+    FenceCheck,
+    NodeInfo,
+    cluster_info,
+    fault_info,
+    node_info,
+)
 from pvc.projections.state import ClusterState
 from pvc.projections.views import VmInfo, VmRow, vm_info, vm_row
 from pvc.projections.vm_machine import VmState
@@ -156,7 +164,7 @@ async def _faults(services: GatewayServices, call: Call) -> Response:
     seen = await seen_at(services, arguments.at)
     state = seen.state
     faults = [fault for fault in state.faults.values() if wanted in (None, bool(fault.acknowledged_by))]
-    items = [fault_info(fault) for fault in sorted(faults, key=lambda fault: (-fault.since_us, fault.id))]
+    items = [fault_info(state, fault) for fault in sorted(faults, key=lambda fault: (-fault.since_us, fault.id))]
     return json_response(FaultList(position=state.position, items=items), state.position, seen.headers)
 
 
@@ -166,7 +174,8 @@ async def _nodes(services: GatewayServices, call: Call) -> Response:
     seen = await seen_at(services, arguments.at)
     state = seen.state
     names, following = page_of(sorted(state.nodes), _glob(arguments.name), arguments.after, arguments.limit)
-    items = [_node_info(state, name, figures, hellos) for name in names]
+    checks = fence_checks(state, figures)
+    items = [_node_info(state, name, figures, hellos, checks) for name in names]
     return json_response(NodeList(position=state.position, items=items, next=following), state.position, seen.headers)
 
 
@@ -181,7 +190,8 @@ async def _node(services: GatewayServices, call: Call) -> Response:
         find_node(seen.state, named)
     except NotFound as error:
         raise _not_then(services, seen, error, named) from None
-    return json_response(_node_info(seen.state, named, figures, hellos), seen.state.position, seen.headers)
+    info = _node_info(seen.state, named, figures, hellos, fence_checks(seen.state, figures))
+    return json_response(info, seen.state.position, seen.headers)
 
 
 async def _heard(services: GatewayServices, at: str) -> tuple[Mapping[str, NodeFigures], Mapping[str, Hello] | None]:
@@ -207,10 +217,19 @@ def _not_then(services: GatewayServices, seen: Seen, error: NotFound, named: str
 
 
 def _node_info(
-    state: ClusterState, name: str, figures: Mapping[str, NodeFigures], hellos: Mapping[str, Hello] | None
+    state: ClusterState,
+    name: str,
+    figures: Mapping[str, NodeFigures],
+    hellos: Mapping[str, Hello] | None,
+    checks: Mapping[str, FenceCheck],
 ) -> NodeInfo:
-    present = None if hellos is None else name in hellos
-    return node_info(state, state.nodes[name], usage=node_usage(figures.get(name)), present=present)
+    return node_info(
+        state,
+        state.nodes[name],
+        usage=node_usage(figures.get(name)),
+        present=None if hellos is None else name in hellos,
+        fence_check=checks.get(name),
+    )
 
 
 async def _vms(services: GatewayServices, call: Call) -> Response:

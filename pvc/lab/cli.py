@@ -17,6 +17,7 @@ from pvc.errors import PvcError
 from pvc.lab.plan import DEFAULT_NAME
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_DAEMONS = ("pvcd", "libvirtd", "virtlogd", "zookeeper", "bmc")
 _HINTS = re.compile(r"`pvc lab ")
 
 
@@ -119,13 +120,19 @@ def _lab(ctx: click.Context) -> Any:
     return Lab.load(ctx.meta["pvc.lab"][1])
 
 
-@lab.command(epilog=_example("up", "up --nodes 1 --coordinators 1", "--name two up"))
+@lab.command(epilog=_example("up", "up --nodes 1 --coordinators 1", "up --self-fencing hv3", "--name two up"))
 @click.option("--nodes", default=3, show_default=True, help="Hosts, called hv1, hv2, ...")
 @click.option(
     "--coordinators", type=int, help="How many of them run ZooKeeper: 1, 3 or 5.  [default: 3, or 1 below 3 nodes]"
 )
+@click.option(
+    "--self-fencing",
+    multiple=True,
+    metavar="HOST",
+    help="A host that has a watchdog and no BMC; may be repeated, or all.",
+)
 @click.pass_context
-def up(ctx: click.Context, nodes: int, coordinators: int | None) -> None:
+def up(ctx: click.Context, nodes: int, coordinators: int | None, self_fencing: Sequence[str]) -> None:
     """Start the lab and make a cluster of it; hosts that are off are switched on."""
     from pvc.lab.cluster import next_steps
     from pvc.lab.lab import create_lab
@@ -136,7 +143,8 @@ def up(ctx: click.Context, nodes: int, coordinators: int | None) -> None:
     def progress(line: str) -> None:
         click.echo(f"{time.monotonic() - began:5.1f} s  {line}", err=True)
 
-    made = create_lab(directory, nodes=nodes, coordinators=coordinators or (3 if nodes >= 3 else 1), name=name)
+    coordinators = coordinators or (3 if nodes >= 3 else 1)
+    made = create_lab(directory, nodes=nodes, coordinators=coordinators, name=name, self_fencing=self_fencing)
     if made.is_up:
         click.echo(f"The lab is up already: {len(made.hosts)} hosts, in {made.directory}.")
         return
@@ -204,11 +212,11 @@ def shell(ctx: click.Context, host: str) -> None:
 @click.option("--lines", default=20, show_default=True, help="How many of the last lines.")
 @click.pass_context
 def logs(ctx: click.Context, host: str, daemon: str, follow: bool, lines: int) -> None:
-    """Show what a host's daemon says: pvcd, libvirtd, virtlogd, zookeeper, init or bmc."""
+    """Show what a host's daemon says: pvcd, libvirtd, virtlogd, zookeeper, init, bmc or watchdog."""
     place = _lab(ctx).host(host)
-    path = place.home / ("bmc/bmc.log" if daemon == "bmc" else f"journal/{daemon}.log")
+    path = place.log_of(daemon)
     if not path.is_file():
-        there = ", ".join([*sorted(log.stem for log in (place.home / "journal").glob("*.log")), "bmc"])
+        there = ", ".join(name for name in (*_DAEMONS, "init", "watchdog") if place.log_of(name).is_file())
         raise click.UsageError(f"{host} has no log of {daemon}; it has {there}", ctx)
     ctx.exit(_run_here(["tail", f"--lines={lines}", *(["--follow=name"] if follow else []), str(path)], None))
 
@@ -244,10 +252,10 @@ def reboot(ctx: click.Context, host: str, hard: bool) -> None:
     """Reboot a host."""
     place = _lab(ctx).host(host)
     if hard:
-        place.cut_power()
+        place.reset()
     else:
         place.shut_down()
-    place.boot()
+        place.boot()
     click.echo(f"{host} has booted.")
 
 
@@ -296,10 +304,13 @@ def heal(ctx: click.Context) -> None:
 @lab.command(epilog=_example("daemon hv1 kill pvcd", "daemon hv2 stop zookeeper", "daemon hv3 stop bmc"))
 @_host
 @click.argument("action", type=click.Choice(["kill", "stop", "start", "restart"]))
-@click.argument("daemon", type=click.Choice(["pvcd", "libvirtd", "virtlogd", "zookeeper", "bmc"]), default="pvcd")
+@click.argument("daemon", type=click.Choice(_DAEMONS), default="pvcd")
 @click.pass_context
 def daemon(ctx: click.Context, host: str, action: str, daemon: str) -> None:
-    """Kill, stop or start one daemon of a host. What is killed is started again, what is stopped is not."""
+    """Kill, stop or start one daemon of a host. What is killed is started again, what is stopped is not.
+
+    ZooKeeper is started by pvcd, within 5 s; a stopped one stays down over a reboot too, by a file that pvcd minds.
+    """
     made = _lab(ctx)
     made.host(host)
     made.do_with_daemon(host, action, daemon)

@@ -41,6 +41,7 @@ class PastStates:
         self._files = files
         self._kept: OrderedDict[int, ClusterState] = OrderedDict()
         self._lock = asyncio.Lock()
+        self._generation = 0
 
     async def at(self, position: int) -> ClusterState:
         """The state once this record was folded, which must be in the log. Shared: fork it before changing anything.
@@ -49,6 +50,7 @@ class PastStates:
         """
         try:
             async with asyncio.timeout(PAST_DEADLINE_S), self._lock:
+                self._forget_untrusted()
                 kept = self._kept.get(position)
                 if kept is None:
                     await self._history.reach(position, INDEX_DEADLINE_S)
@@ -65,6 +67,11 @@ class PastStates:
                 code="past.too_slow",
                 hint="ask again: what was replayed so far is kept",
             ) from None
+
+    def _forget_untrusted(self) -> None:
+        if self._files is not None and self._files.generation != self._generation:
+            self._generation = self._files.generation
+            self._kept.clear()
 
     async def _beginning(self, position: int) -> ClusterState:
         """A state of our own at this position or before, the nearest there is."""

@@ -44,6 +44,8 @@ class PastFiles:
         self._sizes: dict[int, int] = {}
         self._positions: list[int] = []
         self._opened = False
+        self.generation = 0
+        """Grows when all that was stored was found not to be trusted."""
 
     def positions(self) -> list[int]:
         """Where there is a stored state, in order."""
@@ -94,6 +96,13 @@ class PastFiles:
             self._path(position).unlink(missing_ok=True)
         except OSError as error:
             logger.warning("past state: not removed position=%d error=%s", position, error)
+
+    def discard(self) -> None:
+        """Throw all of them away: the states that they were made from are not to be trusted."""
+        self._open()
+        self.generation += 1
+        for position in self._positions.copy():
+            self.drop(position)
 
     def _open(self) -> None:
         """Learn what there is; files of another version of the fold are of no use."""

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from pvc.cli import watch
+from pvc.cli.progress import ProgressLine
+from pvc.cli.watch import watching
+from pvc.client.connections import Connection
 from tests.integration.cli_process import Cli
 from tests.integration.fake_gateway import Answer, Asked, FakeGateway, Say, problem, reply
 
@@ -74,6 +83,42 @@ def test_a_flush_that_was_waited_for_tells_what_became_of_each_vm(tmp_path: Path
     assert [(vm["vm"], vm["success"]) for vm in json.loads(data.out)["vms"]] == [("web01", True), ("db01", False)]
 
 
+LATE = [
+    CHAIN[0],
+    record(11, *CHAIN[1]["events"]),
+    record(12, event("vm.migrated", "vm/id1", "has left hv2 for hv1")),
+    record(13, event("vm.arrived", "vm/id1", "runs on, on hv1")),
+    record(14, event("vm.migrated", "vm/id2", "has left hv2 for hv1")),
+    record(15, event("node.flushed", "node/hv2", "flushed: no VM runs on it")),
+    record(17, event("vm.arrived", "vm/id2", "runs on, on hv1")),
+]
+"""As it really comes: a node is flushed once the last VM has left it, and that VM arrives afterwards."""
+
+
+def of_a_flush_whose_last_vm_arrives(late: list[dict[str, Any]]) -> Answer:
+    def answer(asked: Asked) -> Say:
+        if asked.path == "/history":
+            return Say({"position": 15, "records": LATE[5::-1], "next_before": None})
+        if asked.path == "/events" and "correlation" in asked.query:
+            assert asked.query["after"] == "15"
+            return Say({"position": 17, "records": late, "next_after": 17 if late else 15})
+        if asked.path == "/events":
+            return Say({"position": 15, "records": [LATE[5]], "next_after": 15})
+        return of_a_flush(asked)
+
+    return answer
+
+
+def test_a_flush_waits_for_the_vms_that_have_left_and_not_arrived(tmp_path: Path) -> None:
+    with FakeGateway(tmp_path, of_a_flush_whose_last_vm_arrives(LATE[6:])) as gateway:
+        ran = cli_on(gateway, tmp_path)("node", "flush", "hv2", "--wait")
+    assert ran.code == 0
+    assert ran.out.splitlines()[1:3] == [
+        "web01  runs on, on hv1  2.0 s",
+        "db01   runs on, on hv1  6.0 s",
+    ]
+
+
 def test_a_migration_moves_a_bar_on_a_terminal(tmp_path: Path) -> None:
     looked = [0]
 
@@ -93,6 +138,61 @@ def test_a_migration_moves_a_bar_on_a_terminal(tmp_path: Path) -> None:
     assert ran.code == 0
     assert "[#######-------------] 35 %, 1 GiB of 2 GiB" in ran.out
     assert "web01: runs on, on hv2" in ran.out
+
+
+def progress_of(done_bytes: int, total_bytes: int) -> dict[str, Any]:
+    left = total_bytes - done_bytes
+    return {
+        "per_cent": 100 * done_bytes / total_bytes,
+        "total_bytes": total_bytes,
+        "remaining_bytes": left,
+        "seconds": 1,
+    }
+
+
+def lines_while(tmp_path: Path, command: str, about: str, answer: Answer, *, plain: bool = True) -> str:
+    """What is written to a log while a command is waited for, in a few hundredths of a second."""
+    written = io.StringIO()
+    with FakeGateway(tmp_path, answer) as gateway:
+        client = SimpleNamespace(connection=Connection(name="x", url=f"unix://{gateway.socket}"))
+        session: Any = SimpleNamespace(client=client)
+        with ProgressLine(written, plain=plain) as progress, watching(session, command, about, progress):
+            until = time.monotonic() + 5
+            while not written.getvalue() and plain and time.monotonic() < until:
+                time.sleep(0.01)
+        asked = len(gateway.asked)
+    assert plain or asked == 0
+    return written.getvalue().partition("\n")[0]
+
+
+def test_off_a_terminal_how_far_a_migration_has_come_is_told_in_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert watch.LINE_S == 10
+    monkeypatch.setattr(watch, "LINE_S", 0.05)
+    moving = {"live": True, "progress": progress_of(1 << 30, 4 << 30)}
+    said: Answer = lambda asked: Say({"migration": moving})  # noqa: E731
+    assert lines_while(tmp_path, "vm.migrate", "web01", said) == "web01: 25 %, 1 GiB of 4 GiB"
+    assert lines_while(tmp_path, "vm.migrate", "web01", said, plain=False) == "", "a program reads the answer"
+
+
+def test_while_a_node_is_flushed_the_bytes_of_what_moves_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "LINE_S", 0.05)
+
+    def answer(asked: Asked) -> Say:
+        if asked.path == "/nodes/hv2":
+            return Say({"vms_running": 3, "vms_away": 2})
+        if asked.path == "/vms":
+            rows = [{"name": name, "target": target} for name, target in (("web01", "hv1"), ("db01", "hv2"))]
+            return Say({"position": 1, "items": rows[:1] if asked.query.get("node") else rows, "next": None})
+        return Say({"migration": {"live": True, "progress": progress_of(512 << 20, 1 << 30)}})
+
+    still = lines_while(tmp_path, "node.flush", "hv2", answer)
+    assert still == "hv2: 3 VMs still on it; web01 50 %, 512 MiB of 1 GiB"
+    home = lines_while(tmp_path, "node.ready", "hv2", answer)
+    assert home == "hv2: 2 VMs still away; db01 50 %, 512 MiB of 1 GiB"
 
 
 def test_a_dry_run_of_a_rebalance_shows_its_moves_as_a_table(tmp_path: Path) -> None:

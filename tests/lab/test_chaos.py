@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pvc.lab.chaos.run import Settings, run
+from pvc.lab.plan import make_plan
 from tests.lab.lab_fixtures import new_name, require_lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
@@ -20,7 +21,7 @@ def test_all_that_must_hold_holds_while_hosts_and_daemons_are_broken(tmp_path: P
     settings = Settings(
         # Not pytest's own directory: its path may be too long for a socket.
         directory=Path(tempfile.mkdtemp(prefix="pvc-lab-", dir="/tmp")),
-        name=new_name(),
+        plan=make_plan(nodes=3, coordinators=3, name=new_name()),
         seed=SEED,
         minutes=1.0,
         out=tmp_path,

@@ -73,6 +73,7 @@ async def test_faults_are_listed_whether_or_not_somebody_knows_of_them(house: Ho
     assert (await shown(house, "/faults"))["items"] == []
     await house.hear()
     await house.second_node()
+    await house.root.post("/nodes/hv1/fence", json={"agent": "fence_ipmilan"})
     await house.lose("hv2")
     (fault,) = (await shown(house, "/faults"))["items"]
     assert (fault["id"], fault["subject"], fault["acknowledged_by"]) == ("node.lost/hv2", "node/hv2", "")

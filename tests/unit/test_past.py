@@ -173,6 +173,18 @@ def test_a_state_close_to_a_stored_one_is_not_wanted(tmp_path: Path) -> None:
     assert [position for position in range(5, 31) if files.wants(position)] == [*range(5, 16), *range(25, 31)]
 
 
+async def test_what_a_diverged_node_has_stored_is_thrown_away_and_replayed_anew(
+    told: Told, history: HistoryIndex, files: PastFiles, tmp_path: Path
+) -> None:
+    past = PastStates(history, files)
+    first = await past.at(2 * SPACING)
+    files.discard()
+    assert files.positions() == [] and list((tmp_path / "snapshots").iterdir()) == []
+    again = await past.at(2 * SPACING)
+    assert again is not first, "nor is what was made of them kept"
+    await check_all(past, told, [2 * SPACING, 3])
+
+
 async def test_a_full_disk_costs_only_the_stored_state(
     told: Told, history: HistoryIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -12,7 +14,9 @@ import click
 from pvc.errors import PvcError
 from pvc.lab.chaos.run import Settings, run
 from pvc.lab.chaos.schedule import NAMES
+from pvc.lab.plan import make_plan
 
+_COORDINATORS = 3
 _LONGEST_MIN = 15.0
 """Of one seed; more minutes are more seeds, each with a lab of its own."""
 
@@ -26,6 +30,7 @@ _LONGEST_MIN = 15.0
 @click.option("--only", multiple=True, type=click.Choice(NAMES), help="Only such faults; may be repeated.")
 @click.option("--no-overlaps", is_flag=True, help="One fault at a time.")
 @click.option("--keep", is_flag=True, help="Keep timeline and logs although nothing is wrong.")
+@click.option("--self-fencing", multiple=True, metavar="HOST", help="A host with a watchdog and no BMC; or all.")
 @click.option("--name", default="chaos", show_default=True, help="The lab's name.")
 @click.option(
     "--out",
@@ -43,6 +48,7 @@ def main(
     only: tuple[str, ...],
     no_overlaps: bool,
     keep: bool,
+    self_fencing: tuple[str, ...],
     name: str,
     out: Path,
 ) -> None:
@@ -55,16 +61,17 @@ def main(
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the lab is cleared away
     number = int(time.time()) % 100_000 if seed is None else seed
+    with _told():
+        plan = make_plan(nodes=nodes, coordinators=_COORDINATORS, name=name, self_fencing=self_fencing)
     bad = 0
     left = minutes
     while left > 0:
         settings = Settings(
             directory=Path(f"/var/lib/pvc-lab-{name}"),
-            name=name,
+            plan=plan,
             seed=number,
             minutes=min(left, each),
             out=out,
-            nodes=nodes,
             vms=vms,
             only=only,
             overlaps=not no_overlaps,
@@ -72,13 +79,9 @@ def main(
         )
         again = f"--seed {number} --minutes {settings.minutes:g} --nodes {nodes} --vms {vms}"
         again += "".join(f" --only {kind}" for kind in only) + (" --no-overlaps" if no_overlaps else "")
-        click.echo(f"seed {number} begins at {time.strftime('%H:%M:%S')}")
-        try:
+        again += "".join(f" --self-fencing {host}" for host in plan.self_fencing)
+        with _told():
             result = run(settings, lambda line: click.echo(line, err=True))
-        except PvcError as error:
-            raise click.ClickException(
-                f"{error.message}\nHint: {error.hint}" if error.hint else error.message
-            ) from error
         click.echo("\n".join(f"  {line}" for line in result.lines))
         for remark in result.remarks:
             click.echo(f"  worth a look: {remark}")
@@ -92,6 +95,15 @@ def main(
         number += 1
     if bad:
         raise SystemExit(1)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """PVC's errors as click's, with their hints."""
+    try:
+        yield
+    except PvcError as error:
+        raise click.ClickException(f"{error.message}\nHint: {error.hint}" if error.hint else error.message) from error
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from pvc.lab.chaos.site import Site, mend, prepare
 from pvc.lab.chaos.windows import doubles
 from pvc.lab.chaos.workload import Workload
 from pvc.lab.guest import build_guest
-from pvc.lab.lab import Lab, create_lab, destroy
+from pvc.lab.lab import Lab, create_new_lab, destroy
+from pvc.lab.plan import LabPlan
 from pvc.lab.status import zookeeper_mode
 from pvc.projections.state import NodeState
 from pvc.projections.vm_machine import VmState
@@ -41,8 +42,8 @@ UNDER_WAY_S = 60.0
 """The first VMs run within this time after they were asked for."""
 HEARD_S = 3.0
 """What we know of the nodes is no older than this, or we may be cut off ourselves."""
-KEEP = ("journal", "log", "bmc", "pvc-lib/console")
-"""What is kept of a host when something was wrong."""
+KEEP = ("journal", "log", "bmc", "pvc-lib/console", "pvc-lib/zookeeper")
+"""What is kept of a host when something was wrong, but for ZooKeeper's data: it is large, and the timeline tells it."""
 _POLL_S = 0.3
 _CLIENTS = 3
 
@@ -51,12 +52,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What to run."""
 
     directory: Path
-    name: str
+    plan: LabPlan
+    """The lab to be made."""
     seed: int
     minutes: float
     out: Path
     """Where timeline and logs go when something is wrong."""
-    nodes: int = 3
     vms: int = 6
     only: tuple[str, ...] = ()
     """Kinds of faults; empty: all."""
@@ -79,9 +80,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run(settings: Settings, tell: Callable[[str], None] = lambda line: None) -> Result:
-    """Run it, clear away the lab, and tell. Raises PvcError when there can be no lab."""
+    """Run it, clear away the lab, and tell. Raises PvcError when there can be no lab, or is one already."""
     journal = Journal(tell)
-    lab = create_lab(settings.directory, nodes=settings.nodes, coordinators=3, name=settings.name)
+    lab = create_new_lab(settings.directory, settings.plan)
+    tell(f"seed {settings.seed} begins at {time.strftime('%H:%M:%S')}")
     chaos: Chaos | None = None
     try:
         prepare(lab)
@@ -93,8 +95,8 @@ def run(settings: Settings, tell: Callable[[str], None] = lambda line: None) -> 
         if chaos is not None:
             chaos.close()
         kept = _keep(settings, lab, journal, chaos) if journal.violations or settings.keep else None
-        destroy(settings.directory, settings.name)
-    left = destroy(settings.directory, settings.name)
+        destroy(settings.directory, settings.plan.name)
+    left = destroy(settings.directory, settings.plan.name)
     if left:
         journal.violation(f"`down` has left something behind: {left}")
     return chaos.result(kept)
@@ -276,5 +278,10 @@ def _keep(settings: Settings, lab: Lab, journal: Journal, chaos: Chaos | None) -
     for host in lab.hosts:
         for part in KEEP:
             with contextlib.suppress(OSError, shutil.Error):
-                shutil.copytree(host.home / part, out / host.name / Path(part).name, dirs_exist_ok=True)
+                shutil.copytree(
+                    host.home / part,
+                    out / host.name / Path(part).name,
+                    ignore=shutil.ignore_patterns("version-2"),
+                    dirs_exist_ok=True,
+                )
     return out

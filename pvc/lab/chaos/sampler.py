@@ -41,8 +41,8 @@ class Sampler:
         self._here: dict[tuple[int, str], Run] = {}
         """Process and its start time -> its run, while it is there."""
         self._newest: dict[tuple[str, str], Run] = {}
-        self._hosts: dict[str, str] = {}
-        """PID namespace -> host."""
+        self._hosts: dict[str, tuple[str, tuple[int, str]]] = {}
+        """PID namespace -> host, and its init with its start time: when that has gone, the number may come again."""
         self._strangers: set[tuple[int, str]] = set()
         self._cpus: dict[int, tuple[list[Path], int]] = {}
         self._logs: dict[tuple[str, str], tuple[int, bytes]] = {}
@@ -125,11 +125,14 @@ class Sampler:
             mark = os.readlink(f"/proc/{pid}/ns/pid")  # noqa: PTH115 - no path, but a name and an inode
         except OSError:
             return ""
-        if mark not in self._hosts:
+        host, (init, booted) = self._hosts.get(mark, ("", (0, "")))
+        if not host or _start_time(init) != booted:
+            self._hosts = {}
             for name, init in processes.find_inits(self._lab.directory).items():
                 with contextlib.suppress(OSError):
-                    self._hosts[os.readlink(f"/proc/{init}/ns/pid")] = name  # noqa: PTH115
-        return self._hosts.get(mark, "")
+                    self._hosts[os.readlink(f"/proc/{init}/ns/pid")] = (name, (init, _start_time(init)))  # noqa: PTH115
+            host, _ = self._hosts.get(mark, ("", (0, "")))
+        return host
 
     def _worked(self, run: Run) -> bool:
         tasks, before = self._cpus.get(run.pid, ([], 0))

@@ -120,8 +120,9 @@ def mend(lab: Lab, journal: Journal) -> None:
     set_clock(lab.hosts[-1], 0)
     (lab.hosts[0].home / "pvc-lib" / FILLER).unlink(missing_ok=True)
     _insist(journal, "heal the network", lab.heal)
-    for host in lab.hosts:
+    for host in lab.hosts_with_bmc:
         _insist(journal, f"start the BMC of {host.name}", lab.bmc(host).start)
+    for host in lab.hosts:
         _insist(journal, f"mend {host.name}", lambda host=host: _mend_host(host))  # type: ignore[misc]
 
 
