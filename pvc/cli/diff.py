@@ -15,7 +15,7 @@ from pvc.cli.session import Session, now_us
 from pvc.cli.text import Look, clean, pad, paint
 from pvc.cli.times import ago, when
 from pvc.cli.values import Moment
-from pvc.client.api_types import Diff, DiffCause, FieldChange, ObjectDiff
+from pvc.client.other_times import Diff, DiffCause, FieldChange, ObjectDiff, fetch_diff
 
 KINDS = {"cluster": "cluster", "node": "node", "vm": "VM", "fault": "fault", "token": "token"}
 STYLES = {"added": "green", "removed": "red", "changed": "yellow"}
@@ -34,13 +34,14 @@ MAX_VALUE = 60
 
 def show_diff(session: Session, old: str, new: str, subject: str | None) -> None:
     """What differs."""
-    diff = session.client.diff(old, new, subject or "")
+    diff = fetch_diff(session.client, old, new, subject or "")
     if session.wants_data:
         session.show_data(diff)
         return
     at_us = now_us()
     ends = [f"position {end['position']}, {ago(moment_us(end['time']), at_us)}" for end in (diff["old"], diff["new"])]
-    session.note(f"From {ends[0]}\nto {ends[1]}")
+    session.note(f"From {ends[0]}")
+    session.note(f"to {ends[1]}")
     if not diff["items"]:
         session.say("Nothing is different.")
         return

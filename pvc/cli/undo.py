@@ -10,13 +10,14 @@ from pvc.cli.session import Session, now_us
 from pvc.cli.story import who
 from pvc.cli.text import clean
 from pvc.cli.times import when
-from pvc.client.api_types import UndoReply
+from pvc.client import other_times
 from pvc.client.cards import Card, load_cards
+from pvc.client.other_times import UndoReply
 
 
 def undo_position(session: Session, position: int, dry_run: bool, yes: bool) -> None:
     """Show what would be done, ask, and do it."""
-    shown = session.client.undo(position, dry_run=True)
+    shown = other_times.undo(session.client, position, dry_run=True)
     card = load_cards()[shown["name"]]
     if session.wants_data and dry_run:
         session.show_data(shown)
@@ -30,7 +31,7 @@ def undo_position(session: Session, position: int, dry_run: bool, yes: bool) -> 
         return
     if not yes:
         confirm(card["confirm"].format_map({**shown["fields"], "vm": label}) if card["confirm"] else "Undo it?")
-    reply = session.client.undo(position)
+    reply = other_times.undo(session.client, position)
     show_reply(session, reply, label)
 
 
@@ -78,7 +79,7 @@ undo = PvcCommand(
         click.Option(["--dry-run"], is_flag=True, help="Show the command that would undo it; change nothing."),
         click.Option(["-y", "--yes"], is_flag=True, help="Do not ask first."),
     ],
-    about={"position": "The position of the record; `pvc event list` shows it."},
+    about={"position": "The position of the record, as pvc event list shows it."},
     help="Undo what a command did.\n\nThe command that takes it back is shown first. There is none for facts that "
     "nodes reported, for what cannot be taken back (a reset), and where what it did was changed again since.",
     short_help="Undo what a command did.",

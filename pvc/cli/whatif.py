@@ -14,8 +14,8 @@ from pvc.cli.session import Session
 from pvc.cli.table import Cell, Column, render_table
 from pvc.cli.text import Look, clean, paint
 from pvc.cli.times import mib
-from pvc.client.api_types import Forecast, ForecastAnswer
 from pvc.client.cards import Card, load_cards
+from pvc.client.other_times import Forecast, ForecastAnswer, what_if
 
 THEN = "--then"
 NODE_LOSS = "node-loss"
@@ -28,7 +28,7 @@ NODES = (Column("NODE"), Column("NOW"), Column("THEN"), Column("ALLOCATED"))
 def show_forecast(session: Session, words: tuple[str, ...]) -> int:
     """What would be; exits as the first refused command would."""
     steps = split(words)
-    forecast = session.client.what_if([step.body for step in steps])
+    forecast = what_if(session.client, [step.body for step in steps])
     refused = [answer for answer in forecast["answers"] if answer["refusal"] is not None]
     if session.wants_data:
         session.show_data(forecast)
@@ -81,6 +81,7 @@ class Step:
             if len(words) != 2:
                 raise usage_error(f"{NODE_LOSS} takes the name of one node", "pvc whatif node-loss hv2")
             self.body: dict[str, Any] = {"node_loss": words[1]}
+            self.label = words[1]
             return
         self.card, rest = _card_of(words)
         fields = _fields_of(self.card, rest)

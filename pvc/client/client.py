@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPException, HTTPResponse
 from typing import Any, NamedTuple, cast
 from urllib.parse import quote, urlencode
@@ -19,16 +19,13 @@ from urllib.parse import quote, urlencode
 from pvc import __version__
 from pvc.client.api_types import (
     ClusterInfo,
-    Diff,
     EventPage,
     FaultInfo,
-    Forecast,
     HistoryPage,
     NodeInfo,
     RecordView,
     Reply,
     ToldEvent,
-    UndoReply,
     VmInfo,
     VmRow,
 )
@@ -160,30 +157,6 @@ class Client:
         `at`."""
         return cast("HistoryPage", self.get("/history", {**filters, "limit": limit}))
 
-    def diff(self, old: str, new: str = "now", subject: str = "") -> Diff:
-        """What differs between two moments, all of it."""
-        query: dict[str, Any] = {"old": old, "new": new, "subject": subject}
-        diff = cast("Diff", self.get("/diff", query))
-        # Of all pages the same moments: "two hours ago" is another one with each.
-        query |= {"old": str(diff["old"]["position"]), "new": str(diff["new"]["position"])}
-        following = diff["next"]
-        while following is not None:
-            page = cast("Diff", self.get("/diff", {**query, "after": following}))
-            diff["items"] += page["items"]
-            following = page["next"]
-        return {**diff, "next": None}
-
-    def undo(self, position: int, *, dry_run: bool = False, key: str = "") -> UndoReply:
-        """Undo what a record did, or show the command that would."""
-        query = {"dry_run": "true"} if dry_run else {}
-        reply = self._call("POST", f"/undo/{position}", query, key=key or os.urandom(16).hex())
-        return cast("UndoReply", reply)
-
-    def what_if(self, steps: Sequence[Mapping[str, Any]]) -> Forecast:
-        """What would come of commands (`{"command": ..., "fields": {...}}`) and losses (`{"node_loss": ...}`)."""
-        query = {"min_position": self.position or ""}
-        return cast("Forecast", self._call("POST", "/whatif", query, body=json.dumps({"steps": steps}).encode()))
-
     def events(self, filters: Mapping[str, str], *, after: int, wait_s: int = 0, limit: int = 100) -> EventPage:
         """Records after a position, oldest first; the gateway holds the reply up to `wait_s` until there is one.
 
@@ -279,6 +252,12 @@ class Client:
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Any query below /api/v1, at least as fresh as everything told before. Raises ApiError, Unreachable."""
         return self._call("GET", path, {**(query or {}), "min_position": self.position or ""})
+
+    def post(
+        self, path: str, *, body: Any = None, query: Mapping[str, Any] | None = None, key: str = ""
+    ) -> dict[str, Any]:
+        """Anything else below /api/v1; sent again only under a `key`. Raises ApiError, Unreachable."""
+        return self._call("POST", path, query or {}, body=None if body is None else json.dumps(body).encode(), key=key)
 
     def _all(self, path: str, filters: Mapping[str, str], limit: int) -> list[Any]:
         items: list[Any] = []

@@ -119,7 +119,7 @@ class _Ahead:
             self._note("the cluster is in maintenance: no node is declared lost, and nothing is recovered")
             return ()
         events = self._report(
-            f.ReportNodeLost(**self._primary(), node=name, reason="as was asked", ready_at=node.ready_at)
+            f.ReportNodeLost(**self._primary(), node=name, reason="its session has ended", ready_at=node.ready_at)
         )
         for vm_id in list(self.state.placed.incoming.get(name, ())):
             vm = self.state.vms[vm_id]

@@ -1,7 +1,7 @@
 """The stored states of the past: one file for every so many records, so that no past state needs a long replay.
 
 Disposable like the newest snapshot: a file that is damaged, of another version of the fold or of another log is thrown
-away, and made anew by whoever next has to replay across its position. Blocking; used from a thread.
+away, and made anew by whoever next has to replay across its position. Blocking; used from threads.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import threading
 import zlib
 from bisect import bisect_right, insort
 from pathlib import Path
@@ -35,7 +36,7 @@ _LEVEL = 1
 
 
 class PastFiles:
-    """The stored states in one directory. For one process, and one thread at a time."""
+    """The stored states in one directory, for one process; whoever comes from another thread waits its turn."""
 
     def __init__(self, directory: Path, *, spacing: int = SPACING, max_bytes: int = MAX_BYTES) -> None:
         self._directory = directory
@@ -44,65 +45,79 @@ class PastFiles:
         self._sizes: dict[int, int] = {}
         self._positions: list[int] = []
         self._opened = False
+        self._turn = threading.RLock()
         self.generation = 0
         """Grows when all that was stored was found not to be trusted."""
 
+    @property
+    def size_bytes(self) -> int:
+        """What all of them take on the disk."""
+        return sum(self._sizes.values())
+
     def positions(self) -> list[int]:
         """Where there is a stored state, in order."""
-        self._open()
-        return self._positions.copy()
+        with self._turn:
+            self._open()
+            return self._positions.copy()
 
     def wants(self, position: int) -> bool:
         """Whether a state of this position would close a gap: there is none close before it, nor close after."""
-        self._open()
-        at = bisect_right(self._positions, position)
-        before = self._positions[at - 1] if at else 0
-        after = self._positions[at] if at < len(self._positions) else position + self.spacing
-        return position - before >= self.spacing // 2 and after - position >= self.spacing // 2
+        with self._turn:
+            self._open()
+            at = bisect_right(self._positions, position)
+            before = self._positions[at - 1] if at else 0
+            after = self._positions[at] if at < len(self._positions) else position + self.spacing
+            return position - before >= self.spacing // 2 and after - position >= self.spacing // 2
 
     def nearest(self, position: int) -> ClusterState | None:
         """The last stored state up to this position; None when there is none that can be used."""
-        self._open()
-        while at := bisect_right(self._positions, position):
-            found = self._positions[at - 1]
-            try:
-                return self._read(found)
-            except (OSError, PvcError, zlib.error) as error:
-                logger.warning("past state: not usable, made anew when asked for position=%d error=%s", found, error)
-                self.drop(found)
-        return None
+        with self._turn:
+            self._open()
+            while at := bisect_right(self._positions, position):
+                found = self._positions[at - 1]
+                try:
+                    return self._read(found)
+                except (OSError, PvcError, zlib.error) as error:
+                    logger.warning(
+                        "past state: not usable, made anew when asked for position=%d error=%s", found, error
+                    )
+                    self.drop(found)
+            return None
 
     def save(self, position: int, data: bytes) -> None:
         """Store what `snapshot_to_read` made of the state at this position. A full disk is only worth a warning."""
-        self._open()
-        packed = zlib.compress(data, _LEVEL)
-        try:
-            self._directory.mkdir(mode=0o700, exist_ok=True)
-            replace_file(self._path(position), hashlib.sha256(packed).digest() + packed, mode=0o600)
-        except OSError as error:
-            logger.warning("past state: not stored position=%d error=%s", position, error)
-            return
-        if position not in self._sizes:
-            insort(self._positions, position)
-        self._sizes[position] = len(packed) + _DIGEST_BYTES
-        while sum(self._sizes.values()) > self._max_bytes and len(self._positions) > 1:
-            self.drop(self._least_missed())
+        with self._turn:
+            self._open()
+            packed = zlib.compress(data, _LEVEL)
+            try:
+                self._directory.mkdir(mode=0o700, exist_ok=True)
+                replace_file(self._path(position), hashlib.sha256(packed).digest() + packed, mode=0o600)
+            except OSError as error:
+                logger.warning("past state: not stored position=%d error=%s", position, error)
+                return
+            if position not in self._sizes:
+                insort(self._positions, position)
+            self._sizes[position] = len(packed) + _DIGEST_BYTES
+            while self.size_bytes > self._max_bytes and len(self._positions) > 1:
+                self.drop(self._least_missed())
 
     def drop(self, position: int) -> None:
         """Throw one away."""
-        self._positions.remove(position)
-        del self._sizes[position]
-        try:
-            self._path(position).unlink(missing_ok=True)
-        except OSError as error:
-            logger.warning("past state: not removed position=%d error=%s", position, error)
+        with self._turn:
+            self._positions.remove(position)
+            del self._sizes[position]
+            try:
+                self._path(position).unlink(missing_ok=True)
+            except OSError as error:
+                logger.warning("past state: not removed position=%d error=%s", position, error)
 
     def discard(self) -> None:
         """Throw all of them away: the states that they were made from are not to be trusted."""
-        self._open()
-        self.generation += 1
-        for position in self._positions.copy():
-            self.drop(position)
+        with self._turn:
+            self._open()
+            self.generation += 1
+            for position in self._positions.copy():
+                self.drop(position)
 
     def _open(self) -> None:
         """Learn what there is; files of another version of the fold are of no use."""
