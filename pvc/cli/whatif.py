@@ -160,7 +160,7 @@ whatif = _WhatIf(
             metavar="COMMAND...",
         )
     ],
-    about={"words": "A command as `pvc` takes it, or node-loss NODE; more of them after --then."},
+    about={"words": "A command as pvc takes it, or node-loss NODE; more of them after --then."},
     help="Show what would come of a command, or of the loss of a node.\n\nIt is played through to its end on a copy of "
     "the present state: where VMs would go and why, and which would find no room. Nothing is changed. Guests are taken "
     "to start and power off as asked, migrations to arrive, fence agents to work.",

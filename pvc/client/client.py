@@ -153,8 +153,7 @@ class Client:
         return self.get("/whoami")
 
     def history(self, *, limit: int = 50, **filters: str | int) -> HistoryPage:
-        """Records, newest first: `subject`, `actor`, `type`, `since`, `until`, `correlation`, `before`, `after`,
-        `at`."""
+        """Records, newest first; filters: `subject`, `actor`, `type`, `since`, `until`, `correlation`, `before`, `at`..."""
         return cast("HistoryPage", self.get("/history", {**filters, "limit": limit}))
 
     def events(self, filters: Mapping[str, str], *, after: int, wait_s: int = 0, limit: int = 100) -> EventPage:
@@ -253,11 +252,9 @@ class Client:
         """Any query below /api/v1, at least as fresh as everything told before. Raises ApiError, Unreachable."""
         return self._call("GET", path, {**(query or {}), "min_position": self.position or ""})
 
-    def post(
-        self, path: str, *, body: Any = None, query: Mapping[str, Any] | None = None, key: str = ""
-    ) -> dict[str, Any]:
-        """Anything else below /api/v1; sent again only under a `key`. Raises ApiError, Unreachable."""
-        return self._call("POST", path, query or {}, body=None if body is None else json.dumps(body).encode(), key=key)
+    def post(self, path: str, *, body: Any = None, key: str = "", **query: str | int) -> dict[str, Any]:
+        """Anything else below /api/v1. It may be sent twice: under one key where that matters."""
+        return self._call("POST", path, query, body=None if body is None else json.dumps(body).encode(), key=key)
 
     def _all(self, path: str, filters: Mapping[str, str], limit: int) -> list[Any]:
         items: list[Any] = []

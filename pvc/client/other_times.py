@@ -26,14 +26,13 @@ def fetch_diff(client: Client, old: str, new: str = "now", subject: str = "") ->
 
 def undo(client: Client, position: int, *, dry_run: bool = False, key: str = "") -> UndoReply:
     """Undo what a record did, or show the command that would."""
-    query = {"dry_run": "true"} if dry_run else {}
-    return cast("UndoReply", client.post(f"/undo/{position}", query=query, key=key or os.urandom(16).hex()))
+    asked = "true" if dry_run else ""
+    return cast("UndoReply", client.post(f"/undo/{position}", key=key or os.urandom(16).hex(), dry_run=asked))
 
 
 def what_if(client: Client, steps: Sequence[Mapping[str, Any]]) -> Forecast:
     """What would come of commands (`{"command": ..., "fields": {...}}`) and losses (`{"node_loss": ...}`)."""
-    query = {"min_position": client.position or ""}
-    return cast("Forecast", client.post("/whatif", body={"steps": steps}, query=query))
+    return cast("Forecast", client.post("/whatif", body={"steps": steps}, min_position=client.position or ""))
 
 
 class FieldChange(TypedDict):
