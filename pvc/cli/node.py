@@ -19,6 +19,7 @@ COLUMNS = (
     Column("NODE"),
     Column("STATE"),
     Column("FLUSH"),
+    Column("FAULTS", right=True),
     Column("COORDINATOR"),
     Column("FENCE"),
     Column("VMS", right=True),
@@ -56,12 +57,12 @@ def show_nodes(session: Session, at: str | None) -> None:
 
 
 def render_nodes(nodes: Sequence[NodeInfo], look: Look, *, past: bool = False) -> str:
-    """The table of nodes; the column of flushes only where there is one, and of the past nothing that was measured."""
+    """The table of nodes; the columns of flushes and faults only where there are some, and of the past nothing
+    that was measured."""
     rows = [_row(node, mark=len(nodes) > 1) for node in nodes]
-    left_out = set(MEASURED) if past else set()
-    if not any(_flush(node) for node in nodes):
-        left_out.add("FLUSH")
-    shown = [i for i, column in enumerate(COLUMNS) if column.title not in left_out]
+    needed = {"FLUSH": any(_flush(node) for node in nodes), "FAULTS": any(_faults(node) for node in nodes)}
+    needed |= dict.fromkeys(MEASURED, not past)
+    shown = [i for i, column in enumerate(COLUMNS) if needed.get(column.title, True)]
     return render_table([COLUMNS[i] for i in shown], [[row[i] for i in shown] for row in rows], look)
 
 
@@ -88,7 +89,7 @@ def node_facts(node: NodeInfo, at_us: int, *, past: bool = False) -> list[tuple[
         ("Node", node["name"]),
         ("State", _state(node)),
         ("", f"since {ago(node['changed_us'], at_us)}"),
-        ("Not fenced", Cell(node["unfenced"], "red")),
+        *_wrong(node),
         ("Fenced", node["evidence"]),
         ("Flush", _flush(node)),
         ("Session", "" if past else SESSIONS[node["present"]]),
@@ -116,6 +117,7 @@ def _row(node: NodeInfo, *, mark: bool) -> list[str | Cell]:
         f"{node['name']}*" if node["primary"] and mark else node["name"],
         _state(node),
         _flush(node),
+        _faults(node),
         "yes" if node["coordinator"] else "",
         _fencing(node, alone=not mark),
         f"{node['vms_running']}/{node['vms']}",
@@ -136,6 +138,25 @@ def _state(node: NodeInfo) -> Cell:
 
 def _flush(node: NodeInfo) -> str | Cell:
     return "" if node["flush"] == "none" else Cell(node["flush"], "yellow")
+
+
+def _faults(node: NodeInfo) -> str | Cell:
+    """How many there are; those that somebody has taken notice of are not pointed at."""
+    faults = node.get("faults", [])
+    new = [fault for fault in faults if not fault["acknowledged_by"]]
+    return Cell(str(len(faults)), "red" if new else "dim") if faults else ""
+
+
+def _wrong(node: NodeInfo) -> list[tuple[str, str | Cell]]:
+    """Its faults with what to do about them, and what else the cluster's health is not well for."""
+    lines: list[tuple[str, str | Cell]] = []
+    for fault in node.get("faults", []):
+        known = f" (acknowledged by {fault['acknowledged_by']})" if fault["acknowledged_by"] else ""
+        lines.append(("Fault", Cell(f"{fault['message']}{known}", "dim" if known else "red")))
+        lines.append(("", Cell(fault["hint"], "dim")))
+    told = {fault["message"] for fault in node.get("faults", [])}
+    lines += [("Health", Cell(reason, "yellow")) for reason in node.get("reasons", []) if reason not in told]
+    return lines
 
 
 def _fence(fence: FenceSettings | None) -> str | Cell:

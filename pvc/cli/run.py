@@ -29,6 +29,9 @@ REPLIES = {"cluster.rebalance": "moves:show_moves"}
 MANY = frozenset({"node.flush", "node.ready"})
 """Commands that move many VMs; what became of each is told at the end."""
 
+OWN_WAITS = frozenset({"cluster.rebalance", "node.confirm_fenced"})
+"""Commands that no single event ends, but what becomes of each VM: `pvc.cli.waits`."""
+
 _CONTROLS = ("dry_run", "yes", "wait", "wait_timeout")
 
 
@@ -41,6 +44,11 @@ def run_card(session: Session, card: Card, values: dict[str, Any]) -> int:
         raise usage_error("--dry-run and --wait exclude each other", "a dry run changes nothing, so nothing follows")
     if card["confirm"] and not controls["yes"] and not dry_run:
         confirm(card["confirm"].format_map(fields))
+    finish = None
+    if controls["wait"] and card["name"] in OWN_WAITS:
+        from pvc.cli.waits import begin
+
+        finish = begin(session, card["name"], fields)
     try:
         reply = session.client.command(card["name"], fields, dry_run=dry_run)
     except ApiError as error:
@@ -49,7 +57,10 @@ def run_card(session: Session, card: Card, values: dict[str, Any]) -> int:
     if not controls["wait"]:
         show_reply(session, reply, label_of(fields))
         return exits.OK
-    return _wait(session, reply, label_of(fields), _wait_s(card, fields, controls["wait_timeout"]))
+    timeout_s = _wait_s(card, fields, controls["wait_timeout"])
+    if finish is not None and reply["record"] is not None:
+        return finish(reply, timeout_s)
+    return _wait(session, reply, label_of(fields), timeout_s)
 
 
 def as_typed(text: str, card: Card) -> str:
@@ -156,7 +167,8 @@ def _wait(session: Session, reply: Reply, label: str, timeout_s: float) -> int:
 
     with ProgressLine(sys.stderr, plain=not session.wants_data) as progress:
         for event in reply["events"]:
-            progress.step(sentence(label, event["summary"]))
+            if event["type"] not in reply["outcomes"]:  # which is told at the end
+                progress.step(sentence(label, event["summary"]))
 
         subjects = {event["subject"] for event in reply["events"]}
 

@@ -198,6 +198,19 @@ class FenceCheck(TypedDict):
     trouble: str
 
 
+class FaultInfo(TypedDict):
+    """Something is wrong that an admin should know of."""
+
+    id: str
+    code: str
+    subject: str
+    message: str
+    hint: str
+    since_us: int
+    acknowledged_by: str
+    acknowledged_us: int
+
+
 class NodeInfo(TypedDict):
     """All about a node. `present` and `usage` are None where nothing is known just now."""
 
@@ -220,6 +233,8 @@ class NodeInfo(TypedDict):
     fence: FenceSettings | None
     fence_check: FenceCheck | None
     self_fence_s: int
+    faults: list[FaultInfo]
+    reasons: list[str]
     unfenced: str
     evidence: str
     address: str
@@ -232,19 +247,6 @@ class NodeInfo(TypedDict):
     changed_us: int
     lost_at: int
     position: int
-
-
-class FaultInfo(TypedDict):
-    """Something is wrong that an admin should know of."""
-
-    id: str
-    code: str
-    subject: str
-    message: str
-    hint: str
-    since_us: int
-    acknowledged_by: str
-    acknowledged_us: int
 
 
 class ClusterInfo(TypedDict):

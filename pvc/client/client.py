@@ -153,7 +153,7 @@ class Client:
         return self.get("/whoami")
 
     def history(self, *, limit: int = 50, **filters: str | int) -> HistoryPage:
-        """Records, newest first; filters: `subject`, `actor`, `type`, `since`, `until`, `correlation`, `before`, `at`..."""
+        """Records, newest first; `subject`, `actor`, `type`, `since`, `until`, `correlation`, `before` and so on."""
         return cast("HistoryPage", self.get("/history", {**filters, "limit": limit}))
 
     def events(self, filters: Mapping[str, str], *, after: int, wait_s: int = 0, limit: int = 100) -> EventPage:

@@ -60,7 +60,8 @@ def migration_failed(state: ClusterState, report: ReportMigrationFailed, context
     vm, move = _under_way(state, report.vm, report.migration)
     if vm is None or move is None or vm.state is not VmState.MIGRATING:
         return NOTHING
-    if report.node not in (move.source, move.target):
+    # A target that has said it can take the guest has had its say: now the source knows what becomes of it.
+    if report.node != move.source and (report.node != move.target or move.prepared):
         return NOTHING
     if report.code == LIVE_REFUSED and move.live and move.fallback and not move.cancel:
         return Decision(events=(_by_shutdown(vm, move, report.message),))

@@ -243,6 +243,7 @@ SPECS = (
         cli=("node", "add"),
         args=("node",),
         example={"node": "hv4", "coordinator": False},
+        outcomes={e.NodeReady.TYPE: True},
     ),
     CommandSpec(
         name="node.remove",

@@ -216,9 +216,9 @@ class LibvirtHypervisor:
 
         await self._link.call(undefine, "forget", f"VM {vm}")
 
-    async def migrate(self, vm: str, *, target: str, max_downtime_ms: int, force: bool) -> None:
+    async def migrate(self, vm: str, *, epoch: int, target: str, max_downtime_ms: int, force: bool) -> None:
         """Move the guest, or wait for the end of what is under way."""
-        await self._migrations.migrate(vm, target=target, max_downtime_ms=max_downtime_ms, force=force)
+        await self._migrations.migrate(vm, epoch=epoch, target=target, max_downtime_ms=max_downtime_ms, force=force)
 
     async def cancel_migration(self, vm: str) -> None:
         """Abort libvirt's job."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -73,6 +74,24 @@ async def seen_at(services: GatewayServices, at: str) -> Seen:
         return Seen(state=services.world.state)
     moment = await find_moment(services, at)
     return Seen(state=await state_at(services, moment.position), moment=moment)
+
+
+@contextlib.contextmanager
+def told_of_then(services: GatewayServices, seen: Seen, named: str) -> Iterator[None]:
+    """Let an error about a name that there was not say when; what is called so now may have had another name then."""
+    try:
+        yield
+    except NotFound as error:
+        if seen.moment is None:
+            raise
+        then = seen.state.vms.get(services.world.state.vm_names.get(named, "")) if error.field == "vm" else None
+        message = error.message.replace("there is no", "there was no", 1)
+        raise NotFound(
+            f"{message} at position {seen.moment.position} ({iso_time(seen.moment.time_us)})",
+            code=error.code,
+            hint=f"what is {named} now was called {then.name} then" if then else error.hint,
+            field=error.field,
+        ) from None
 
 
 async def state_at(services: GatewayServices, position: int) -> ClusterState:

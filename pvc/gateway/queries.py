@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, cast
 
 import msgspec
@@ -17,29 +17,26 @@ from starlette.responses import Response
 
 from pvc.commands.base import find_node, find_vm
 from pvc.commands.registry import COMMANDS
-from pvc.errors import NotFound
 from pvc.events.types import Role
 from pvc.gateway.cards import CommandCard, command_card
 from pvc.gateway.cluster_health import Heard, assess, zookeeper_modes
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.listing import page_of
-from pvc.gateway.live import Hello, fence_checks, migration_progress, node_usage, vm_usage
-from pvc.gateway.moments import At, Seen, seen_at
-from pvc.gateway.records import iso_time
+from pvc.gateway.live import fence_checks, migration_progress, node_usage, vm_usage
+from pvc.gateway.moments import At, seen_at, told_of_then
 from pvc.gateway.services import GatewayServices
 from pvc.projections.cluster_views import (
     ClusterInfo,
     FaultInfo,
-    FenceCheck,
     NodeInfo,
     cluster_info,
     fault_info,
+    faults_in_order,
     node_info,
 )
 from pvc.projections.state import ClusterState
 from pvc.projections.views import VmInfo, VmRow, vm_info, vm_row
 from pvc.projections.vm_machine import VmState
-from pvc.runtime.telemetry import NodeFigures
 
 DEFAULT_ITEMS = 1_000
 """Items of a list when no limit is given: most clusters in one page, some 250 kB."""
@@ -131,31 +128,30 @@ class WhoAmI(msgspec.Struct, frozen=True, kw_only=True):
 
 async def _cluster(services: GatewayServices, call: Call) -> Response:
     at = arguments_of(call.request, OneArguments).at
+    heard = await _hear(services, at)
+    seen = await seen_at(services, at)
+    state = seen.state
+    if seen.moment is not None:
+        # A state that was just replayed has all of its objects to hash yet.
+        await asyncio.to_thread(state.state_hash)
+    health, reasons = assess(state, heard)
+    zookeeper = zookeeper_modes(state, heard.figures or {})
+    info = cluster_info(state, health=health, reasons=reasons, zookeeper=zookeeper)
+    return json_response(info, info.position, seen.headers)
+
+
+async def _hear(services: GatewayServices, at: str) -> Heard:
+    """What is heard of the nodes just now; of the past nothing is left of the kind."""
     if at:
-        return await _past_cluster(services, at)
+        return Heard()
     figures, hellos = await services.live.figures(), await services.live.hellos()
-    world = services.world
-    heard = Heard(
+    return Heard(
         figures=figures if services.live.measured else None,
         hellos=hellos,
         silent=hellos is None and services.presence is not None,
-        fold_fault=world.fault,
+        fold_fault=services.world.fault,
         now_us=services.clock.wall_us(),
     )
-    health, reasons = assess(world.state, heard)
-    zookeeper = zookeeper_modes(world.state, figures)
-    info = cluster_info(world.state, health=health, reasons=reasons, zookeeper=zookeeper)
-    return json_response(info, info.position)
-
-
-async def _past_cluster(services: GatewayServices, at: str) -> Response:
-    """The cluster as the log tells it: of what was measured or heard then nothing is left."""
-    seen = await seen_at(services, at)
-    # A state that was just replayed has all of its objects to hash yet.
-    await asyncio.to_thread(seen.state.state_hash)
-    health, reasons = assess(seen.state, Heard())
-    info = cluster_info(seen.state, health=health, reasons=reasons)
-    return json_response(info, info.position, seen.headers)
 
 
 async def _faults(services: GatewayServices, call: Call) -> Response:
@@ -163,72 +159,46 @@ async def _faults(services: GatewayServices, call: Call) -> Response:
     wanted = arguments.acknowledged
     seen = await seen_at(services, arguments.at)
     state = seen.state
-    faults = [fault for fault in state.faults.values() if wanted in (None, bool(fault.acknowledged_by))]
-    items = [fault_info(state, fault) for fault in sorted(faults, key=lambda fault: (-fault.since_us, fault.id))]
+    faults = [fault for fault in faults_in_order(state) if wanted in (None, bool(fault.acknowledged_by))]
+    items = [fault_info(state, fault) for fault in faults]
     return json_response(FaultList(position=state.position, items=items), state.position, seen.headers)
 
 
 async def _nodes(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, NodeListArguments)
-    figures, hellos = await _heard(services, arguments.at)
+    heard = await _hear(services, arguments.at)
     seen = await seen_at(services, arguments.at)
     state = seen.state
     names, following = page_of(sorted(state.nodes), _glob(arguments.name), arguments.after, arguments.limit)
-    checks = fence_checks(state, figures)
-    items = [_node_info(state, name, figures, hellos, checks) for name in names]
+    tell = _node_teller(state, heard)
+    items = [tell(name) for name in names]
     return json_response(NodeList(position=state.position, items=items, next=following), state.position, seen.headers)
 
 
 async def _node(services: GatewayServices, call: Call) -> Response:
     at = arguments_of(call.request, OneArguments).at
-    named = call.request.path_params["node"]
+    name = call.request.path_params["node"]
     if not at:
-        find_node(services.world.state, named)
-    figures, hellos = await _heard(services, at)
+        find_node(services.world.state, name)  # without waiting for those who may not answer
+    heard = await _hear(services, at)
     seen = await seen_at(services, at)
-    try:
-        find_node(seen.state, named)
-    except NotFound as error:
-        raise _not_then(services, seen, error, named) from None
-    info = _node_info(seen.state, named, figures, hellos, fence_checks(seen.state, figures))
-    return json_response(info, seen.state.position, seen.headers)
+    with told_of_then(services, seen, name):
+        find_node(seen.state, name)
+    return json_response(_node_teller(seen.state, heard)(name), seen.state.position, seen.headers)
 
 
-async def _heard(services: GatewayServices, at: str) -> tuple[Mapping[str, NodeFigures], Mapping[str, Hello] | None]:
-    """What nodes say of themselves just now; of the past there is nothing of the kind."""
-    if at:
-        return {}, None
-    return await services.live.figures(), await services.live.hellos()
-
-
-def _not_then(services: GatewayServices, seen: Seen, error: NotFound, named: str) -> NotFound:
-    """The error of a name that there was not at a moment; what is called so now may have had another name then."""
-    if seen.moment is None:
-        return error
-    then = seen.state.vms.get(services.world.state.vm_names.get(named, "")) if error.field == "vm" else None
-    hint = f"what is {named} now was called {then.name} then" if then else error.hint
-    message = error.message.replace("there is no", "there was no", 1)
-    return NotFound(
-        f"{message} at position {seen.moment.position} ({iso_time(seen.moment.time_us)})",
-        code=error.code,
-        hint=hint,
-        field=error.field,
-    )
-
-
-def _node_info(
-    state: ClusterState,
-    name: str,
-    figures: Mapping[str, NodeFigures],
-    hellos: Mapping[str, Hello] | None,
-    checks: Mapping[str, FenceCheck],
-) -> NodeInfo:
-    return node_info(
+def _node_teller(state: ClusterState, heard: Heard) -> Callable[[str], NodeInfo]:
+    """Tells of nodes, with what is looked for once for all of them."""
+    figures, hellos = heard.figures or {}, heard.hellos
+    checks = fence_checks(state, figures)
+    _, reasons = assess(state, heard)
+    return lambda name: node_info(
         state,
         state.nodes[name],
         usage=node_usage(figures.get(name)),
         present=None if hellos is None else name in hellos,
         fence_check=checks.get(name),
+        reasons=reasons,
     )
 
 
@@ -250,15 +220,13 @@ async def _vms(services: GatewayServices, call: Call) -> Response:
 
 async def _vm(services: GatewayServices, call: Call) -> Response:
     at = arguments_of(call.request, OneArguments).at
-    named = call.request.path_params["vm"]
+    ref = call.request.path_params["vm"]
     if not at:
-        find_vm(services.world.state, named)
-    figures, _ = await _heard(services, at)
+        find_vm(services.world.state, ref)
+    figures = {} if at else await services.live.figures()
     seen = await seen_at(services, at)
-    try:
-        vm = find_vm(seen.state, named)
-    except NotFound as error:
-        raise _not_then(services, seen, error, named) from None
+    with told_of_then(services, seen, ref):
+        vm = find_vm(seen.state, ref)
     info = vm_info(vm, usage=vm_usage(figures, vm), progress=migration_progress(figures, vm))
     return json_response(info, seen.state.position, seen.headers)
 

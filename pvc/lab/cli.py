@@ -277,18 +277,24 @@ def thaw(ctx: click.Context, host: str) -> None:
     click.echo(f"{host} goes on.")
 
 
-@lab.command(epilog=_example("partition hv3", "partition hv1,hv2 hv3 --one-way", "partition hv2 --link-down"))
+@lab.command(epilog=_example("partition hv3", "partition hv1,hv2 hv3 --one-way", "partition hv1 hv3 --bridge"))
 @click.argument("groups", nargs=-1, required=True)
 @click.option("--one-way", is_flag=True, help="Lose only what the first group sends; the others still reach it.")
 @click.option("--link-down", is_flag=True, help="Pull the first group's cables out: it has no carrier, and no BMCs.")
 @click.option("--bmc", is_flag=True, help="Part the first group from all BMCs too, so that it cannot fence.")
+@click.option(
+    "--bridge", is_flag=True, help="Hosts that are not named reach all groups, which do not reach each other."
+)
 @click.pass_context
-def partition(ctx: click.Context, groups: Sequence[str], one_way: bool, link_down: bool, bmc: bool) -> None:
+def partition(
+    ctx: click.Context, groups: Sequence[str], one_way: bool, link_down: bool, bmc: bool, bridge: bool
+) -> None:
     """Cut the network between groups of hosts (hv1,hv2 hv3), instead of what was cut before.
 
-    Hosts that are not named are one more group together. BMCs stay within reach, as if on a network of their own.
+    Hosts that are not named are one more group together, unless they bridge the gap. BMCs stay within reach, as if on
+    a network of their own.
     """
-    made = _lab(ctx).partition(list(groups), one_way=one_way, link_down=link_down, bmc=bmc)
+    made = _lab(ctx).partition(list(groups), one_way=one_way, link_down=link_down, bmc=bmc, bridge=bridge)
     sign = "  -/->  " if one_way else "  |  "
     click.echo(f"Cut: {sign.join(','.join(group) for group in made.groups)}. It ends with: {called()} heal")
 

@@ -124,10 +124,17 @@ class Lab:
             progress("the cluster is initialised and all nodes are ready")
 
     def partition(
-        self, words: list[str], *, one_way: bool = False, link_down: bool = False, bmc: bool = False
+        self,
+        words: list[str],
+        *,
+        one_way: bool = False,
+        link_down: bool = False,
+        bmc: bool = False,
+        bridge: bool = False,
     ) -> Partition:
-        """Cut the links between groups of hosts like `hv1,hv2`; hosts that are not named are a group of their own."""
-        groups = parse_groups(self.plan, words)
+        """Cut the links between groups of hosts like `hv1,hv2`; hosts that are not named are a group of their own, or
+        reach all groups (`bridge`)."""
+        groups = parse_groups(self.plan, words, bridge=bridge)
         made = Partition(groups=groups, one_way=one_way, link_down=link_down, bmc=bmc)
         # First the file: a host that boots meanwhile looks there whether its cable is plugged in.
         replace_file(self.directory / "partition.json", msgspec.json.encode(made))

@@ -162,9 +162,10 @@ def bridge_of(name: str) -> str:
     return f"{name}lab0"
 
 
-def parse_groups(plan: LabPlan, words: list[str]) -> list[list[str]]:
+def parse_groups(plan: LabPlan, words: list[str], *, bridge: bool = False) -> list[list[str]]:
     """Groups of hosts from words like `hv1,hv2`; the hosts that none of them names are one more group together.
 
+    With `bridge` they are in no group: they reach all the others, who do not reach each other.
     Raises InvalidInput for an unknown or repeated host, and when there are fewer than two groups.
     """
     groups = [[plan.host(name).name for name in word.split(",") if name] for word in words]
@@ -173,7 +174,14 @@ def parse_groups(plan: LabPlan, words: list[str]) -> list[list[str]]:
     if twice := sorted({name for name in named if named.count(name) > 1}):
         raise InvalidInput(f"{', '.join(twice)} cannot be on both sides", code="lab.bad_partition", field="groups")
     rest = [host.name for host in plan.hosts if host.name not in named]
-    groups = [*groups, rest] if rest else groups
+    groups = [*groups, rest] if rest and not bridge else groups
+    if len(groups) < 2 and bridge:
+        raise InvalidInput(
+            "one group alone has nobody to be parted from",
+            code="lab.bad_partition",
+            hint="give two: hv1 hv3",
+            field="groups",
+        )
     if len(groups) < 2:
         raise InvalidInput(
             "these are all hosts, so there is nothing to part them from",

@@ -23,6 +23,7 @@ from pvc.events.cluster import PrimaryElected
 from pvc.events.fence import FenceSettings
 from pvc.handlers import cluster_plan as plan
 from pvc.node.fence_watch import FenceWatch
+from pvc.node.outage import Outage
 from pvc.presence.base import Member, Presence
 from pvc.presence.hello import read_hello
 from pvc.projections.state import NodeState
@@ -63,6 +64,7 @@ class Primary:
         self._clock = clock
         self._may_act = may_act
         self._fence_watch = FenceWatch(node, world, fence, clock, may_act=may_act)
+        self._outage = Outage(presence.session_timeout_s)
         self._epoch = 0
         """Of the present term; 0 outside of one."""
         self._watch = plan.Watch(since_s=clock.monotonic())
@@ -112,6 +114,7 @@ class Primary:
             return
         await self._end_needless_fencing()
         state, now_s = self._world.state, self._clock.monotonic()
+        self._outage.note(self._presence.lease_left_s(), now_s, self._known_epoch)
         own = state.nodes.get(self._node)
         if own is None or not own.coordinator or not self._may_act():
             await self._end_term()
@@ -136,12 +139,18 @@ class Primary:
         return await self._presence.claim_primary(self._node)
 
     async def _begin_term(self) -> None:
-        outcome = await self._submit(f.ReportPrimary(node=self._node), "")
+        silent_s = round(self._outage.take(self._clock.monotonic(), self._known_epoch))
+        outcome = await self._submit(f.ReportPrimary(node=self._node, silent_s=silent_s), "")
         elected = [event for event in outcome.decision.events if isinstance(event, PrimaryElected)]
         if elected:
             self._epoch = elected[0].epoch
             self._tried = plan.Tried()
             logger.info("primary: elected node=%s epoch=%d", self._node, self._epoch)
+
+    @property
+    def _known_epoch(self) -> int:
+        cluster = self._world.state.cluster
+        return cluster.primary_epoch if cluster is not None else 0
 
     async def _stand_back(self) -> None:
         """The fold has stopped: by what it last knew this node must not act, nor keep others from it."""

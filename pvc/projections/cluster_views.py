@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated
@@ -51,6 +52,19 @@ class FenceCheck(msgspec.Struct, frozen=True, kw_only=True):
     ]
 
 
+class FaultInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Something is wrong that an admin should know of; it goes when its cause does."""
+
+    id: str
+    code: str
+    subject: str
+    message: str
+    hint: Annotated[str, Meta(description="What to do about it.")]
+    since_us: int
+    acknowledged_by: Annotated[str, Meta(description="Who has taken notice of it; empty: nobody.")]
+    acknowledged_us: int
+
+
 class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     """All about a node, and a node in a list."""
 
@@ -77,6 +91,8 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     self_fence_s: Annotated[
         int, Meta(description="Within so many seconds after it lost its session, it ends its VMs; 0: it does not.")
     ]
+    faults: Annotated[list[FaultInfo], Meta(description="What is wrong with it, the newest first.")]
+    reasons: Annotated[list[str], Meta(description="Why the cluster's health is not `ok`, as far as it is about it.")]
     unfenced: Annotated[str, Meta(description="Why it could not be fenced, while that is so.")]
     evidence: Annotated[str, Meta(description="What proves that it is fenced, while it is.")]
     address: str
@@ -89,19 +105,6 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     changed_us: Annotated[int, Meta(description="When its state last changed: since when it is lost, say.")]
     lost_at: Annotated[int, Meta(description="Position of the record that it was lost with; 0 while it is not.")]
     position: Annotated[int, Meta(description="The last record that touched the node.")]
-
-
-class FaultInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """Something is wrong that an admin should know of; it goes when its cause does."""
-
-    id: str
-    code: str
-    subject: str
-    message: str
-    hint: Annotated[str, Meta(description="What to do about it.")]
-    since_us: int
-    acknowledged_by: Annotated[str, Meta(description="Who has taken notice of it; empty: nobody.")]
-    acknowledged_us: int
 
 
 class ClusterInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,9 +141,11 @@ def node_info(
     usage: NodeUsage | None = None,
     present: bool | None = None,
     fence_check: FenceCheck | None = None,
+    reasons: Sequence[str] = (),
 ) -> NodeInfo:
-    """A node with what its VMs take."""
+    """A node with what its VMs take, and what is wrong with it; `reasons` are those of the cluster's health."""
     load = state.load_of(node.name)
+    named = re.compile(rf"(?<![\w-]){re.escape(node.name)}(?![\w-])")
     return NodeInfo(
         name=node.name,
         state=node.state,
@@ -161,6 +166,8 @@ def node_info(
         fence=node.fence,
         fence_check=fence_check,
         self_fence_s=node.self_fence_s,
+        faults=[fault_info(state, fault) for fault in faults_in_order(state) if fault.subject == f"node/{node.name}"],
+        reasons=[reason for reason in reasons if named.search(reason)],
         unfenced=node.unfenced,
         evidence=node.evidence,
         address=node.address,
@@ -174,6 +181,11 @@ def node_info(
         lost_at=node.lost_at,
         position=node.position,
     )
+
+
+def faults_in_order(state: ClusterState) -> list[Fault]:
+    """All faults, the newest first."""
+    return sorted(state.faults.values(), key=lambda fault: (-fault.since_us, fault.id))
 
 
 def fault_info(state: ClusterState, fault: Fault) -> FaultInfo:

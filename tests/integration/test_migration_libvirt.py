@@ -208,7 +208,7 @@ daemon = LibvirtHypervisor(
     {pair.hosts[0].uri!r}, "tcg", pathlib.Path("/tmp"),
     migration_uri="qemu+tcp://{{address}}:{port_of(pair.hosts[1])}/system", migration_bandwidth_mib_s={SLOW_MIB_S},
 )
-asyncio.run(daemon.migrate({vm!r}, target={ADDRESS!r}, max_downtime_ms=300, force=False))
+asyncio.run(daemon.migrate({vm!r}, epoch=1, target={ADDRESS!r}, max_downtime_ms=300, force=False))
 """
     daemon = subprocess.Popen([sys.executable, "-c", script])
 

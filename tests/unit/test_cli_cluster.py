@@ -170,6 +170,33 @@ def test_a_reason_is_shown_with_what_to_do_about_it() -> None:
     assert info["hints"].keys() == {"node hv2 cannot be fenced"}
 
 
+def test_a_node_is_shown_with_its_faults_and_what_the_clusters_health_has_about_it() -> None:
+    state = two_nodes(state=NodeState.LOST)
+    a_fault(state, "node.unfenced", "node/hv2", "node hv2 cannot be fenced")
+    a_fault(state, "node.lost", "node/hv2", "node hv2 is lost", acknowledged_by="admin")
+    a_fault(state, "node.diverged", "node/hv1", "node hv1 has another state")
+    reasons = ["node hv2 cannot be fenced", "hv1, hv2 have no fence agent", "hv21 is old", "hv2-b too", "no room"]
+    node = node_info(state, state.nodes["hv2"], reasons=reasons)
+    assert node.reasons == ["node hv2 cannot be fenced", "hv1, hv2 have no fence agent"]
+    shown = facts(node_facts(as_json(node), NOW_US))
+    assert shown.count("node hv2 cannot be fenced") == 1 and "pvc node confirm-fenced hv2" in shown
+    assert "node hv2 is lost (acknowledged by admin)" in shown and "hv1 has another state" not in shown
+    (line,) = [line for line in shown.splitlines() if line.startswith("Health")]
+    assert line.split(maxsplit=1)[1] == "hv1, hv2 have no fence agent"
+
+
+def test_faults_have_a_column_in_the_list_of_nodes_where_there_are_some() -> None:
+    state = two_nodes(state=NodeState.LOST)
+    assert "FAULTS" not in render_nodes([as_json(node_info(state, node)) for node in state.nodes.values()], PLAIN)
+    a_fault(state, "node.unfenced", "node/hv2", "node hv2 cannot be fenced")
+    a_fault(state, "node.lost", "node/hv2", "node hv2 is lost")
+    nodes = [as_json(node_info(state, node)) for node in state.nodes.values()]
+    head, _, other = render_nodes(nodes, PLAIN).splitlines()
+    assert head.split()[:3] == ["NODE", "STATE", "FAULTS"]
+    assert other.split()[:3] == ["hv2", "lost", "2"]
+    assert "\x1b[31m2" in render_nodes(nodes, Look(width=200, colour=True))
+
+
 def test_the_list_of_faults_ends_with_what_to_do_about_those_that_are_new() -> None:
     state = two_nodes(state=NodeState.LOST)
     vm = next(iter(state.vms.values()))

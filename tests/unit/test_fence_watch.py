@@ -167,7 +167,11 @@ def test_what_the_agents_answer_travels_with_the_nodes_figures() -> None:
         failing = other_than(primary)
         house.fence.fails.add(failing)
         await house.do(
-            "node.set_fence", node=failing, agent="fence_ipmilan", option=["ip=10.0.1.9"], password_file="/etc/secret"
+            "node.set_fence",
+            node=failing,
+            agent="fence_ipmilan",
+            option=["ip=10.0.1.9"],
+            password_file="/etc/pvc/fence",
         )
         await asyncio.sleep(60)
         told = {

@@ -40,6 +40,9 @@ def test_hosts_that_are_not_named_are_a_group_of_their_own() -> None:
     assert parse_groups(plan, ["hv3"]) == [["hv3"], ["hv1", "hv2", "hv4"]]
     assert parse_groups(plan, ["hv1,hv2", "hv3,hv4"]) == [["hv1", "hv2"], ["hv3", "hv4"]]
     assert parse_groups(plan, ["hv1", "hv2"]) == [["hv1"], ["hv2"], ["hv3", "hv4"]]
+    assert parse_groups(plan, ["hv1", "hv3"], bridge=True) == [["hv1"], ["hv3"]], "hv2 and hv4 reach both"
+    with pytest.raises(InvalidInput, match="nobody to be parted from"):
+        parse_groups(plan, ["hv1"], bridge=True)
 
 
 @pytest.mark.parametrize("words", [["hv1,hv2,hv3"], ["hv1", "hv1,hv2"], ["hv9"], [","]])

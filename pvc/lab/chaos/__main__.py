@@ -16,7 +16,6 @@ from pvc.lab.chaos.run import Settings, run
 from pvc.lab.chaos.schedule import NAMES
 from pvc.lab.plan import make_plan
 
-_COORDINATORS = 3
 _LONGEST_MIN = 15.0
 """Of one seed; more minutes are more seeds, each with a lab of its own."""
 
@@ -24,7 +23,8 @@ _LONGEST_MIN = 15.0
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--minutes", default=5.0, show_default=True, help="How long to break things, in all.")
 @click.option("--seed", type=int, help="What to break, in which order.  [default: by the time of day]")
-@click.option("--nodes", type=click.IntRange(3, 9), default=3, show_default=True, help="Hosts; three have a ZooKeeper.")
+@click.option("--nodes", type=click.IntRange(3, 9), default=3, show_default=True, help="Hosts.")
+@click.option("--coordinators", type=click.Choice(["3", "5"]), default="3", show_default=True, help="With a ZooKeeper.")
 @click.option("--vms", type=click.IntRange(1, 50), default=6, show_default=True, help="VMs that are worked with.")
 @click.option("--each", default=_LONGEST_MIN, show_default=True, help="Minutes of one seed; then comes the next one.")
 @click.option("--only", multiple=True, type=click.Choice(NAMES), help="Only such faults; may be repeated.")
@@ -43,6 +43,7 @@ def main(
     minutes: float,
     seed: int | None,
     nodes: int,
+    coordinators: str,
     vms: int,
     each: float,
     only: tuple[str, ...],
@@ -62,7 +63,7 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the lab is cleared away
     number = int(time.time()) % 100_000 if seed is None else seed
     with _told():
-        plan = make_plan(nodes=nodes, coordinators=_COORDINATORS, name=name, self_fencing=self_fencing)
+        plan = make_plan(nodes=nodes, coordinators=int(coordinators), name=name, self_fencing=self_fencing)
     bad = 0
     left = minutes
     while left > 0:
@@ -78,6 +79,7 @@ def main(
             keep=keep,
         )
         again = f"--seed {number} --minutes {settings.minutes:g} --nodes {nodes} --vms {vms}"
+        again += f" --coordinators {coordinators}" if coordinators != "3" else ""
         again += "".join(f" --only {kind}" for kind in only) + (" --no-overlaps" if no_overlaps else "")
         again += "".join(f" --self-fencing {host}" for host in plan.self_fencing)
         with _told():

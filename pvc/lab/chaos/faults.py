@@ -111,6 +111,16 @@ def _one_way(site: Site, planned: Planned, rng: random.Random) -> Iterator[None]
 
 
 @contextlib.contextmanager
+def _bridge(site: Site, planned: Planned, rng: random.Random) -> Iterator[None]:
+    """Two hosts do not reach each other, and all others reach both."""
+    one, other = rng.sample([host.name for host in site.lab.hosts], 2)
+    site.journal.note("fault", f"{one} and {other} do not reach each other")
+    site.lab.partition([one, other], bridge=True)
+    yield
+    site.lab.heal()
+
+
+@contextlib.contextmanager
 def _all_apart(site: Site, planned: Planned, rng: random.Random) -> Iterator[None]:
     site.lab.partition([host.name for host in site.lab.hosts])
     yield
@@ -240,6 +250,7 @@ FAULTS: dict[str, Fault] = {
     "partition": _partition,
     "partition-primary": _partition,
     "one-way": _one_way,
+    "bridge": _bridge,
     "all-apart": _all_apart,
     "lost-replies": _drops("tcp sport 2181"),
     "packet-loss": _drops("numgen random mod 10 < 3"),

@@ -46,6 +46,8 @@ class Sampler:
         self._strangers: set[tuple[int, str]] = set()
         self._cpus: dict[int, tuple[list[Path], int]] = {}
         self._logs: dict[tuple[str, str], tuple[int, bytes]] = {}
+        self._said_s: dict[tuple[str, str], float] = {}
+        """VM and host -> when its console last grew."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
@@ -67,6 +69,10 @@ class Sampler:
         """Those of them that made progress lately."""
         since = time.time() - BEATING_S
         return [run for run in self.present() if run.last_beat is not None and run.last_beat.until_s >= since]
+
+    def silent(self, run: Run, since_s: float) -> bool:
+        """Whether the guest has written nothing since: one that boots does, however slowly."""
+        return self._said_s.get((run.vm, run.host), 0.0) < since_s
 
     def _run(self) -> None:
         before = time.time()
@@ -158,6 +164,7 @@ class Sampler:
                 offset = file.tell()
         except OSError:
             return
+        self._said_s[vm, host] = now
         *lines, rest = (rest + data).split(b"\n")
         self._logs[host, vm] = (offset, rest)
         run = self._newest.get((vm, host))
