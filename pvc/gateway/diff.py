@@ -105,8 +105,8 @@ async def _diff(services: GatewayServices, call: Call) -> Response:
     first, last = sorted((old_moment.position, new_moment.position))
     reply = Diff(
         position=new_moment.position,
-        old=await _moment_view(old_moment, old),
-        new=await _moment_view(new_moment, new),
+        old=_moment_view(old_moment, await services.past.hash_of(old)),
+        new=_moment_view(new_moment, await services.past.hash_of(new)),
         total=len(changes),
         items=[await _object_diff(services, change, first, last) for change in shown],
         next=following if following < len(changes) else None,
@@ -114,8 +114,7 @@ async def _diff(services: GatewayServices, call: Call) -> Response:
     return json_response(reply, services.world.position)
 
 
-async def _moment_view(moment: Moment, state: ClusterState) -> MomentView:
-    state_hash = await asyncio.to_thread(state.state_hash)
+def _moment_view(moment: Moment, state_hash: str) -> MomentView:
     return MomentView(position=moment.position, time=iso_time(moment.time_us), state_hash=state_hash)
 
 

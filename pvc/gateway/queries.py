@@ -5,7 +5,6 @@ Answered from the fold, and single things beside it with what was measured latel
 
 from __future__ import annotations
 
-import asyncio
 import fnmatch
 import re
 from collections.abc import Callable
@@ -132,8 +131,7 @@ async def _cluster(services: GatewayServices, call: Call) -> Response:
     seen = await seen_at(services, at)
     state = seen.state
     if seen.moment is not None:
-        # A state that was just replayed has all of its objects to hash yet.
-        await asyncio.to_thread(state.state_hash)
+        await services.past.hash_of(state)
     health, reasons = assess(state, heard)
     zookeeper = zookeeper_modes(state, heard.figures or {})
     info = cluster_info(state, health=health, reasons=reasons, zookeeper=zookeeper)

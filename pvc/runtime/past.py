@@ -68,6 +68,12 @@ class PastStates:
                 hint="ask again: what was replayed so far is kept",
             ) from None
 
+    async def hash_of(self, state: ClusterState) -> str:
+        """The canonical hash of a state from here. One that was just replayed has all of its objects to hash yet, so it
+        is done in a thread; two readers at once would be in each other's way, so one after the other."""
+        async with self._lock:
+            return await asyncio.to_thread(state.state_hash)
+
     def _forget_untrusted(self) -> None:
         if self._files is not None and self._files.generation != self._generation:
             self._generation = self._files.generation

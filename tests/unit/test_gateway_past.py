@@ -142,6 +142,16 @@ async def test_what_is_about_the_present_only_takes_no_moment(house: House) -> N
         check_problem(await house.root.get(f"{path}?at=1"), 422, "input.unknown_field")
 
 
+async def test_readers_at_once_of_one_moment_are_told_the_same(house: House) -> None:
+    hashes = {}
+    for number in range(40):
+        await house.define(name=f"vm{number}")
+        hashes[house.state.position] = house.state.state_hash()
+    asked = [position for position in hashes for _ in range(3)]
+    replies = await asyncio.gather(*(get(house, f"/cluster?at={position}") for position in asked))
+    assert [reply["state_hash"] for reply in replies] == [hashes[position] for position in asked]
+
+
 async def test_looking_back_changes_nothing(house: House) -> None:
     await house.define()
     await house.start()
