@@ -166,7 +166,7 @@ def test_nodes_and_the_cluster_have_their_inverses() -> None:
     cluster.do("node.add", node="hv3")
     assert undo(cluster).spec.name == "node.remove"
     assert "hv3" not in cluster.state.nodes
-    agent = {"agent": "fence_ipmilan", "option": ["ip=10.0.1.2"], "password_file": "/etc/pvc/p"}
+    agent = {"agent": "fence_ipmilan", "option": ["ip=10.0.1.2"], "password_file": "/etc/pvc/fence-password"}
     cluster.do("node.set_fence", node="hv2", **agent)
     fenced = cluster.state.nodes["hv2"].fence
     undo(cluster)
