@@ -90,7 +90,8 @@ class Host:
             watchdog_timeout_s=WATCHDOG_S,
             address=self.address,
         )
-        self.daemon = asyncio.create_task(Node(services).run())
+        self.node = Node(services)
+        self.daemon = asyncio.create_task(self.node.run())
 
     def kill(self) -> None:
         """The daemon, as by SIGKILL: its session dies of silence."""
