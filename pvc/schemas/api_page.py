@@ -45,7 +45,9 @@ is repeated or comma-separated, and a list of objects is written as JSON. A body
 | `?min_position=<n>` | Wait (at most 10 s) until the answering node has folded position n. |
 | `PVC-Source: cli/0.1.0` | Through what the request comes; it stands in the history. |
 
-Every reply has the header `PVC-Position`: the log's position at that reply.
+Every reply has the header `PVC-Position`: the log's position at that reply. A query about the past (`at`) is answered
+with that of the past, and with `PVC-At` and `PVC-At-Time`: which position that is, and when it was recorded. `at` is a
+position, a time in ISO 8601, how long ago (`2h`), or `now`; see [other times](../time-travel.md).
 
 ## Errors
 
