@@ -19,6 +19,7 @@ from pvc.gateway.records import decode_record, iso_time
 from pvc.gateway.services import GatewayServices
 from pvc.gateway.times import parse_time_us
 from pvc.projections.state import ClusterState
+from pvc.runtime.past import not_indexed
 
 LAG_S = 0.5
 """How long a node waits for a position that another may have told of: its fold is some milliseconds behind."""
@@ -124,7 +125,8 @@ async def find_moment(services: GatewayServices, at: str, field: str = "at") -> 
     if position < 1:
         raise _before_cluster(f"position {position}", field)
     data = await services.history.data(position)
-    assert data is not None, "the index has reached the head"
+    if data is None:
+        raise not_indexed(position)
     return Moment(position=position, time_us=decode_record(data).time_us)
 
 

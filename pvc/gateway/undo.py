@@ -29,6 +29,7 @@ from pvc.log.history import Found, HistoryQuery
 from pvc.projections.state import ClusterState
 from pvc.runtime.appender import Request as Submission
 from pvc.runtime.appender import key_reused
+from pvc.runtime.past import not_indexed
 
 
 class UndoReply(Reply, frozen=True, kw_only=True):
@@ -114,8 +115,10 @@ async def _record_at(services: GatewayServices, position: int) -> Found:
             field="position",
         )
     await services.history.reach(head, INDEX_DEADLINE_S)
-    (found,) = await services.history.query(HistoryQuery(after=position - 1, before=position + 1, limit=1))
-    return found
+    found = await services.history.query(HistoryQuery(after=position - 1, before=position + 1, limit=1))
+    if not found:
+        raise not_indexed(position)
+    return found[0]
 
 
 async def _given_before(services: GatewayServices, call: Call, key: str, digest: str) -> Reply | None:

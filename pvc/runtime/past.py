@@ -11,7 +11,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from pvc.errors import LogDamaged, Unavailable
+from pvc.errors import Unavailable
 from pvc.events.record import unseal
 from pvc.log.history import HistoryIndex
 from pvc.projections.fold import fold
@@ -109,10 +109,19 @@ class PastStates:
                 limit = min(limit, self._files.spacing - state.position % self._files.spacing)
             batch = await self._history.records(state.position + 1, limit)
             if not batch:
-                raise LogDamaged(f"the history index has no record {state.position + 1}", code="log.gap")
+                raise not_indexed(state.position + 1)
             await asyncio.to_thread(_fold_all, state, batch)
             if self._files is not None and state.position % self._files.spacing == 0:
                 await asyncio.to_thread(_store, self._files, state)
+
+
+def not_indexed(position: int) -> Unavailable:
+    """The error of a record that the index had, and has no more: it was found damaged, and is being filled again."""
+    return Unavailable(
+        f"the history index has no record {position} just now",
+        code="history.behind",
+        hint="try again in a moment; after damage it is built anew from the log",
+    )
 
 
 def _fold_all(state: ClusterState, batch: Sequence[bytes]) -> None:

@@ -206,6 +206,18 @@ async def test_a_past_state_that_takes_too_long_says_so(
     assert refused.value.code == "past.too_slow"
 
 
+async def test_an_index_that_is_just_being_filled_again_is_no_damage_of_the_log(
+    history: HistoryIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(first: int, limit: int) -> list[bytes]:
+        return []
+
+    monkeypatch.setattr(history, "records", nothing)
+    with pytest.raises(Unavailable) as refused:
+        await PastStates(history).at(5)
+    assert refused.value.code == "history.behind"
+
+
 async def test_a_state_for_reading_lacks_only_the_ids_of_commands(told: Told, history: HistoryIndex) -> None:
     state = await PastStates(history).at(len(told.entries))
     read = restore(snapshot_to_read(state))
@@ -220,16 +232,21 @@ async def test_a_node_leaves_a_state_behind_as_it_goes_along(
     log, world = MemoryLog(), World()
     keeper = asyncio.create_task(keep_snapshots(world, SnapshotFile(tmp_path / "snapshot"), files))
     await asyncio.sleep(0)
-    for entry in told.entries[: 3 * SPACING]:
+    for entry in told.entries[: 4 * SPACING]:
         await log.append([entry], after=await log.head())
         await catch_up(world, log)
         if entry.position % SPACING == 0:
-            async with asyncio.timeout(5):
-                while not any(position >= entry.position for position in files.positions()):
-                    await asyncio.sleep(0.005)
+            await asyncio.sleep(0.02)
+    async with asyncio.timeout(30):
+        while not files.positions():
+            await asyncio.sleep(0.01)
     keeper.cancel()
     await asyncio.gather(keeper, return_exceptions=True)
-    assert files.positions() == [SPACING, 2 * SPACING, 3 * SPACING]
+    kept = files.positions()
+    assert all(after - before >= SPACING // 2 for before, after in zip([0, *kept], kept, strict=False))
+    for position in kept:
+        stored = files.nearest(position)
+        assert stored is not None and (stored.position, stored.state_hash()) == (position, told.hashes[position])
 
 
 async def test_a_time_means_the_last_record_written_by_then_though_clocks_differ(tmp_path: Path) -> None:
