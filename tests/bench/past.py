@@ -34,7 +34,7 @@ async def measure(bench: Bench) -> list[Row]:
     rounds = min(bench.rounds, 9)
     try:
         slow, fast = await take_turns(rounds, long.slowest, short.slowest)
-        note = f"processor; the slowest of {POSITIONS} positions, none at hand; by the clock {long.by_the_clock()}; {long.stored()}"
+        note = f"processor; the slowest of {POSITIONS} positions, none at hand; {long.by_the_clock()}; {long.stored()}"
     finally:
         await long.close()
         await short.close()

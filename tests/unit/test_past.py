@@ -232,7 +232,7 @@ async def test_a_node_leaves_a_state_behind_as_it_goes_along(
     log, world = MemoryLog(), World()
     keeper = asyncio.create_task(keep_snapshots(world, SnapshotFile(tmp_path / "snapshot"), files))
     await asyncio.sleep(0)
-    for entry in told.entries[: 4 * SPACING]:
+    for entry in told.entries[: 3 * SPACING]:
         await log.append([entry], after=await log.head())
         await catch_up(world, log)
         if entry.position % SPACING == 0:
