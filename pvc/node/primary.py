@@ -25,7 +25,7 @@ from pvc.handlers import cluster_plan as plan
 from pvc.node.fence_watch import FenceWatch
 from pvc.node.outage import Outage
 from pvc.presence.base import Member, Presence
-from pvc.presence.hello import read_hello
+from pvc.presence.hello import read_hello, why_unready
 from pvc.projections.state import NodeState
 from pvc.runtime.appender import Outcome
 from pvc.runtime.world import World
@@ -122,6 +122,7 @@ class Primary:
         ready_at = {node.name: node.ready_at for node in state.nodes.values()}
         members = await self._presence.members()
         self._watch.note(frozenset(members), now_s, self._clock.monotonic(), ready_at)
+        self._watch.note_unready({name: why_unready(member.hello) for name, member in members.items()}, now_s)
         if not await self._is_primary(now_s):
             await self._end_term()
             return

@@ -6,13 +6,14 @@ import asyncio
 
 import pytest
 
+from pvc.drivers.hypervisor import Domain
 from pvc.errors import DriverError
 from pvc.events.fence import FenceSettings
 from pvc.handlers import cluster_plan as plan
-from pvc.handlers.cluster_plan import FENCE_AGAIN_S
+from pvc.handlers.cluster_plan import FENCE_AGAIN_S, UNREADY_S
 from pvc.projections.state import NodeState
 from pvc.projections.vm_machine import VmState
-from tests.unit.test_primary import House, live, other_than
+from tests.unit.test_primary import Host, House, live, other_than
 
 
 class Broken:
@@ -196,3 +197,64 @@ def test_an_agent_that_is_at_it_when_maintenance_begins_switches_nothing_and_goe
         assert house.switched(victim) == ["off", "on"]
 
     live(story)
+
+
+# There, and of no use.
+
+
+def deaf(host: Host) -> None:
+    """Its libvirt does not come up, until it is mended."""
+
+    async def list_domains() -> list[Domain]:
+        raise DriverError("libvirtd does not answer", code="driver.unavailable")
+
+    host.machine.list_domains = list_domains  # type: ignore[method-assign, assignment]
+
+
+def mend(host: Host) -> None:
+    del host.machine.list_domains
+
+
+async def lose_and_bring_back_deaf(house: House, victim: str) -> None:
+    house.fence.fails.add(victim)
+    host = house.hosts[victim]
+    host.power(False)
+    house.fence.press(victim, on=False)
+    await house.until(lambda: f"node.unfenced/{victim}" in house.state.faults)
+    deaf(host)
+    house.fence.press(victim, on=True)
+    await house.until(lambda: host.presence.joined)
+    house.fence.fails.discard(victim)
+
+
+def test_a_lost_node_that_is_there_and_cannot_say_that_it_is_ready_is_fenced_after_a_minute() -> None:
+    async def story(house: House) -> None:
+        victim = other_than(house.primary)
+        await house.run_a_vm(node=victim)
+        await lose_and_bring_back_deaf(house, victim)
+        took_s = await house.until(lambda: house.vm().node != victim and house.vm().state is VmState.RUNNING)
+        assert took_s >= UNREADY_S - 1
+        assert house.switched(victim) == ["off"], "it is switched on when its session is over"
+        mend(house.hosts[victim])
+        await house.until(lambda: house.node(victim).state is NodeState.READY)
+        assert house.switched(victim) == ["off", "on"]
+
+    live(story)
+
+
+def test_a_lost_node_that_is_there_without_a_way_to_be_fenced_is_a_fault_with_the_reason() -> None:
+    async def story(house: House) -> None:
+        victim = other_than(house.primary)
+        await house.run_a_vm(node=victim)
+        await lose_and_bring_back_deaf(house, victim)
+        fault = f"node.unfenced/{victim}"
+        await house.until(lambda: "libvirtd does not answer" in house.state.faults[fault].message, UNREADY_S + 10)
+        assert "it is there, but" in house.state.faults[fault].message
+        await asyncio.sleep(3 * UNREADY_S)
+        assert (await house.told()).count("node.fence_failed") == 2, "gone without a guard, and this"
+        mend(house.hosts[victim])
+        await house.until(lambda: house.node(victim).state is NodeState.READY, 20)
+        assert fault not in house.state.faults
+        await house.until(lambda: house.runs_on() == [victim])
+
+    live(story, agents=False)
