@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# ./dev test: lint, then one run of pytest, fast tests first, so that its summary covers everything and comes last.
+# ./dev test: lint, then the fast tests on all processors, then the others, which own the machine while they run. The
+# last summary has the coverage of both runs; that of the fast tests is told again below it.
 
 usage() {
     cat <<'TEXT'
@@ -10,13 +11,18 @@ and a missing one is a failure; otherwise they are skipped and named.
 
   --fast      lint and the unit, contract and property tests only
   --no-lint   the tests alone
-  Paths replace the default set of tests; anything else goes to pytest as it is.
+  Paths replace the default set of tests; anything else goes to pytest as it is. With any of these there is one run,
+  of one test after the other, and coverage is measured where you ask for it (--cov).
 
 Example: ./dev test --no-lint tests/unit -k tags
 TEXT
 }
 
 FAST=(tests/unit tests/contract tests/property)
+REAL=(tests/integration tests/lab) # with real components, ports, namespaces and deadlines: one at a time
+WORKERS=8 # at most: each collects all tests before the first one runs, so more of them gain little
+PYTEST=(python -m pytest --durations=8 --durations-min=5)
+[[ -z $BOLD ]] || PYTEST+=(--color=yes) # asked here: pytest may not see the terminal for the pipe
 
 run() {
     local fast=no lint=yes paths=() options=() status=0 argument
@@ -30,22 +36,51 @@ run() {
     done
     # shellcheck source=deploy/dev/lint.sh
     source deploy/dev/lint.sh
-    if [[ ${#paths[@]} -eq 0 ]]; then paths=("${FAST[@]}"); [[ $fast == yes ]] || paths+=(tests/integration tests/lab); fi
     if [[ $fast == yes ]]; then install_for python lint; else install_for python lint guest hypervisor fencing lab zookeeper; fi
     if [[ $lint == yes ]] && ! lint; then
         status=1
         note "lint failed (above); the tests run all the same"
     fi
-    run_pytest "$fast" "${paths[@]}" "${options[@]}" || status=$?
+    if [[ ${#paths[@]} -gt 0 || ${#options[@]} -gt 0 ]]; then
+        run_chosen || status=$?
+    elif [[ $fast == yes ]]; then
+        run_fast -p tests.coverage_summary || status=$?
+    else
+        run_all || status=$?
+    fi
     exit "$status"
 }
 
+run_chosen() {
+    if [[ ${#paths[@]} -eq 0 ]]; then paths=("${FAST[@]}"); [[ $fast == yes ]] || paths+=("${REAL[@]}"); fi
+    if [[ $fast == yes ]]; then
+        "${PYTEST[@]}" "${paths[@]}" "${options[@]}"
+    else
+        run_real "${paths[@]}" "${options[@]}"
+    fi
+}
+
+run_all() {
+    local status=0 fast_status=0 log
+    log=$(new_log_of "fast tests")
+    run_fast | tee --ignore-interrupts "$log" || fast_status=$?
+    # A failed test keeps no other from being run; but one who interrupts them does not want the others.
+    [[ $fast_status -le 1 ]] || return "$fast_status"
+    run_real --cov --cov-append --cov-report= -p tests.coverage_summary "${REAL[@]}" || status=$?
+    printf '\n%sThe fast tests, above:%s\n' "$BOLD" "$PLAIN"
+    summary_in "$log"
+    return $((status > fast_status ? status : fast_status))
+}
+
+# Some take a hundred times as long as others: who has nothing left to do takes over what others have not begun.
+run_fast() {
+    "${PYTEST[@]}" --numprocesses auto --maxprocesses "$WORKERS" --dist worksteal --cov --cov-report= "$@" "${FAST[@]}"
+}
+
 # Real components are required, not skipped, wherever we may start them. Their tests need root for the namespaces.
-run_pytest() {
-    local fast=$1 status=0 command
-    shift
-    command=(python -m pytest --cov --cov-report= -p tests.coverage_summary --durations=8 --durations-min=5 "$@")
-    if [[ $fast == yes ]] || ! can_be_root; then
+run_real() {
+    local status=0 command=("${PYTEST[@]}" "$@")
+    if ! can_be_root; then
         "${command[@]}"
         return
     fi
@@ -57,4 +92,9 @@ run_pytest() {
     as_root env "PATH=$PATH" PYTHONNOUSERSITE=1 PYTHONDONTWRITEBYTECODE=1 "${command[@]}" || status=$?
     give_back .cache .coverage .hypothesis .pytest_cache
     return "$status"
+}
+
+# What failed and what was skipped, and how many passed: the end of pytest's output, from the summary on if it has one.
+summary_in() {
+    sed '1,/= short test summary info =/d' "$1" | grep . || tail -n 1 "$1"
 }
