@@ -1,4 +1,4 @@
-"""What a verification has to say: a refusal of something that proves nothing, and the list of what is wrong with a log."""
+"""What a verification has to say: a refusal of what proves nothing, and the list of what is wrong with a log."""
 
 from __future__ import annotations
 

@@ -82,6 +82,7 @@ _TITLES = {
     "fault": "Faults",
     "history": "History",
     "event": "Events",
+    "log": "The log itself",
 }
 
 
