@@ -16,20 +16,20 @@ from pvc.cli.session import Session, now_us
 from pvc.cli.table import Cell, render_facts
 from pvc.cli.text import clean
 from pvc.cli.times import when
-from pvc.client.errors import ClientError, ConfigError
+from pvc.client.errors import ConfigError
 
 MAX_PROOF_BYTES = 1024 * 1024
 
 
-def prove_record(session: Session, position: int, size: int) -> None:
+def prove_record(session: Session, position: int, size: int | None) -> None:
     """The proof, as JSON."""
-    answer = session.client.get("/log/proof", {"position": position, "size": size})
+    answer = session.client.get("/log/proof", {"position": position, "size": size or 0})
     _show_proof(session, answer)
 
 
-def prove_consistency(session: Session, old: int, new: int) -> None:
+def prove_consistency(session: Session, old: int, new: int | None) -> None:
     """The proof, as JSON."""
-    answer = session.client.get("/log/consistency", {"old": old, "new": new})
+    answer = session.client.get("/log/consistency", {"old": old, "new": new or 0})
     _show_proof(session, answer)
 
 
@@ -89,7 +89,7 @@ def _read(file: str) -> bytes:
     with Path(file).open("rb") as opened:
         data = opened.read(MAX_PROOF_BYTES + 1)
     if len(data) > MAX_PROOF_BYTES:
-        raise ClientError(f"{file} is too large for a proof", code="proof.malformed", hint="name the proof's file")
+        raise usage_error(f"{file} is too large for a proof", "name the file that `pvc log prove` made")
     return data
 
 
@@ -101,7 +101,6 @@ prove = PvcCommand(
         click.Option(
             ["--checkpoint", "size"],
             type=click.IntRange(min=1),
-            default=0,
             metavar="SIZE",
             help="In the log of this size.  [default: the newest checkpoint]",
         ),
@@ -118,7 +117,7 @@ consistency = PvcCommand(
     prove_consistency,
     params=[
         click.Argument(["old"], type=click.IntRange(min=1)),
-        click.Argument(["new"], type=click.IntRange(min=1), default=0, required=False),
+        click.Argument(["new"], type=click.IntRange(min=1), required=False),
     ],
     about={
         "old": "Size of the older log, as in a checkpoint of it.",

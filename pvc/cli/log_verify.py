@@ -45,21 +45,22 @@ def verify_log(
 
 def _verify_online(session: Session, replica_only: bool) -> int:
     began = time.monotonic()
-    first, records, compared, checkpoints, newest = 1, 0, 0, 0, 0
+    first, end, records, compared, checkpoints, newest = 1, 0, 0, 0, 0, 0
     findings: list[dict[str, Any]] = []
     with ProgressLine(sys.stderr, plain=False) as progress:
-        while True:
+        while first <= end or not end:
             query = {"first": first, "log": "false" if replica_only else "true"}
             part = session.client.get("/log/verify", query)
             if part["last"] < part["first"]:
                 break
+            end = end or part["position"]  # what comes meanwhile is for the next time
             records = part["last"]
             compared += part["compared"]
             checkpoints += part["checkpoints"]
             newest = max(newest, part["newest_checkpoint"])
             findings += part["findings"]
             if progress.moving:
-                progress.step(f"verified {records:,} of {part['position']:,} records")
+                progress.step(f"verified {records:,} of {end:,} records")
             first = part["last"] + 1
     answer = {
         "ok": not findings,

@@ -118,7 +118,7 @@ async def _verify(services: GatewayServices, call: Call) -> Response:
     first = (arguments.first - 1) // TILE * TILE + 1
     position = services.world.position
     await services.history.reach(position, INDEX_DEADLINE_S)
-    if first > services.history.position:
+    if arguments.first > services.history.position:
         return _portion(services, first, first - 1)
     look = await services.history.look(first, PORTION)
     findings = list(look.findings)

@@ -71,6 +71,11 @@ class Primary:
         self._hinted = asyncio.Event()
         self._claimed_s = float("-inf")
 
+    @property
+    def epoch(self) -> int | None:
+        """Of the present term; None outside of one."""
+        return self._epoch or None
+
     def hint(self) -> None:
         """Something may have changed that concerns the cluster."""
         self._hinted.set()

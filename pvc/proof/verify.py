@@ -31,6 +31,9 @@ from pvc.proof.scan import (
 MAX_FINDINGS = 1_000
 """Findings that are kept; past that they are counted only."""
 
+SYSLOG_MARK = "pvc-checkpoint: "
+"""What stands before a note in a system log, on one line: its ends of lines are a backslash and an n there."""
+
 RECENT_TILES = 1_024
 """So many times 256 leaves are remembered one by one: a checkpoint may come that late after what it vouches for."""
 
@@ -354,8 +357,12 @@ def checkpoint_notes(portion: Portion) -> list[tuple[int, int, str]]:
 
 
 def parse_checkpoints(text: str) -> list[SignedCheckpoint]:
-    """The checkpoints of a file: one note, or many, as an anchor gathers them. Raises Unproven."""
+    """The checkpoints of a file: one note, or many, as an anchor gathers them, or the lines of a system log in which
+    they stand among others. Raises Unproven."""
     found: list[SignedCheckpoint] = []
+    if SYSLOG_MARK in text:
+        told = [line.partition(SYSLOG_MARK)[2] for line in text.splitlines() if SYSLOG_MARK in line]
+        return [parse_checkpoint(each.rstrip().replace("\\n", "\n")) for each in told]
     lines: list[str] = []
     in_signatures = False
     for line in [*text.splitlines(), ""]:
