@@ -34,6 +34,7 @@ from tests.bench import (
     listing,
     moves,
     process,
+    proofs,
     replay,
 )
 from tests.bench.measure import Bench, Row
@@ -52,6 +53,7 @@ BENCHES: dict[str, tuple[Measure, str]] = {
     "process": (process.measure, "`pvc vm list` as a process, against `import click`"),
     "effect": (effect.measure, "command until effect through the daemon, simulated hypervisor"),
     "history": (history.measure, "newest 50 records of one VM in a long history, against a short one"),
+    "proofs": (proofs.measure, "verify an exported log, against one hash of each record"),
     "cluster": (cluster.measure, "30 nodes and 3,000 VMs in one process: define, mass start, flush, loss of a node"),
     "lab": (lab.measure, "three real hosts: command to effect, event to all nodes, ZooKeeper's leader killed"),
     "moves": (moves.measure, "three real hosts: live migration, its downtime, flush of 20 VMs"),
