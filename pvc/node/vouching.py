@@ -131,14 +131,16 @@ class Vouching:
         newest = cluster.log.checkpoint if cluster is not None else None
         size = newest.size if newest is not None else 0
         # The record of the checkpoint itself is no activity: an idle cluster's log must not grow for ever.
-        unvouched = self._world.position - size - (1 if newest is not None else 0)
-        if unvouched <= 0:
+        own = 1 if newest is not None else 0
+        if self._world.position - size - own <= 0:
             self._unvouched = None
             return False
         now_s = self._clock.monotonic()
         if self._unvouched is None or self._unvouched[0] != size:
             self._unvouched = (size, now_s)
-        return unvouched >= EVERY_RECORDS or now_s - self._unvouched[1] >= EVERY_S
+        # Counted as far as the replica has come: it has the root, and may be some records behind.
+        ready = min(self._history.position, self._world.position) - size - own
+        return ready >= EVERY_RECORDS or now_s - self._unvouched[1] >= EVERY_S
 
     async def _vouch(self, signer: Signer, epoch: int) -> None:
         size = min(self._history.position, self._world.position)
