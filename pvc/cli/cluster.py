@@ -41,7 +41,7 @@ def status_facts(info: ClusterInfo) -> list[tuple[str, str | Cell]]:
     known = f", {info['faults_acknowledged']} acknowledged" if info["faults_acknowledged"] else ""
     return [
         ("Health", Cell(info["health"], style)),
-        *[("", Cell(f"- {reason}", style)) for reason in info["reasons"]],
+        *[line for reason in info["reasons"] for line in _reason(reason, info.get("hints", {}).get(reason, ""), style)],
         ("Cluster", info["name"]),
         ("Id", info["id"]),
         ("Maintenance", Cell(f"on{why}", "yellow") if info["maintenance"] else ""),
@@ -55,6 +55,10 @@ def status_facts(info: ClusterInfo) -> list[tuple[str, str | Cell]]:
         ("Log position", str(info["position"])),
         ("State hash", info["state_hash"]),
     ]
+
+
+def _reason(reason: str, hint: str, style: str) -> list[tuple[str, Cell]]:
+    return [("", Cell(f"- {reason}", style)), ("", Cell(f"  {hint}" if hint else "", "dim"))]
 
 
 def _ready(ready: int, of: int) -> Cell:
@@ -87,8 +91,9 @@ def initialise(session: Session, name: str, coordinators: tuple[str, ...], dry_r
     session.show(
         "\nIts first admin token, shown only this once (the log keeps but its hash; put it in a safe place):\n\n"
         f"  {paint(token, 'bold', session.look)}\n\n"
-        "On this node, root needs no token. From another machine, with the token at hand:\n\n"
-        f"  pvc connection add {name} {urls}\n"
+        "On this node, root needs no token. From another machine, with the token at hand, once the gateways listen\n"
+        "there by TLS (gateway.listen in pvc.toml):\n\n"
+        f"  pvc connection add {name} {urls} --ca-file CACERT.pem\n"
     )
     if wait:
         sys.stdout.flush()

@@ -14,7 +14,7 @@ import click
 
 from pvc.cli import complete
 from pvc.cli.base import PvcCommand
-from pvc.cli.run import as_typed, run_card
+from pvc.cli.run import OWN_WAITS, as_typed, run_card
 from pvc.cli.session import Session
 from pvc.cli.values import Amount, OnOff, Parts, TextFile
 from pvc.client.cards import Card, Field
@@ -32,8 +32,12 @@ LONG_WAITS_S = {
     "vm.unmigrate": 900,
     "node.flush": 3600,
     "node.ready": 3600,
+    "cluster.rebalance": 3600,
+    "node.confirm_fenced": 900,
+    "node.add": 900,
 }
-"""The same where memory is sent over the network: 64 GiB take ten minutes at 1 Gbit/s, and a node has many VMs."""
+"""The same where memory is sent over the network (64 GiB take ten minutes at 1 Gbit/s, and a node has many VMs), where
+many guests boot at once, or where a person is to start a daemon."""
 
 _METAVARS = {
     "NODE-LIMIT": "NODE",
@@ -72,6 +76,11 @@ def command_from_card(card: Card) -> PvcCommand:
     )
 
 
+def may_wait(card: Card) -> bool:
+    """Whether there is anything to wait for."""
+    return bool(card["outcomes"]) or card["name"] in OWN_WAITS
+
+
 def wait_s(card: Card) -> int:
     """How long --wait waits by default."""
     return LONG_WAITS_S.get(card["name"], WAIT_S)
@@ -92,7 +101,7 @@ def example_line(card: Card) -> str:
     for name, value in card["example"].items():
         if name not in card["args"]:
             words += _typed(fields[name], value)
-    if card["outcomes"]:
+    if may_wait(card):
         words.append("--wait")
     return shlex.join(words)
 
@@ -166,7 +175,7 @@ def _controls(card: Card) -> list[click.Option]:
     options = [click.Option(["--dry-run"], is_flag=True, help="Say what would happen; change nothing.")]
     if card["confirm"]:
         options.append(click.Option(["-y", "--yes"], is_flag=True, help="Do not ask first."))
-    if card["outcomes"]:
+    if may_wait(card):
         own = next((field.get("default") or 0 for field in card["fields"] if field["name"] == "timeout_s"), 0)
         options.append(
             click.Option(["--wait/--no-wait"], default=False, help="Wait for the outcome; fail where it is a failure.")

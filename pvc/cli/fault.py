@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from pvc.cli.base import PvcCommand
 from pvc.cli.session import Session, now_us
-from pvc.cli.table import Cell, Column, render_table
+from pvc.cli.table import Cell, Column, render_facts, render_table
+from pvc.cli.text import Look
 from pvc.cli.times import ago
 from pvc.client.api_types import FaultInfo
 
 COLUMNS = (Column("FAULT"), Column("SINCE"), Column("ACKNOWLEDGED"), Column("WHAT"))
+
+MAX_HINTS = 10
+"""A power cut makes many faults of one kind; what to do about the first of them is what to do about all."""
 
 
 def show_faults(session: Session, new: bool) -> None:
@@ -22,8 +28,18 @@ def show_faults(session: Session, new: bool) -> None:
     if not faults:
         session.say("No fault is unknown to you." if new else "Nothing is wrong.")
         return
-    at_us = now_us()
-    session.show(render_table(COLUMNS, [_row(fault, at_us) for fault in faults], session.look))
+    session.show(render_faults(faults, session.look, now_us()))
+
+
+def render_faults(faults: Sequence[FaultInfo], look: Look, at_us: int) -> str:
+    """The table of faults, and below it what to do about those that nobody has taken notice of."""
+    table = render_table(COLUMNS, [_row(fault, at_us) for fault in faults], look)
+    new = [fault for fault in faults if not fault["acknowledged_by"]]
+    hints = [(fault["id"], hint) for fault in new if (hint := fault.get("hint", ""))]
+    if not hints:
+        return table
+    more = [("", f"... and {len(hints) - MAX_HINTS} more")] if len(hints) > MAX_HINTS else []
+    return f"{table}\nWhat to do:\n{render_facts([*hints[:MAX_HINTS], *more], look)}"
 
 
 def _row(fault: FaultInfo, at_us: int) -> list[str | Cell]:

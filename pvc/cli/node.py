@@ -18,7 +18,9 @@ COLUMNS = (
     Column("NODE"),
     Column("STATE"),
     Column("FLUSH"),
+    Column("FAULTS", right=True),
     Column("COORDINATOR"),
+    Column("FENCE"),
     Column("VMS", right=True),
     Column("CPU", right=True),
     Column("LOAD", right=True),
@@ -50,9 +52,10 @@ def show_nodes(session: Session) -> None:
 
 
 def render_nodes(nodes: Sequence[NodeInfo], look: Look) -> str:
-    """The table of nodes; the column of flushes only where there is one."""
+    """The table of nodes; the columns of flushes and faults only where there are some."""
     rows = [_row(node, mark=len(nodes) > 1) for node in nodes]
-    shown = [i for i, column in enumerate(COLUMNS) if column.title != "FLUSH" or any(_flush(node) for node in nodes)]
+    needed = {"FLUSH": any(_flush(node) for node in nodes), "FAULTS": any(_faults(node) for node in nodes)}
+    shown = [i for i, column in enumerate(COLUMNS) if needed.get(column.title, True)]
     return render_table([COLUMNS[i] for i in shown], [[row[i] for i in shown] for row in rows], look)
 
 
@@ -77,7 +80,7 @@ def node_facts(node: NodeInfo, at_us: int) -> list[tuple[str, str | Cell]]:
         ("Node", node["name"]),
         ("State", _state(node)),
         ("", f"since {ago(node['changed_us'], at_us)}"),
-        ("Not fenced", Cell(node["unfenced"], "red")),
+        *_wrong(node),
         ("Fenced", node["evidence"]),
         ("Flush", _flush(node)),
         ("Session", SESSIONS[node["present"]]),
@@ -88,6 +91,7 @@ def node_facts(node: NodeInfo, at_us: int) -> list[tuple[str, str | Cell]]:
         ("Measured", ago(usage["time_us"], at_us) if usage else "not lately"),
         ("ZooKeeper", usage["zookeeper"] if usage else ""),
         ("Fence agent", _fence(node["fence"])),
+        ("", _answer(node)),
         ("Self-fence", f"within {node['self_fence_s']} s after it lost its session" if node["self_fence_s"] else ""),
         ("Address", node["address"]),
         ("Hypervisor", node["hypervisor"]),
@@ -104,7 +108,9 @@ def _row(node: NodeInfo, *, mark: bool) -> list[str | Cell]:
         f"{node['name']}*" if node["primary"] and mark else node["name"],
         _state(node),
         _flush(node),
+        _faults(node),
         "yes" if node["coordinator"] else "",
+        _fencing(node, alone=not mark),
         f"{node['vms_running']}/{node['vms']}",
         f"{usage['cpu_per_cent']:.0f} %" if usage else UNKNOWN,
         f"{usage['load1']:.2f}" if usage else UNKNOWN,
@@ -125,12 +131,50 @@ def _flush(node: NodeInfo) -> str | Cell:
     return "" if node["flush"] == "none" else Cell(node["flush"], "yellow")
 
 
+def _faults(node: NodeInfo) -> str | Cell:
+    """How many there are; those that somebody has taken notice of are not pointed at."""
+    faults = node.get("faults", [])
+    new = [fault for fault in faults if not fault["acknowledged_by"]]
+    return Cell(str(len(faults)), "red" if new else "dim") if faults else ""
+
+
+def _wrong(node: NodeInfo) -> list[tuple[str, str | Cell]]:
+    """Its faults with what to do about them, and what else the cluster's health is not well for."""
+    lines: list[tuple[str, str | Cell]] = []
+    for fault in node.get("faults", []):
+        known = f" (acknowledged by {fault['acknowledged_by']})" if fault["acknowledged_by"] else ""
+        lines.append(("Fault", Cell(f"{fault['message']}{known}", "dim" if known else "red")))
+        lines.append(("", Cell(fault["hint"], "dim")))
+    told = {fault["message"] for fault in node.get("faults", [])}
+    lines += [("Health", Cell(reason, "yellow")) for reason in node.get("reasons", []) if reason not in told]
+    return lines
+
+
 def _fence(fence: FenceSettings | None) -> str | Cell:
     if fence is None:
         return "none"
     options = " ".join(f"{name}={value}" for name, value in fence.get("options", {}).items())
     password = f"password in {fence['password_file']}" if fence.get("password_file") else ""
     return ", ".join(part for part in (f"{fence['agent']} {options}".strip(), password) if part)
+
+
+def _fencing(node: NodeInfo, *, alone: bool) -> str | Cell:
+    """How it is made sure of that the node runs nothing, were it lost; a mark where that would fail."""
+    if node["fence"] is not None:
+        check = node.get("fence_check")
+        return Cell("agent!", "red") if check is not None and check["trouble"] else "agent"
+    if node["self_fence_s"]:
+        return "watchdog"
+    return "none" if alone else Cell("none", "yellow")
+
+
+def _answer(node: NodeInfo) -> str | Cell:
+    check = node.get("fence_check")
+    if node["fence"] is None:
+        return ""
+    if check is None:
+        return "not asked lately whether it would do its work"
+    return Cell(check["trouble"], "red") if check["trouble"] else f"answers {check['asked_by']}"
 
 
 list_nodes = PvcCommand("list", show_nodes, help="List the nodes.", example="pvc node list")

@@ -45,6 +45,11 @@ class ProgressLine:
         """Whether somebody looks at it as it moves."""
         return self._moving
 
+    @property
+    def plain(self) -> bool:
+        """Whether what goes on is told in lines: to a file, a pipe or a journal."""
+        return self._plain and not self._moving
+
     def __enter__(self) -> Self:
         if self._moving:
             self._thread.start()
@@ -58,8 +63,12 @@ class ProgressLine:
     def step(self, text: str) -> None:
         """What is going on now."""
         self._step, self._detail = clean(text), ""
-        if not self._moving and self._plain:
-            self._stream.write(f"{self._step}\n")
+        self.line(self._step)
+
+    def line(self, text: str) -> None:
+        """Tell this in a line of its own, where that is how things are told."""
+        if self.plain:
+            self._stream.write(f"{clean(text)}\n")
             self._stream.flush()
 
     def detail(self, text: str) -> None:

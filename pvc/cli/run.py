@@ -6,7 +6,6 @@ import importlib
 import re
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import click
@@ -27,6 +26,12 @@ _FIELD = re.compile(r"`(\w+)(?:\[\d+\])?(?:\.(\w+))?`")
 REPLIES = {"cluster.rebalance": "moves:show_moves"}
 """Commands whose reply is shown by a function written by hand: its module of `pvc.cli`, and its name."""
 
+MANY = frozenset({"node.flush", "node.ready"})
+"""Commands that move many VMs; what became of each is told at the end."""
+
+OWN_WAITS = frozenset({"cluster.rebalance", "node.confirm_fenced"})
+"""Commands that no single event ends, but what becomes of each VM: `pvc.cli.waits`."""
+
 _CONTROLS = ("dry_run", "yes", "wait", "wait_timeout")
 
 
@@ -39,6 +44,11 @@ def run_card(session: Session, card: Card, values: dict[str, Any]) -> int:
         raise usage_error("--dry-run and --wait exclude each other", "a dry run changes nothing, so nothing follows")
     if card["confirm"] and not controls["yes"] and not dry_run:
         confirm(card["confirm"].format_map(fields))
+    finish = None
+    if controls["wait"] and card["name"] in OWN_WAITS:
+        from pvc.cli.waits import begin
+
+        finish = begin(session, card["name"], fields)
     try:
         reply = session.client.command(card["name"], fields, dry_run=dry_run)
     except ApiError as error:
@@ -47,7 +57,10 @@ def run_card(session: Session, card: Card, values: dict[str, Any]) -> int:
     if not controls["wait"]:
         _show_reply(session, reply, label_of(fields))
         return exits.OK
-    return _wait(session, reply, label_of(fields), _wait_s(card, fields, controls["wait_timeout"]))
+    timeout_s = _wait_s(card, fields, controls["wait_timeout"])
+    if finish is not None and reply["record"] is not None:
+        return finish(reply, timeout_s)
+    return _wait(session, reply, label_of(fields), timeout_s)
 
 
 def as_typed(text: str, card: Card) -> str:
@@ -148,9 +161,12 @@ def _show_notes(session: Session, reply: Reply) -> None:
 
 
 def _wait(session: Session, reply: Reply, label: str, timeout_s: float) -> int:
+    from pvc.cli.watch import watching
+
     with ProgressLine(sys.stderr, plain=not session.wants_data) as progress:
         for event in reply["events"]:
-            progress.step(sentence(label, event["summary"]))
+            if event["type"] not in reply["outcomes"]:  # which is told at the end
+                progress.step(sentence(label, event["summary"]))
 
         subjects = {event["subject"] for event in reply["events"]}
 
@@ -160,12 +176,12 @@ def _wait(session: Session, reply: Reply, label: str, timeout_s: float) -> int:
                 if own and event["type"] not in reply["outcomes"]:
                     progress.step(sentence(label, event["summary"]))
 
-        with _watching(session, reply, label, progress):
+        with watching(session, reply["name"] if reply["record"] else "", label, progress):
             outcome = session.client.wait_for(reply, timeout_s=timeout_s, on_progress=on_progress)
+            results = _results(session, reply, on_progress) if outcome is not None else None
     if outcome is None:
         _show_reply(session, reply, label)
         return exits.OK
-    results = _results(session, reply)
     if session.wants_data:
         shown = {"success": outcome.success, "record": outcome.record}
         session.show_data({**reply, "outcome": shown, **({} if results is None else {"vms": results})})
@@ -180,23 +196,13 @@ def _wait(session: Session, reply: Reply, label: str, timeout_s: float) -> int:
     return exits.OUTCOME_FAILED
 
 
-def _watching(session: Session, reply: Reply, label: str, progress: ProgressLine) -> AbstractContextManager[Any]:
-    """Show how far it has come, where it goes on for a while and somebody looks."""
-    if not progress.moving or reply["record"] is None:
-        return nullcontext()
-    from pvc.cli.watch import Watcher, look_for
-
-    look = look_for(reply["name"])
-    return Watcher(session.client.connection, look, label, progress.detail) if look else nullcontext()
-
-
-def _results(session: Session, reply: Reply) -> list[dict[str, Any]] | None:
-    """What became of each VM, where the command was about many."""
-    if not reply["name"].startswith("node.") or reply["record"] is None:
+def _results(session: Session, reply: Reply, on_record: Callable[[RecordView], None]) -> list[dict[str, Any]] | None:
+    """What became of each VM, where the command was about many; the last may still be arriving."""
+    if reply["name"] not in MANY or reply["record"] is None:
         return None
-    from pvc.cli.moves import results_of
+    from pvc.cli.moves import SETTLE_S, results_of, settled_chain
 
-    return results_of(session.client, reply["record"])
+    return results_of(session.client, settled_chain(session.client, reply["record"], SETTLE_S, on_record))
 
 
 def _show_results(session: Session, results: list[dict[str, Any]] | None) -> None:

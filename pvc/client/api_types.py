@@ -191,6 +191,26 @@ class FenceSettings(TypedDict):
     timeout_s: NotRequired[int]
 
 
+class FenceCheck(TypedDict):
+    """What a node's fence agent answered; `trouble` is empty where it answers as it should."""
+
+    asked_by: str
+    trouble: str
+
+
+class FaultInfo(TypedDict):
+    """Something is wrong that an admin should know of."""
+
+    id: str
+    code: str
+    subject: str
+    message: str
+    hint: str
+    since_us: int
+    acknowledged_by: str
+    acknowledged_us: int
+
+
 class NodeInfo(TypedDict):
     """All about a node. `present` and `usage` are None where nothing is known just now."""
 
@@ -211,7 +231,10 @@ class NodeInfo(TypedDict):
     vms_away: int
     usage: NodeUsage | None
     fence: FenceSettings | None
+    fence_check: FenceCheck | None
     self_fence_s: int
+    faults: list[FaultInfo]
+    reasons: list[str]
     unfenced: str
     evidence: str
     address: str
@@ -226,18 +249,6 @@ class NodeInfo(TypedDict):
     position: int
 
 
-class FaultInfo(TypedDict):
-    """Something is wrong that an admin should know of."""
-
-    id: str
-    code: str
-    subject: str
-    message: str
-    since_us: int
-    acknowledged_by: str
-    acknowledged_us: int
-
-
 class ClusterInfo(TypedDict):
     """The cluster at one look."""
 
@@ -246,6 +257,7 @@ class ClusterInfo(TypedDict):
     initialised: bool
     health: str
     reasons: list[str]
+    hints: dict[str, str]
     position: int
     state_hash: str
     primary: str

@@ -51,6 +51,7 @@ from pvc.commands.facts_moves import (
     handover,
     migration_failed,
     prepared,
+    target_lost,
 )
 from pvc.commands.vm_power import start_of
 from pvc.commands.vm_ref import NOTHING, free_mib
@@ -61,7 +62,7 @@ from pvc.events import vm_moves as m
 from pvc.events.registry import Event
 from pvc.events.types import EndPolicy, NodeName, ShutdownTimeoutAction
 from pvc.projections.evolve_vm import concerned_epoch
-from pvc.projections.state import ClusterState, Migration, NodeState, Vm, held_mib
+from pvc.projections.state import ClusterState, FlushState, Migration, NodeState, Vm, held_mib
 from pvc.projections.vm_machine import ACTIVE, AT_REST, TRANSITIONS, WANTED, VmState
 
 RESTART_LIMIT = 3
@@ -179,10 +180,12 @@ def node_ready(state: ClusterState, report: ReportNodeReady, context: Context) -
         )
     if known.state is NodeState.FENCED:
         # Nothing ran on it when it was fenced; what no other node could take comes up here.
-        return Decision(events=(ready, *_starts_after_fence(state, report)))
-    if known.boot == report.boot:
-        return Decision(events=(ready,))
-    return Decision(events=(ready, *_autostarts(state, report)))
+        events, left_mib = _starts_after_fence(state, report)
+    else:
+        events, left_mib = [], report.memory_mib - state.load_of(report.node).memory_mib
+    if known.boot != report.boot and known.flush not in (FlushState.FLUSHING, FlushState.FLUSHED):
+        events += _autostarts(state, report, left_mib)[: max(MAX_AUTOSTARTS - len(events), 0)]
+    return Decision(events=(ready, *events))
 
 
 def running(state: ClusterState, report: ReportRunning, context: Context) -> Decision:
@@ -200,7 +203,9 @@ def run_ended(state: ClusterState, report: ReportEnded, context: Context) -> Dec
         return NOTHING
     about: dict[str, Any] = {"vm": vm.id, "node": report.node, "epoch": report.epoch}
     if vm.migration is not None and vm.state is VmState.MIGRATING and _goes_on(vm.migration, report.ending):
-        return Decision(events=(handover(vm, live=vm.migration.live),))
+        if vm.migration.live or _takes_over(state, vm.migration.target):
+            return Decision(events=(handover(vm, live=vm.migration.live),))
+        return Decision(events=(target_lost(state, vm), e.VmStopped(**about, how="guest"), _start_here(state, vm)))
     was_up: tuple[Event, ...] = (e.VmStarted(**about),) if vm.state is VmState.STARTING else ()
     if vm.state in (VmState.SHUTTING_DOWN, VmState.STOPPING, VmState.RESTARTING):
         how = _HOW_ASKED.get(report.ending, "unknown")
@@ -273,8 +278,21 @@ def _goes_on(move: Migration, ending: Ending) -> bool:
     return move.prepared and (not move.live or ending is Ending.MIGRATED)
 
 
-def _starts_after_fence(state: ClusterState, report: ReportNodeReady) -> list[Event]:
-    """Room was kept for all of them as they ran; they start as they are defined now, which may be more."""
+def _takes_over(state: ClusterState, target: str) -> bool:
+    """Whether the target of a migration by shutdown can begin the next run: not while it is lost, perhaps for days."""
+    return target in state.nodes and state.nodes[target].state is NodeState.READY
+
+
+def _start_here(state: ClusterState, vm: Vm) -> Event:
+    left_mib = free_mib(state, vm)
+    return start_of(vm, reason="it could not be moved") if vm.spec.memory_mib <= left_mib else _no_room(vm, left_mib)
+
+
+def _starts_after_fence(state: ClusterState, report: ReportNodeReady) -> tuple[list[Event], int]:
+    """Room was kept for all of them as they ran; they start as they are defined now, which may be more.
+
+    Also gives the memory that is then left, in MiB.
+    """
     node = report.node
     left_mib = report.memory_mib - state.load_of(node).memory_mib
     events: list[Event] = []
@@ -291,13 +309,13 @@ def _starts_after_fence(state: ClusterState, report: ReportNodeReady) -> list[Ev
             left_mib -= grown_mib
         elif vm.state in ACTIVE:
             events.append(e.VmStopped(vm=vm.id, node=node, epoch=vm.epoch, how="fenced"))
-    return events
+            left_mib += held_mib(vm)
+    return events, left_mib
 
 
-def _autostarts(state: ClusterState, report: ReportNodeReady) -> list[Event]:
+def _autostarts(state: ClusterState, report: ReportNodeReady, left_mib: int) -> list[Event]:
     """What becomes of the autostart VMs after a boot, in the order of their names, as long as there is room."""
     here = (vm for vm in state.vms.values() if vm.node == report.node and vm.autostart and vm.state is VmState.STOPPED)
-    left_mib = report.memory_mib - state.load_of(report.node).memory_mib
     events: list[Event] = []
     for vm in sorted(here, key=lambda vm: vm.name)[:MAX_AUTOSTARTS]:
         if vm.spec.memory_mib > left_mib:

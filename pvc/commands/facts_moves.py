@@ -60,7 +60,8 @@ def migration_failed(state: ClusterState, report: ReportMigrationFailed, context
     vm, move = _under_way(state, report.vm, report.migration)
     if vm is None or move is None or vm.state is not VmState.MIGRATING:
         return NOTHING
-    if report.node not in (move.source, move.target):
+    # A target that has said it can take the guest has had its say: now the source knows what becomes of it.
+    if report.node != move.source and (report.node != move.target or move.prepared):
         return NOTHING
     if report.code == LIVE_REFUSED and move.live and move.fallback and not move.cancel:
         return Decision(events=(_by_shutdown(vm, move, report.message),))
@@ -85,6 +86,15 @@ def handover(vm: Vm, *, live: bool) -> Event:
     if live:
         return m.VmMigrated(vm=vm.id, migration=move.id, source=vm.node, target=move.target, epoch=vm.epoch)
     return m.VmRelocated(vm=vm.id, migration=move.id, source=vm.node, target=move.target, epoch=vm.epoch + 1)
+
+
+def target_lost(state: ClusterState, vm: Vm) -> m.VmMigrationFailed:
+    """The VM was shut down to be moved, and there is nowhere to go now."""
+    move = vm.migration
+    assert move is not None, f"{vm.name} is not migrating"
+    node = state.nodes.get(move.target)
+    message = f"{move.target} is {node.state if node is not None else 'no node any more'}"
+    return m.VmMigrationFailed(vm=vm.id, node=vm.node, migration=move.id, code="vm.target_lost", message=message)
 
 
 def _by_shutdown(vm: Vm, move: Migration, why_not_live: str) -> m.VmMigrationRequested:

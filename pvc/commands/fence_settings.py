@@ -26,10 +26,13 @@ _AGENT = re.compile(r"^fence_[a-z0-9_]{1,58}" + END)
 _NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,47}" + END)
 _VALUE = re.compile(r"^[A-Za-z0-9._~:/@%+=,()\[\]-]{0,255}" + END)
 """No blanks, quotes or shell characters: several agents paste their options into another program's command line."""
-_PATH = re.compile(r"^/[^\x00-\x1f\x7f]{1,1023}" + END)
+_FILE = re.compile(r"^/etc/pvc/fence[A-Za-z0-9._-]{0,100}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,100}){0,4}" + END)
+"""What is in such a file goes to an address that the same settings name, and a coordinator may read any. So only those
+that root has put where fencing looks: the certificates' keys and ZooKeeper's password are beside them, in /etc/pvc."""
 
 _SECRETS = ("pass", "secret", "token", "key", "kg", "community", "credential", "cookie")
-_PROGRAMS = ("script", "path", "sudo")
+_PROGRAMS = ("script", "path", "sudo", "exec", "ssh_options", "runon")
+_FILES = ("_file", "kubeconfig", "openrc", "serviceaccount", "cacert", "tlscert", "tlscacert")
 _OURS = (
     "action",
     "option",
@@ -44,7 +47,17 @@ _OURS = (
     "version",
 )
 
+_WEAK = {
+    "missing_as_off": "a plug that the device does not know would count as off, so a typing error as well",
+    "cmd_prompt": "an answer cut short by it has no state in it, which some agents take for off",
+    "command_prompt": "an answer cut short by it has no state in it, which some agents take for off",
+    "network_fencing": "a machine cut off its network would count as off, and runs on",
+}
+"""With these "off" is no more what the device says of the power, or not of that machine. They are refused whatever
+their value: to an agent some are set as soon as they are named."""
+
 _NO_POWER_SWITCH = {
+    "fence_ack_manual": "it takes a person's word; that is `pvc node confirm-fenced`",
     "fence_brocade": "it cuts a node off its storage network and leaves it running",
     "fence_cisco_mds": "it cuts a node off its storage network and leaves it running",
     "fence_compute": "it switches OpenStack services, not power",
@@ -63,6 +76,9 @@ _NO_POWER_SWITCH = {
 """Agents of Debian 12 that answer "off" about a node whose VMs may still run."""
 
 
+_FILE_HINT = "such as /etc/pvc/fence-password or /etc/pvc/fence/hv2, the same on every coordinator"
+
+
 def check_settings(settings: FenceSettings) -> None:
     """Return when the settings are acceptable. Raises InvalidInput naming the field at fault."""
     if not _AGENT.match(settings.agent):
@@ -74,8 +90,8 @@ def check_settings(settings: FenceSettings) -> None:
         _refuse("options", f"{len(settings.options)} options are more than {MAX_OPTIONS}", "give what is needed only")
     for name, value in settings.options.items():
         _check_option(name, value)
-    if settings.password_file and not _PATH.match(settings.password_file):
-        _refuse("password_file", "the password file needs an absolute path", "the same on every coordinator")
+    if settings.password_file and not _FILE.match(settings.password_file):
+        _refuse("password_file", "the path of a password file begins with /etc/pvc/fence", _FILE_HINT)
     if not MIN_TIMEOUT_S <= settings.timeout_s <= MAX_TIMEOUT_S:
         _refuse(
             "timeout_s", f"{settings.timeout_s} s is no time-out for a fencing", f"{MIN_TIMEOUT_S} to {MAX_TIMEOUT_S}"
@@ -92,12 +108,17 @@ def _check_option(name: str, value: str) -> None:
         _refuse("options", f"the option {name} would put a secret into the log", "put it into password_file's file")
     if any(word in plain for word in _PROGRAMS):
         _refuse("options", f"the option {name} chooses what a coordinator runs as root", "leave it out")
+    if plain in _WEAK:
+        _refuse("options", f"the option {name} would weaken what off means: {_WEAK[plain]}", "leave it out")
     if plain in _OURS:
         _refuse("options", f"the option {name} is PVC's to set", "leave it out")
     if not _VALUE.match(value) or value.startswith("-"):
         _refuse(
             "options", f"the value of the option {name} has characters that are not accepted", "no blanks or quotes"
         )
+    names_file = plain.endswith(_FILES) or (value.startswith("/") and not plain.endswith("_uri"))
+    if names_file and not _FILE.match(value):
+        _refuse("options", f"the option {name} names a file, whose path begins with /etc/pvc/fence", _FILE_HINT)
     if plain == "method" and value != "onoff":
         _refuse("options", f"method {value} may report success before the power is off", "method=onoff, or none")
 

@@ -83,12 +83,26 @@ def add_node(state: ClusterState, command: AddNode, context: Context) -> Decisio
             code="node.exists",
             hint=f"`pvc node info {command.node}` shows it",
         )
-    return Decision(events=(e.NodeJoined(node=command.node, coordinator=command.coordinator),))
+    joined = e.NodeJoined(node=command.node, coordinator=command.coordinator)
+    return Decision(events=(joined,), notes=_if_even(len(_coordinators(state)) + 1) if command.coordinator else ())
 
 
 def remove_node(state: ClusterState, command: RemoveNode, context: Context) -> Decision:
-    """One that no VM belongs to, and that is flushed or gone."""
+    """One that no VM belongs to, and that is flushed or gone; one coordinator must stay."""
     node = find_node(state, command.node)
+    coordinators = _coordinators(state)
+    if coordinators == [node]:
+        raise Rejected(
+            f"node {node.name} is the only coordinator: without it, nothing could act for the cluster",
+            code="node.last_coordinator",
+            hint="make another one first: pvc node add NODE --coordinator",
+        )
+    if node.state is NodeState.LOST and node.flush is not FlushState.FLUSHED:
+        raise Rejected(
+            f"node {node.name} is lost, and it is not certain that nothing runs there",
+            code="node.in_service",
+            hint=_how_to_settle(node),
+        )
     vms = {*_here_or_coming(state, node), *_away_from(state, node)}
     held = sorted(state.vms[vm].name for vm in vms)
     if held:
@@ -97,14 +111,15 @@ def remove_node(state: ClusterState, command: RemoveNode, context: Context) -> D
             code="node.has_vms",
             hint=f"move them for good: pvc vm move {held[0]}",
         )
-    if node.state in (NodeState.READY, NodeState.LOST) and node.flush is not FlushState.FLUSHED:
+    if node.state is NodeState.READY and node.flush is not FlushState.FLUSHED:
         raise Rejected(
             f"node {node.name} is in service",
             code="node.in_service",
             hint=f"flush it first: pvc node flush {node.name} --wait",
         )
     retired = retirements(state, node.name, "node removed")
-    return Decision(events=(e.NodeRemoved(node=node.name), *retired))
+    notes = _if_even(len(coordinators) - 1) if node.coordinator else ()
+    return Decision(events=(e.NodeRemoved(node=node.name), *retired), notes=notes)
 
 
 def set_node_fence(state: ClusterState, command: SetNodeFence, context: Context) -> Decision:
@@ -134,7 +149,12 @@ def flush_node(state: ClusterState, command: FlushNode, context: Context) -> Dec
     if node.flush is FlushState.FLUSHING:
         raise Rejected(f"node {node.name} is being flushed", code="node.is_flushing", hint="wait for it")
     active = _active_on(state, node)
-    if node.flush is FlushState.FLUSHED and not active:
+    # What was left of the last flush may have ended meanwhile: then this says so, and its fault is over.
+    if (
+        node.flush is FlushState.FLUSHED
+        and not active
+        and f"{e.NodeFlushIncomplete.TYPE}/{node.name}" not in state.faults
+    ):
         raise Rejected(f"node {node.name} is flushed", code="node.is_flushed", hint="there is nothing to flush")
     if not active:
         return Decision(events=(e.NodeFlushRequested(node=node.name), e.NodeFlushed(node=node.name)))
@@ -174,9 +194,29 @@ def confirm_node_fenced(state: ClusterState, command: ConfirmNodeFenced, context
 
 def _require_ready(node: Node) -> None:
     if node.state is not NodeState.READY:
-        raise Rejected(
-            f"node {node.name} is {node.state}", code="node.not_ready", hint="`pvc node info` shows more; wait for it"
-        )
+        raise Rejected(f"node {node.name} is {node.state}", code="node.not_ready", hint=_how_to_settle(node))
+
+
+def _how_to_settle(node: Node) -> str:
+    """What leads on with a node that is not there."""
+    name = node.name
+    if node.state is NodeState.LOST:
+        return f"bring it back, or cut its power, and once you are sure that it is off: pvc node confirm-fenced {name}"
+    if node.state is NodeState.FENCED:
+        return f"it is off, and its VMs are recovered elsewhere: start it again, or take it out: pvc node remove {name}"
+    return f"start pvcd on {name}: it joins by itself"
+
+
+def _coordinators(state: ClusterState) -> list[Node]:
+    return [node for node in state.nodes.values() if node.coordinator]
+
+
+def _if_even(coordinators: int) -> tuple[str, ...]:
+    """A word about a number of coordinators that gains nothing."""
+    if coordinators % 2:
+        return ()
+    fewer = coordinators - 1
+    return (f"{coordinators} coordinators stand no more losses than {fewer}: have {fewer} or {coordinators + 1}",)
 
 
 def _active_on(state: ClusterState, node: Node) -> int:
@@ -205,6 +245,7 @@ SPECS = (
         cli=("node", "add"),
         args=("node",),
         example={"node": "hv4", "coordinator": False},
+        outcomes={e.NodeReady.TYPE: True},
     ),
     CommandSpec(
         name="node.remove",

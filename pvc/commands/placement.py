@@ -85,7 +85,7 @@ def place(
             hint="make room, lift its node limits, or bring a node back: `pvc node list`",
         )
     score, explain = _SCORES[wish.selector]
-    keep_away, keep_close = _crowd(state, wish.vm, wish.anti_affinity), _crowd(state, wish.vm, wish.affinity)
+    keep_away, keep_close = crowd(state, wish.vm, wish.anti_affinity), crowd(state, wish.vm, wish.affinity)
 
     def rank(node: Node) -> tuple[float, float, float, int, str]:
         rating = -score(state, node, (usage or {}).get(node.name))
@@ -117,8 +117,19 @@ def obstacle_on(state: ClusterState, wish: Wish, node: Node, *, needs_room: bool
 
 def affinity_notes(state: ClusterState, wish: Wish, node: Node) -> tuple[str, ...]:
     """What a given node means for the VM's affinities."""
-    keep_away, keep_close = _crowd(state, wish.vm, wish.anti_affinity), _crowd(state, wish.vm, wish.affinity)
+    keep_away, keep_close = crowd(state, wish.vm, wish.anti_affinity), crowd(state, wish.vm, wish.affinity)
     return _affinity_notes(wish, node, keep_away, keep_close)
+
+
+def crowd(state: ClusterState, own: str, tags: tuple[str, ...]) -> dict[str, int]:
+    """Node -> how many VMs but `own` with any of the tags are on it, or on their way to it."""
+    found: dict[str, int] = {}
+    for vm_id in dict.fromkeys(vm_id for tag in tags for vm_id in state.placed.tagged.get(tag, ())):
+        if vm_id != own:
+            vm = state.vms[vm_id]
+            node = vm.migration.target if vm.migration is not None else vm.node
+            found[node] = found.get(node, 0) + 1
+    return found
 
 
 def _affinity_notes(
@@ -131,17 +142,6 @@ def _affinity_notes(
     if keep_close:
         notes.append(f"affinity to {', '.join(wish.affinity)}: {keep_close.get(node.name, 0)} there")
     return tuple(notes)
-
-
-def _crowd(state: ClusterState, own: str, tags: tuple[str, ...]) -> dict[str, int]:
-    """Node -> how many other VMs with any of the tags are on it, or on their way to it."""
-    found: dict[str, int] = {}
-    for vm_id in dict.fromkeys(vm_id for tag in tags for vm_id in state.placed.tagged.get(tag, ())):
-        if vm_id != own:
-            vm = state.vms[vm_id]
-            node = vm.migration.target if vm.migration is not None else vm.node
-            found[node] = found.get(node, 0) + 1
-    return found
 
 
 _UNREADY = {

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from pvc.commands.base import CommandSpec, Context, Decision
-from pvc.commands.placement import Choice, obstacle_on, wish_of
+from pvc.commands.placement import Choice, crowd, obstacle_on, wish_of
 from pvc.commands.vm_move import migration_of
 from pvc.events import vm_moves as m
 from pvc.events.types import MigrationMethod, Role
@@ -20,11 +20,15 @@ MIN_GAIN = 0.05
 """Of a node's memory: what the gap between two nodes has to shrink by, or the move is not worth its load."""
 
 
+Shy = dict[str, list[str]]
+"""Tag -> the VMs that keep away from those that have it."""
+
+
 class RebalanceCluster(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Migrate VMs from the fullest nodes to the emptiest, until that gains nothing more.
 
-    Full means memory held by running VMs. Only VMs that can migrate live are moved; node limits are kept. With
-    `--dry-run` it shows what it would do.
+    Full means memory held by running VMs. Only VMs that can migrate live are moved; node limits are kept, and no VM
+    gets closer to those that it is to keep away from. With `--dry-run` it shows what it would do.
     """
 
     moves: Annotated[int, Meta(ge=1, le=100, description="Migrations at most.")] = 10
@@ -34,9 +38,10 @@ def rebalance(state: ClusterState, command: RebalanceCluster, context: Context) 
     """Greedy: one move at a time, each from the fullest node that has a VM to give."""
     # As it will be when all is done, and as it is on the way, when both nodes still hold the VM.
     ahead, meanwhile = state.fork(), state.fork()
+    shy = _shy(state)
     events: list[m.VmMigrationRequested] = []
     for number in range(command.moves):
-        found = _best_move(ahead, meanwhile)
+        found = _best_move(ahead, meanwhile, shy)
         if found is None:
             break
         vm, target, why = found
@@ -55,7 +60,7 @@ def rebalance(state: ClusterState, command: RebalanceCluster, context: Context) 
     return Decision(events=tuple(events), notes=notes)
 
 
-def _best_move(state: ClusterState, meanwhile: ClusterState) -> tuple[Vm, Node, str] | None:
+def _best_move(state: ClusterState, meanwhile: ClusterState, shy: Shy) -> tuple[Vm, Node, str] | None:
     nodes = sorted(
         (node for node in state.nodes.values() if node.ready and node.memory_mib),
         key=lambda node: (-_fill(state, node), node.name),
@@ -65,13 +70,15 @@ def _best_move(state: ClusterState, meanwhile: ClusterState) -> tuple[Vm, Node, 
             gap = _fill(state, source) - _fill(state, target)
             if gap < MIN_GAIN:
                 break
-            vm = _to_give(state, meanwhile, source, target, gap)
+            vm = _to_give(state, meanwhile, shy, source, target, gap)
             if vm is not None:
                 return vm, target, f"{source.name} is {_fill(state, source):.0%} full, {target.name} is not"
     return None
 
 
-def _to_give(state: ClusterState, meanwhile: ClusterState, source: Node, target: Node, gap: float) -> Vm | None:
+def _to_give(
+    state: ClusterState, meanwhile: ClusterState, shy: Shy, source: Node, target: Node, gap: float
+) -> Vm | None:
     """The VM whose move leaves the smallest gap."""
     best: tuple[float, str, Vm] | None = None
     for vm_id in state.placed.ids_on(source.name):
@@ -82,9 +89,31 @@ def _to_give(state: ClusterState, meanwhile: ClusterState, source: Node, target:
         left = abs(gap - shift)
         if gap - left < MIN_GAIN or obstacle_on(meanwhile, wish_of(vm), target):
             continue
-        if best is None or (left, vm.name) < best[:2]:
+        if best is not None and (left, vm.name) >= best[:2]:
+            continue
+        crowds = _crowds(state, vm, shy)
+        if crowds.get(target.name, 0) <= crowds.get(source.name, 0):
             best = (left, vm.name, vm)
     return best[2] if best else None
+
+
+def _shy(state: ClusterState) -> Shy:
+    found: Shy = {}
+    for vm in state.vms.values():
+        for tag in vm.anti_affinity:
+            found.setdefault(tag, []).append(vm.id)
+    return found
+
+
+def _crowds(state: ClusterState, vm: Vm, shy: Shy) -> dict[str, int]:
+    """Node -> how many anti-affinities are broken by this VM's being there: its own, and those of others towards it."""
+    crowds = crowd(state, vm.id, vm.anti_affinity)
+    for other_id in dict.fromkeys(other_id for tag in vm.tags for other_id in shy.get(tag, ())):
+        if other_id != vm.id:
+            other = state.vms[other_id]
+            node = other.migration.target if other.migration is not None else other.node
+            crowds[node] = crowds.get(node, 0) + 1
+    return crowds
 
 
 def _fill(state: ClusterState, node: Node) -> float:

@@ -112,6 +112,7 @@ async def open_hypervisor(config: Config) -> Hypervisor:
         console_dir=console_dir,
         qemu_log_dir=Path(config.hypervisor.qemu_log_dir) if config.hypervisor.qemu_log_dir else None,
         migration_uri=config.hypervisor.migration_uri,
+        migration_tls=None if config.hypervisor.migration_tls == "auto" else config.hypervisor.migration_tls,
     )
 
 

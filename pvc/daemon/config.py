@@ -42,6 +42,8 @@ class HypervisorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """`auto` uses KVM only after a tiny guest has run under it."""
     migration_uri: str = "qemu+tls://{address}/system"
     """How the hypervisor of another node is reached, with `{address}` for its address."""
+    migration_tls: bool | Literal["auto"] = "auto"
+    """Whether a guest's memory is encrypted on its way; `auto`: unless `migration_uri` is qemu+tcp."""
     qemu_log_dir: str = ""
     """Where libvirtd keeps QEMU's logs; empty: the usual place. They tell how a VM ended while nobody watched."""
 

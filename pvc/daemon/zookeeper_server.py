@@ -41,17 +41,19 @@ async def start_zookeeper(config: Config) -> ZookeeperServer | None:
     await asyncio.to_thread(server.ensure_config)
     if await server.ensure_running():
         logger.info("zookeeper: started id=%d", own)
+    if server.held:
+        logger.warning("zookeeper: not kept running while this file is there path=%s", server.config.hold)
     return server
 
 
 async def keep_running(server: ZookeeperServer) -> None:
-    """Start the server again whenever it has ended, until cancelled."""
+    """Start the server again whenever it has ended and is not held, until cancelled."""
     while True:
         await asyncio.sleep(LOOK_S)
         try:
             if await server.ensure_running():
                 logger.warning("zookeeper: had ended, started again id=%d", server.config.id)
-        except PvcError as error:
+        except (PvcError, OSError) as error:  # a disk that is full will have room again
             logger.error("zookeeper: cannot be started error=%s", error)
 
 

@@ -191,16 +191,17 @@ class Hypervisor(Protocol):
         """Undefine a domain that is off; any other is left alone."""
         ...
 
-    async def migrate(self, vm: str, *, target: str, max_downtime_ms: int, force: bool) -> None:
-        """Move the running guest to the hypervisor on the host `target` (its address), where it is left PAUSED with
-        the same name, epoch and mark, until `start` there; return when that is complete. The domain here is then OFF
-        with reason MIGRATED, and stays until `forget`.
+    async def migrate(self, vm: str, *, epoch: int, target: str, max_downtime_ms: int, force: bool) -> None:
+        """Move the running guest, if it is of this run, to the hypervisor on the host `target` (its address), where it
+        is left PAUSED with the same name, epoch and mark, until `start` there; return when that is complete. The domain
+        here is then OFF with reason MIGRATED, and stays until `forget`.
 
         The guest stands still for about `max_downtime_ms`. One that changes its memory faster than it can be sent
         never gets there, unless with `force`: then it is slowed down, and at last may stand still for longer.
 
         A migration goes on without who asked for it, also when this daemon dies: if one is under way for this VM,
-        this call waits for its end, whatever the arguments. A domain that is OFF and MIGRATED already is a success.
+        this call waits for its end, whatever the arguments. One that waits for its turn is given up for one with other
+        arguments. A domain of this run that is OFF and MIGRATED already is a success; another run is never moved.
         Raises DriverError: the guest is still here, and runs (unless it has ended meanwhile, as `get_domain` tells):
         - `hypervisor.migration_refused`: it cannot be moved live (local disks, a CPU the target lacks, a PCI device);
         - `hypervisor.migration_cancelled`: by `cancel_migration`;
@@ -211,8 +212,8 @@ class Hypervisor(Protocol):
         ...
 
     async def cancel_migration(self, vm: str) -> None:
-        """Give up the migration under way from here; quietly nothing when there is none, or it is too late. Returns
-        when the guest certainly stays, or has gone."""
+        """Give up the migration under way from here, or waiting for its turn; quietly nothing when there is none, or it
+        is too late. Returns when the guest certainly stays, or has gone."""
         ...
 
     async def transfer(self, vm: str) -> Transfer | None:

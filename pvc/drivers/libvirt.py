@@ -41,8 +41,9 @@ _UNDEFINE = (
 class LibvirtHypervisor:
     """libvirt at `uri`. `accelerator` is `kvm` or `tcg`, proven (see `accelerator.resolve`); consoles are logged in
     `console_dir`, which libvirtd must see under the same path; `qemu_log_dir` is where it keeps QEMU's logs;
-    `migration_uri` says how other nodes' libvirtd are reached, with `{address}` for their address; a migration gets
-    `migration_bandwidth_mib_s` at most (0: no limit)."""
+    `migration_uri` says how other nodes' libvirtd are reached, with `{address}` for their address, and `migration_tls`
+    whether memory goes there encrypted (None: as the URI has it); a migration gets `migration_bandwidth_mib_s` at most
+    (0: no limit)."""
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class LibvirtHypervisor:
         *,
         qemu_log_dir: Path | None = None,
         migration_uri: str = DEFAULT_URI,
+        migration_tls: bool | None = None,
         migration_bandwidth_mib_s: int = 0,
     ) -> None:
         assert accelerator in ("kvm", "tcg"), "`auto` is resolved before"
@@ -60,7 +62,7 @@ class LibvirtHypervisor:
         # A libvirtd at a socket of its own has its logs who knows where, and the usual place may hold another's.
         self._qemu_log_dir = qemu_log_dir or (None if "socket=" in uri else QEMU_LOG_DIR)
         self._link = LibvirtLink(uri, changed=self._tell, lost=self._hang_up_consoles)
-        settings = MigrationSettings(uri=migration_uri, bandwidth_mib_s=migration_bandwidth_mib_s)
+        settings = MigrationSettings(uri=migration_uri, tls=migration_tls, bandwidth_mib_s=migration_bandwidth_mib_s)
         self._migrations = LibvirtMigrations(uri, self._link, settings, self._qemu_log_dir)
         self._usage = UsageReader()
         self._listeners: set[_Hints] = set()
@@ -214,9 +216,9 @@ class LibvirtHypervisor:
 
         await self._link.call(undefine, "forget", f"VM {vm}")
 
-    async def migrate(self, vm: str, *, target: str, max_downtime_ms: int, force: bool) -> None:
+    async def migrate(self, vm: str, *, epoch: int, target: str, max_downtime_ms: int, force: bool) -> None:
         """Move the guest, or wait for the end of what is under way."""
-        await self._migrations.migrate(vm, target=target, max_downtime_ms=max_downtime_ms, force=force)
+        await self._migrations.migrate(vm, epoch=epoch, target=target, max_downtime_ms=max_downtime_ms, force=force)
 
     async def cancel_migration(self, vm: str) -> None:
         """Abort libvirt's job."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
+import threading
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -52,6 +54,12 @@ _REFUSALS = {
     libvirt.VIR_ERR_NO_SUPPORT,
     libvirt.VIR_ERR_OPERATION_INVALID,
 }
+_NO_TLS = re.compile(
+    r"certificate|x509|access credentials|TLS handshake|TLS directory|TLS channel.*not a migration stream",
+    re.IGNORECASE,
+)
+"""libvirt's and QEMU's words where TLS does not come about. A TLS channel that breaks later is as any other that does:
+QEMU at the target says "not a migration stream" only of a source that went away before it sent anything."""
 _HALTED_BY_MIGRATION = {libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED}
 
 
@@ -60,10 +68,17 @@ class MigrationSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     uri: str
     """The target's libvirtd."""
+    tls: bool | None = None
+    """Whether the guest's memory is encrypted on its way; None: unless the URI is one that encrypts nothing either."""
     stream_uri: str = "tcp://{address}"
     """Where the guest's memory goes; without a port libvirt takes one of `migration_port_min` and up (qemu.conf)."""
     bandwidth_mib_s: int = 0
     """At most so much; 0: no limit."""
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the guest's memory is sent through TLS."""
+        return not self.uri.partition(":")[0].endswith("+tcp") if self.tls is None else self.tls
 
 
 class _Phase(StrEnum):
@@ -73,6 +88,35 @@ class _Phase(StrEnum):
     BROKEN = "broken"
     """Cut off at its very end: the guest was stopped for it, and stands still."""
     ENDED = "ended"
+
+
+class _Move:
+    """One guest's move, from when it was asked for. Before its turn comes it can be dropped, as if it never was."""
+
+    def __init__(self, vm: str, epoch: int, target: str) -> None:
+        self.vm = vm
+        self.epoch = epoch
+        self.target = target
+        self.cancelled = False
+        self.begun = False
+        self.dropped = asyncio.Event()
+        self._dropped = False
+        self._lock = threading.Lock()
+        self.task: asyncio.Task[None]
+
+    def begin(self) -> bool:
+        """In its thread, right before libvirt is told: whether it is still wanted. Then it can only be aborted."""
+        with self._lock:
+            self.begun = not self._dropped
+            return self.begun
+
+    def drop(self) -> bool:
+        """Whether it had not begun, and never will now."""
+        with self._lock:
+            self._dropped = self._dropped or not self.begun
+        if self._dropped:
+            self.dropped.set()
+        return self._dropped
 
 
 class LibvirtMigrations:
@@ -85,18 +129,19 @@ class LibvirtMigrations:
         self._log_dir = log_dir
         # Threads and connections of their own: they last for minutes, and libvirtd serves 5 calls a connection at once.
         self._pool = DaemonPool("libvirt-migrate", MAX_MIGRATIONS)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._cancelled: set[str] = set()
+        self._moves: dict[str, _Move] = {}
 
-    async def migrate(self, vm: str, *, target: str, max_downtime_ms: int, force: bool) -> None:
+    async def migrate(self, vm: str, *, epoch: int, target: str, max_downtime_ms: int, force: bool) -> None:
         """See the port."""
-        task = self._tasks.get(vm)
-        if task is None:
-            self._cancelled.discard(vm)
-            task = asyncio.create_task(self._run(vm, target, max_downtime_ms, force), name=f"migrate-{vm}")
-            self._tasks[vm] = task
-            task.add_done_callback(lambda done: self._ended(vm, done))
-        await asyncio.shield(task)
+        move = self._moves.get(vm)
+        while move is not None and (move.epoch, move.target) != (epoch, target) and move.drop():
+            await asyncio.wait({move.task})
+            move = self._moves.get(vm)
+        if move is None:
+            move = self._moves[vm] = _Move(vm, epoch, target)
+            move.task = asyncio.create_task(self._run(move, max_downtime_ms, force), name=f"migrate-{vm}")
+            move.task.add_done_callback(lambda done, move=move: self._ended(move, done))  # type: ignore[misc]
+        await asyncio.shield(move.task)
 
     async def cancel(self, vm: str) -> None:
         """See the port."""
@@ -108,10 +153,14 @@ class LibvirtMigrations:
             quietly(domain.abortJob)
             return True
 
-        # Before, so that who waits for the end knows why it came.
-        self._cancelled.add(vm)
+        move = self._moves.get(vm)
+        if move is not None:
+            # Before, so that who waits for the end knows why it came. Even so there may be a job, of an earlier daemon.
+            move.drop()
+            move.cancelled = True
         if not await self._link.call(abort, "cancel", f"the migration of VM {vm}"):
-            self._cancelled.discard(vm)
+            if move is not None:
+                move.cancelled = False
             return
         try:
             async with asyncio.timeout(CANCEL_TIMEOUT_S):
@@ -142,22 +191,27 @@ class LibvirtMigrations:
 
     async def close(self) -> None:
         """Wait no longer; libvirt carries on."""
-        tasks = list(self._tasks.values())
+        tasks = [move.task for move in self._moves.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._pool.end()
 
-    async def _run(self, vm: str, target: str, max_downtime_ms: int, force: bool) -> None:
-        phase = await self._ask(vm, lambda domain: self._prepare(vm, domain, max_downtime_ms))
+    async def _run(self, move: _Move, max_downtime_ms: int, force: bool) -> None:
+        vm, epoch = move.vm, move.epoch
+        phase = await self._ask(vm, lambda domain: self._prepare(move, domain, max_downtime_ms))
         error: PvcError | None = None
-        pressing = asyncio.create_task(self._press(vm, max_downtime_ms)) if force else None
+        pressing = asyncio.create_task(self._press(move, max_downtime_ms)) if force else None
         try:
             if phase is _Phase.FREE:
-                error = await self._pool.run(lambda: self._send(vm, target, force))
+                error = await self._in_turn(move, force)
+            else:
+                move.begin()
             # However long it takes: who asked for it may cancel it.
-            while (phase := await self._ask(vm, self._phase)) is _Phase.UNDER_WAY:  # noqa: ASYNC110 - as above
+            phase = await self._ask(vm, lambda domain: self._phase(domain, epoch))
+            while phase is _Phase.UNDER_WAY:
                 await asyncio.sleep(POLL_S)
+                phase = await self._ask(vm, lambda domain: self._phase(domain, epoch))
         finally:
             if pressing is not None:
                 pressing.cancel()
@@ -170,15 +224,29 @@ class LibvirtMigrations:
             await self._ask(vm, lambda domain: quietly(domain.resume))
         if phase is _Phase.ENDED:
             raise _failed(vm, "it ended meanwhile")
-        if vm in self._cancelled:
+        if move.cancelled:
             raise _cancelled(vm)
         raise error or _failed(vm, "it broke off while nobody was there to hear why")
 
-    def _prepare(self, vm: str, domain: Any, max_downtime_ms: int) -> _Phase:
+    async def _in_turn(self, move: _Move, force: bool) -> PvcError | None:
+        """Send it when its turn has come. Raises `hypervisor.migration_cancelled` when it is dropped before."""
+        sending = asyncio.create_task(self._pool.run(lambda: self._send(move, force)))
+        dropping = asyncio.create_task(move.dropped.wait())
+        try:
+            await asyncio.wait({sending, dropping}, return_when=asyncio.FIRST_COMPLETED)
+            if move.dropped.is_set():
+                raise _cancelled(move.vm)
+            return sending.result()
+        finally:
+            dropping.cancel()
+            # One that has not begun is not begun any more; any other goes on unheard.
+            sending.cancel()
+
+    def _prepare(self, move: _Move, domain: Any, max_downtime_ms: int) -> _Phase:
         """What is to be done; for a guest that is to move, all is ready then."""
-        phase = self._phase(domain)
+        phase = self._phase(domain, move.epoch)
         if phase is _Phase.ENDED:
-            raise _failed(vm, "it does not run here")
+            raise _failed(move.vm, "it does not run here")
         if phase is _Phase.FREE:
             mark = mark_of(domain)
             # While it is on its way nothing can be written, and unsettled it would not count as one that has run.
@@ -187,9 +255,9 @@ class LibvirtMigrations:
             domain.migrateSetMaxDowntime(max_downtime_ms)
         return phase
 
-    def _phase(self, domain: Any) -> _Phase:
+    def _phase(self, domain: Any, epoch: int) -> _Phase:
         known = read_domain(domain, mark_of(domain), self._log_dir)
-        if known is None:
+        if known is None or known.epoch != epoch:
             return _Phase.ENDED
         if known.migrating:
             return _Phase.UNDER_WAY
@@ -200,31 +268,41 @@ class LibvirtMigrations:
             return _Phase.BROKEN
         return _Phase.FREE
 
-    def _send(self, vm: str, target: str, force: bool) -> PvcError | None:
+    def _send(self, move: _Move, force: bool) -> PvcError | None:
         """The long call, in a thread. What went wrong with it, as far as this side heard."""
+        vm, target = move.vm, move.target
         parameters: dict[str, Any] = {
             libvirt.VIR_MIGRATE_PARAM_URI: self._settings.stream_uri.format(address=_bracketed(target))
         }
         if self._settings.bandwidth_mib_s:
             parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = self._settings.bandwidth_mib_s
         flags = _FLAGS | (libvirt.VIR_MIGRATE_AUTO_CONVERGE if force else 0)
+        if self._settings.encrypted:
+            flags |= libvirt.VIR_MIGRATE_TLS
         connection = None
         try:
             connection = open_alive(self._uri)
             domain = lookup(connection, vm)
-            if domain is None:
+            mark = mark_of(domain) if domain is not None else None
+            # It may have waited for long: the guest that runs now may be another run, which nobody wants to move.
+            if domain is None or mark is None or mark.epoch != move.epoch:
                 return _failed(vm, "it ended meanwhile")
+            if not move.begin():
+                return _cancelled(vm)
             domain.migrateToURI3(self._settings.uri.format(address=_bracketed(target)), parameters, flags)
         except libvirt.libvirtError as error:
-            return _translate(vm, target, error)
+            return told_of(vm, target, error.get_error_code(), one_line(error))
         finally:
             if connection is not None:
                 with contextlib.suppress(libvirt.libvirtError):
                     connection.close()
         return None
 
-    async def _press(self, vm: str, max_downtime_ms: int) -> None:
+    async def _press(self, move: _Move, max_downtime_ms: int) -> None:
         """Let a guest that does not come to an end stand still for longer and longer."""
+        vm = move.vm
+        while not move.begun:  # noqa: ASYNC110 - it begins in a thread
+            await asyncio.sleep(POLL_S)
         await asyncio.sleep(PRESS_AFTER_S)
         while max_downtime_ms < MAX_DOWNTIME_MS:
             max_downtime_ms = min(max_downtime_ms * 2, MAX_DOWNTIME_MS)
@@ -243,9 +321,8 @@ class LibvirtMigrations:
 
         return await self._link.call(call, "look up", f"VM {vm} for its migration")
 
-    def _ended(self, vm: str, task: asyncio.Task[None]) -> None:
-        del self._tasks[vm]
-        self._cancelled.discard(vm)
+    def _ended(self, move: _Move, task: asyncio.Task[None]) -> None:
+        del self._moves[move.vm]
         if not task.cancelled():
             # Whoever waited may be gone.
             task.exception()
@@ -261,10 +338,18 @@ def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address and not address.startswith("[") else address
 
 
-def _translate(vm: str, target: str, error: Any) -> PvcError:
-    code, words = error.get_error_code(), one_line(error)
+def told_of(vm: str, target: str, code: int, words: str) -> DriverError:
+    """PVC's error for libvirt's: this VM is refused, the nodes do not trust each other, or the try came to nothing."""
     if code == libvirt.VIR_ERR_OPERATION_ABORTED:
         return _cancelled(vm)
+    # Before the refusals, which may lead to a migration by shutting down: it is not this VM that is unfit.
+    if _NO_TLS.search(words):
+        return DriverError(
+            f"VM {vm} could not be migrated to {target}: the nodes have no encrypted connection: {words}",
+            code="hypervisor.migration_tls",
+            hint="correct the certificates in /etc/pki/libvirt and /etc/pki/qemu on both nodes; without those of QEMU, "
+            "hypervisor.migration_tls = false sends memory in clear",
+        )
     # The target has a domain of it still: it will not for long, so another try may succeed.
     if code in _REFUSALS and "already active" not in words:
         return DriverError(

@@ -164,10 +164,10 @@ class SimulatedHypervisor(SimulatedDomains):
             del self._domains[vm]
             self._done("forget", vm)
 
-    async def migrate(self, vm: str, *, target: str, max_downtime_ms: int, force: bool) -> None:
+    async def migrate(self, vm: str, *, epoch: int, target: str, max_downtime_ms: int, force: bool) -> None:
         """Send the guest over the network, or join who does."""
         await self._reach()
-        migration = self._migrations.get(vm) or self._begin(vm, target, max_downtime_ms / 1000, force)
+        migration = self._migrations.get(vm) or self._begin(vm, epoch, target, max_downtime_ms / 1000, force)
         if migration is None:
             return
         await migration.wait()
@@ -264,11 +264,13 @@ class SimulatedHypervisor(SimulatedDomains):
             self._restore()
             self._restored = True
 
-    def _begin(self, vm: str, target: str, downtime_s: float, force: bool) -> SimulatedMigration | None:
+    def _begin(self, vm: str, epoch: int, target: str, downtime_s: float, force: bool) -> SimulatedMigration | None:
         """Send the guest on its way; None when it has gone already."""
         kept = self._domains.get(vm)
         if kept is None:
             raise DriverError(f"there is no domain of VM {vm}", code="hypervisor.no_domain")
+        if kept.epoch != epoch:
+            raise DriverError(f"that run of VM {vm} has ended", code="hypervisor.migration_failed")
         if not kept.running and kept.reason is OffReason.MIGRATED:
             return None
         if vm not in self._guests:

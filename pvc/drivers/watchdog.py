@@ -7,7 +7,6 @@ machine goes down by itself within a known time, and the others may count on tha
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import fcntl
 import os
@@ -26,6 +25,8 @@ MAX_TIMEOUT_S = 600
 
 _SETTIMEOUT = 0xC0045706
 """WDIOC_SETTIMEOUT, `_IOWR('W', 6, int)` in linux/watchdog.h."""
+_GETTIMEOUT = 0x80045707
+"""WDIOC_GETTIMEOUT, `_IOR('W', 7, int)`."""
 _PET = b"\0"
 _MAGIC_CLOSE = b"V"
 """Written last, it tells the driver that the closing is meant, so that the machine goes on."""
@@ -37,7 +38,8 @@ class Watchdog(Protocol):
 
     def arm(self, timeout_s: int) -> None:
         """From now on the machine is reset when `pet` was not called for `timeout_s`. Armed again, it takes the new
-        time."""
+        time. One that refuses that goes on as it was, armed if it was, and can then be petted: VMs may run here, and
+        others count on it."""
         ...
 
     def pet(self) -> None:
@@ -70,7 +72,9 @@ class LinuxWatchdog:
                 self._open()
             self._set_timeout(timeout_s)
         except OSError as error:
-            self._give_up()
+            # An open device counts down, at the latest since now. To let go of it would be to disarm it, or be reset.
+            if not self._is_device or error.errno == errno.ENODEV:
+                self._close()
             raise _unavailable(self._path, _reason(error)) from error
 
     def pet(self) -> None:
@@ -104,8 +108,11 @@ class LinuxWatchdog:
         if not self._is_device:
             os.write(self._fd, f"{timeout_s}\n".encode())
             return
+        (before,) = struct.unpack("i", fcntl.ioctl(self._fd, _GETTIMEOUT, struct.pack("i", 0)))
         (taken,) = struct.unpack("i", fcntl.ioctl(self._fd, _SETTIMEOUT, struct.pack("i", timeout_s)))
         if taken > timeout_s:
+            # The log may still have what an earlier life promised with it.
+            fcntl.ioctl(self._fd, _SETTIMEOUT, struct.pack("i", before))
             # Others count on the time that was asked for; a shorter one is safe.
             raise OSError(errno.EINVAL, f"it takes {taken} s where {timeout_s} s were asked for")
 
@@ -118,13 +125,6 @@ class LinuxWatchdog:
             pass  # A FIFO that is full has unread pets enough.
         except OSError as error:
             raise _unavailable(self._path, _reason(error)) from error
-
-    def _give_up(self) -> None:
-        """Not armed as asked: not armed at all, as far as the device lets go of it."""
-        if self._fd is not None:
-            with contextlib.suppress(OSError):
-                os.write(self._fd, _MAGIC_CLOSE)
-            self._close()
 
     def _close(self) -> None:
         if self._fd is not None:

@@ -60,6 +60,11 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
         return self.home / "zoo.cfg"
 
     @property
+    def hold(self) -> Path:
+        """While somebody keeps this file here, the server is not started: it is being worked on."""
+        return self.home / "hold"
+
+    @property
     def java_options(self) -> Path:
         """An argument file for `java`, which a systemd unit may use as well."""
         return self.home / "java.options"

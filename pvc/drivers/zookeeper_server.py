@@ -82,9 +82,14 @@ class ZookeeperServer:
             replace_file(path, wanted[path])
         return bool(differing)
 
+    @property
+    def held(self) -> bool:
+        """Whether somebody wants it not to be started."""
+        return self.config.hold.exists()
+
     async def ensure_running(self) -> bool:
-        """Start the server if it is not there. Returns whether it was started; it serves seconds later."""
-        if await self.starter.running():
+        """Start the server if it is not there and not held. Returns whether it was started; it serves seconds later."""
+        if await self.starter.running() or self.held:
             return False
         await self.starter.start()
         return True
@@ -94,7 +99,7 @@ class ZookeeperServer:
         await self.starter.stop()
 
     async def restart(self) -> None:
-        """End it and start it with the present configuration."""
+        """End it and start it with the present configuration, unless it is held."""
         await self.stop()
         await self.ensure_running()
 

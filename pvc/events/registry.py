@@ -2,6 +2,9 @@
 
 Fields are only ever added, with defaults. Where that is not enough a type gets a new version `V` and an upcaster
 in `UPCASTERS`, applied in a chain when an older version is read.
+
+While a cluster is upgraded, its older members must understand every record. So what is added is of a new feature
+level, in `TYPE_LEVELS` or `FIELD_LEVELS`, and is written only once the cluster has that level, which all must know.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import msgspec
 
 from pvc.errors import PvcError
 from pvc.events import access, cluster, node, vm, vm_moves
-from pvc.events.record import RawEvent
+from pvc.events.record import RawEvent, Record
 
 Event: TypeAlias = (
     cluster.ClusterInitialised
@@ -88,6 +91,17 @@ EVENTS: tuple[type[Event], ...] = Event.__args__
 
 BY_TYPE: dict[str, type[Event]] = {event.TYPE: event for event in EVENTS}
 
+FIRST_LEVEL = 1
+
+FEATURE_LEVEL = 1
+"""The highest level of records that this version can read; it writes those of the cluster's level."""
+
+TYPE_LEVELS: dict[str, int] = {}
+"""Event type -> the level that it came with; not here: the first. A new version of a type is a new level too."""
+
+FIELD_LEVELS: dict[tuple[str, str], int] = {}
+"""(type, field) -> the level that the field came with. An older member would pass over it, and fold something else."""
+
 Upcaster: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 
 UPCASTERS: dict[tuple[str, int], Upcaster] = {}
@@ -99,6 +113,13 @@ class UnknownEvent(PvcError):
 
     status = 503
     default_code = "fold.unknown_event"
+
+
+class NewerLevel(PvcError):
+    """The cluster's records are of a feature level that this version of PVC does not know; the fold stops here."""
+
+    status = 503
+    default_code = "fold.newer_level"
 
 
 class Subject(msgspec.Struct, frozen=True):
@@ -136,6 +157,36 @@ def decode_event(raw: RawEvent) -> Event:
         ) from error
 
 
+def level_of(event: Event) -> int:
+    """The lowest feature level whose records may have this event."""
+    level = TYPE_LEVELS.get(event.TYPE, FIRST_LEVEL)
+    for (kind, field), since in FIELD_LEVELS.items():
+        if kind == event.TYPE and getattr(event, field) != _default_of(type(event), field):
+            level = max(level, since)
+    return level
+
+
+def knows_level(level: int) -> bool:
+    """Whether this version can read records of a level."""
+    return level <= FEATURE_LEVEL
+
+
+def refuse_newer_level(record: Record) -> None:
+    """Raise NewerLevel where a record is of a level that this version does not know, or raises the cluster to one.
+
+    Also where each of its events is known: there may be fields in them that came with that level.
+    """
+    level = record.level
+    for raw in record.events:
+        if raw.type == cluster.FeatureLevelRaised.TYPE:
+            level = max(level, _DECODERS[raw.type].decode(raw.data).level)  # type: ignore[union-attr]
+    if not knows_level(level):
+        raise NewerLevel(
+            f"record {record.position} is of feature level {level}; this PVC knows none above {FEATURE_LEVEL}",
+            hint="install the newer PVC of the other nodes on this one; its VMs go on meanwhile",
+        )
+
+
 def version_of(event: type[Event]) -> int:
     """The current version of an event type (its class variable `V`, 1 unless set)."""
     version: int = getattr(event, "V", 1)
@@ -156,6 +207,10 @@ _ID_FIELDS = {"vm": "vm", "node": "node", "access": "token", "cluster": ""}
 _encoder = msgspec.msgpack.Encoder()
 _DECODERS: dict[str, msgspec.msgpack.Decoder[Event]] = {event.TYPE: msgspec.msgpack.Decoder(event) for event in EVENTS}
 _VERSIONS = {event.TYPE: version_of(event) for event in EVENTS}
+
+
+def _default_of(event: type[Event], name: str) -> object:
+    return next(field.default for field in msgspec.structs.fields(event) if field.name == name)
 
 
 def _upcast(raw: RawEvent, current: int) -> Event:

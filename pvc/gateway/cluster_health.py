@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from pvc.errors import PvcError
-from pvc.gateway.live import Hello
+from pvc.gateway.live import Hello, fence_checks
 from pvc.projections.cluster_views import Health
 from pvc.projections.evolve_vm import FAILED
 from pvc.projections.state import ClusterState, FlushState, Node, NodeState, Vm, held_mib
@@ -53,6 +53,7 @@ def assess(state: ClusterState, heard: Heard) -> tuple[Health, list[str]]:
     reasons: list[Reason] = []
     if heard.fold_fault is not None:
         reasons.append((Health.CRITICAL, f"this node's fold has stopped: {heard.fold_fault.code}"))
+    reasons += _stopped_folds(heard.hellos or {})
     if heard.silent:
         reasons.append((Health.CRITICAL, "ZooKeeper does not answer this node: nothing can be changed, VMs go on"))
     if not any(fault.code == "node.diverged" for fault in state.faults.values()):
@@ -60,12 +61,16 @@ def assess(state: ClusterState, heard: Heard) -> tuple[Health, list[str]]:
     reasons += _faults(state)
     known = frozenset(fault.subject.partition("/")[2] for fault in state.faults.values() if fault.acknowledged_by)
     reasons += _unrecovered(state, known)
-    reasons += _coordinators(coordinators)
+    if nodes and not coordinators:
+        reasons.append((Health.CRITICAL, "there is no coordinator: none can act for the cluster"))
+    reasons += _coordinators(coordinators) if coordinators else ()
     reasons += _primary(state, coordinators)
     reasons += _zookeeper(coordinators, heard.figures or {})
     reasons += _failed(state, known)
     reasons += _nodes(state, heard)
+    reasons += _fencing(state, heard.figures or {})
     reasons += _versions(nodes)
+    reasons += _level(state.cluster.level, nodes)
     reasons += _spare_room(state)
     if state.cluster.maintenance:
         why = f" ({state.cluster.maintenance_reason})" if state.cluster.maintenance_reason else ""
@@ -83,6 +88,12 @@ def zookeeper_modes(state: ClusterState, figures: Mapping[str, NodeFigures]) -> 
         for name, node in sorted(state.nodes.items())
         if node.coordinator and name in figures and figures[name].zookeeper
     }
+
+
+def _stopped_folds(hellos: Mapping[str, Hello]) -> Iterator[Reason]:
+    for name, hello in sorted(hellos.items()):
+        if hello.fault:
+            yield Health.CRITICAL, f"node {name} only lets its VMs go on: its fold has stopped: {hello.fault}"
 
 
 def _divergence(hellos: Mapping[str, Hello]) -> Iterator[Reason]:
@@ -111,9 +122,11 @@ def _faults(state: ClusterState) -> Iterator[Reason]:
 
 def _coordinators(coordinators: Sequence[Node]) -> Iterator[Reason]:
     count = len(coordinators)
+    if not count % 2:
+        yield Health.DEGRADED, f"{count} coordinators stand no more losses than {count - 1}: have one more, or one less"
     ready = [node for node in coordinators if node.state is NodeState.READY]
     majority = count // 2 + 1
-    if len(ready) < majority and count:
+    if len(ready) < majority:
         yield Health.CRITICAL, f"{len(ready)} of {count} coordinators are ready: that is no majority"
     elif len(ready) == majority < count:
         yield Health.DEGRADED, f"{len(ready)} of {count} coordinators are ready: the next loss takes the majority"
@@ -176,6 +189,21 @@ def _nodes(state: ClusterState, heard: Heard) -> Iterator[Reason]:
         yield Health.DEGRADED, f"no figures came from {_names(silent)} for {STALE_S:.0f} s"
 
 
+def _fencing(state: ClusterState, figures: Mapping[str, NodeFigures]) -> Iterator[Reason]:
+    """What could not be fenced, were it lost now. A single node has nobody who would do it, and no elsewhere."""
+    if len(state.nodes) < 2:
+        return
+    ready = sorted(node.name for node in state.nodes.values() if node.state is NodeState.READY)
+    bare = [name for name in ready if state.nodes[name].fence is None and not state.nodes[name].self_fence_s]
+    if bare:
+        have, one = ("has", "it") if len(bare) == 1 else ("have", "one of them")
+        lack = f"{_names(bare)} {have} no fence agent and no watchdog"
+        yield Health.DEGRADED, f"{lack}: if {one} is lost, its VMs wait for a person"
+    for name, check in sorted(fence_checks(state, figures).items()):
+        if check.trouble:
+            yield Health.DEGRADED, f"the fence agent of {name} {check.trouble}"
+
+
 def _fresh(node: Node, now_us: int) -> bool:
     """Whether its daemon has just started, and cannot have measured anything yet."""
     return now_us - node.ready_us <= STALE_S * 1e6
@@ -190,6 +218,18 @@ def _versions(nodes: Sequence[Node]) -> Iterator[Reason]:
         (usual, _), *_ = Counter({version: len(names) for version, names in by_version.items()}).most_common()
         others = "; ".join(f"{_names(names)} {version}" for version, names in by_version.items() if version != usual)
         yield Health.DEGRADED, f"nodes run different versions of PVC: most {usual}, {others}"
+
+
+def _level(level: int, nodes: Sequence[Node]) -> Iterator[Reason]:
+    """Who keeps the cluster from a feature level that others know already; a lost node does, until it is removed."""
+    heard_of = [node for node in nodes if node.state is not NodeState.JOINING]
+    highest = max((node.level for node in heard_of), default=level)
+    behind = sorted((node for node in heard_of if node.level <= level), key=lambda node: node.name)
+    if highest > level and behind:
+        names = _names(
+            [node.name if node.state is NodeState.READY else f"{node.name} ({node.state})" for node in behind]
+        )
+        yield Health.DEGRADED, f"the feature level stays {level}: {highest} is not known to {names}"
 
 
 def _spare_room(state: ClusterState) -> Iterator[Reason]:

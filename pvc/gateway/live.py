@@ -14,8 +14,8 @@ import msgspec
 from pvc.clock import Clock
 from pvc.errors import PvcError
 from pvc.presence.base import Presence
-from pvc.projections.cluster_views import NodeUsage
-from pvc.projections.state import Vm
+from pvc.projections.cluster_views import FenceCheck, NodeUsage
+from pvc.projections.state import ClusterState, NodeState, Vm
 from pvc.projections.views import MigrationProgress, VmUsage
 from pvc.runtime.telemetry import NodeFigures, Telemetry
 
@@ -37,6 +37,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
     position: int = 0
     state_hash: str = ""
+    fault: str = ""
 
 
 class Live:
@@ -94,6 +95,22 @@ def node_usage(figures: NodeFigures | None) -> NodeUsage | None:
     if figures is None:
         return None
     return NodeUsage(**{field: getattr(figures, field) for field in NodeUsage.__struct_fields__})
+
+
+def fence_checks(state: ClusterState, figures: Mapping[str, NodeFigures]) -> dict[str, FenceCheck]:
+    """Node -> what its fence agent answered; of several that asked, the primary counts."""
+    primary = state.cluster.primary if state.cluster is not None else ""
+    checks: dict[str, FenceCheck] = {}
+    for asker in sorted(figures, key=lambda name: (name == primary, name)):
+        for name, answer in figures[asker].fences.items():
+            node = state.nodes.get(name)
+            if node is None or node.fence is None or node.state is not NodeState.READY:
+                continue
+            trouble = f"does not answer {asker}: {answer.error}" if answer.error else ""
+            if not answer.error and not answer.on:
+                trouble = f"tells {asker} that {name} is off, which it is not: does it switch another machine?"
+            checks[name] = FenceCheck(asked_by=asker, trouble=trouble)
+    return checks
 
 
 def vm_usage(figures: Mapping[str, NodeFigures], vm: Vm) -> VmUsage | None:

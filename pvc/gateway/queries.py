@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, cast
 
 import msgspec
@@ -21,13 +21,20 @@ from pvc.gateway.cards import CommandCard, command_card
 from pvc.gateway.cluster_health import Heard, assess, zookeeper_modes
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.listing import page_of
-from pvc.gateway.live import Hello, migration_progress, node_usage, vm_usage
+from pvc.gateway.live import fence_checks, migration_progress, node_usage, vm_usage
 from pvc.gateway.services import GatewayServices
-from pvc.projections.cluster_views import ClusterInfo, FaultInfo, NodeInfo, cluster_info, fault_info, node_info
+from pvc.projections.cluster_views import (
+    ClusterInfo,
+    FaultInfo,
+    NodeInfo,
+    cluster_info,
+    fault_info,
+    faults_in_order,
+    node_info,
+)
 from pvc.projections.state import ClusterState
 from pvc.projections.views import VmInfo, VmRow, vm_info
 from pvc.projections.vm_machine import VmState
-from pvc.runtime.telemetry import NodeFigures
 
 DEFAULT_ITEMS = 1_000
 """Items of a list when no limit is given: most clusters in one page, some 250 kB."""
@@ -110,52 +117,65 @@ class WhoAmI(msgspec.Struct, frozen=True, kw_only=True):
 
 async def _cluster(services: GatewayServices, call: Call) -> Response:
     arguments_of(call.request, NoArguments)
+    heard = await _hear(services)
+    state = services.world.state
+    health, reasons = assess(state, heard)
+    zookeeper = zookeeper_modes(state, heard.figures or {})
+    info = cluster_info(state, health=health, reasons=reasons, zookeeper=zookeeper)
+    return json_response(info, info.position)
+
+
+async def _hear(services: GatewayServices) -> Heard:
     figures, hellos = await services.live.figures(), await services.live.hellos()
-    world = services.world
-    heard = Heard(
+    return Heard(
         figures=figures if services.live.measured else None,
         hellos=hellos,
         silent=hellos is None and services.presence is not None,
-        fold_fault=world.fault,
+        fold_fault=services.world.fault,
         now_us=services.clock.wall_us(),
     )
-    health, reasons = assess(world.state, heard)
-    zookeeper = zookeeper_modes(world.state, figures)
-    info = cluster_info(world.state, health=health, reasons=reasons, zookeeper=zookeeper)
-    return json_response(info, info.position)
 
 
 async def _faults(services: GatewayServices, call: Call) -> Response:
     wanted = arguments_of(call.request, FaultListArguments).acknowledged
     state = services.world.state
-    faults = [fault for fault in state.faults.values() if wanted in (None, bool(fault.acknowledged_by))]
-    items = [fault_info(fault) for fault in sorted(faults, key=lambda fault: (-fault.since_us, fault.id))]
+    faults = [fault for fault in faults_in_order(state) if wanted in (None, bool(fault.acknowledged_by))]
+    items = [fault_info(state, fault) for fault in faults]
     return json_response(FaultList(position=state.position, items=items), state.position)
 
 
 async def _nodes(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, NodeListArguments)
-    figures, hellos = await services.live.figures(), await services.live.hellos()
+    heard = await _hear(services)
     state = services.world.state
     names, following = page_of(sorted(state.nodes), _glob(arguments.name), arguments.after, arguments.limit)
-    items = [_node_info(state, name, figures, hellos) for name in names]
+    tell = _node_teller(state, heard)
+    items = [tell(name) for name in names]
     return json_response(NodeList(position=state.position, items=items, next=following), state.position)
 
 
 async def _node(services: GatewayServices, call: Call) -> Response:
     arguments_of(call.request, NoArguments)
     name = find_node(services.world.state, call.request.path_params["node"]).name
-    figures, hellos = await services.live.figures(), await services.live.hellos()
+    heard = await _hear(services)
     state = services.world.state
     find_node(state, name)  # it may have been removed meanwhile
-    return json_response(_node_info(state, name, figures, hellos), state.position)
+    return json_response(_node_teller(state, heard)(name), state.position)
 
 
-def _node_info(
-    state: ClusterState, name: str, figures: Mapping[str, NodeFigures], hellos: Mapping[str, Hello] | None
-) -> NodeInfo:
-    present = None if hellos is None else name in hellos
-    return node_info(state, state.nodes[name], usage=node_usage(figures.get(name)), present=present)
+def _node_teller(state: ClusterState, heard: Heard) -> Callable[[str], NodeInfo]:
+    """Tells of nodes, with what is looked for once for all of them."""
+    figures, hellos = heard.figures or {}, heard.hellos
+    checks = fence_checks(state, figures)
+    _, reasons = assess(state, heard)
+    return lambda name: node_info(
+        state,
+        state.nodes[name],
+        usage=node_usage(figures.get(name)),
+        present=None if hellos is None else name in hellos,
+        fence_check=checks.get(name),
+        reasons=reasons,
+    )
 
 
 async def _vms(services: GatewayServices, call: Call) -> Response:

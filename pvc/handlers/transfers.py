@@ -40,12 +40,18 @@ class Transfers:
             return False, None
         return known.task is not None, known.failure if known.migration == migration else None
 
-    def begin(self, vm: str, move: Migration, address: str) -> None:
-        """Move the guest to the hypervisor at `address`, or wait for the move under way; nothing if that is so."""
+    def unwanted(self, vm: str, migration: str) -> bool:
+        """Whether one is being waited for that is not this one: the log has dropped it."""
+        known = self._known.get(vm)
+        return known is not None and known.task is not None and known.migration != migration
+
+    def begin(self, vm: str, epoch: int, move: Migration, address: str) -> None:
+        """Move the guest of this run to the hypervisor at `address`, or wait for the move under way; nothing if that
+        is so."""
         known = self._known.get(vm)
         if known is not None and known.task is not None:
             return
-        task = asyncio.create_task(self._run(vm, move, address), name=f"migration of {vm}")
+        task = asyncio.create_task(self._run(vm, epoch, move, address), name=f"migration of {vm}")
         self._known[vm] = _Transfer(migration=move.id, task=task)
 
     def forget(self, vm: str) -> None:
@@ -65,11 +71,11 @@ class Transfers:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, vm: str, move: Migration, address: str) -> None:
+    async def _run(self, vm: str, epoch: int, move: Migration, address: str) -> None:
         failure: tuple[str, str] | None = None
         try:
             await self._hypervisor.migrate(
-                vm, target=address, max_downtime_ms=move.max_downtime_ms, force=move.force_live
+                vm, epoch=epoch, target=address, max_downtime_ms=move.max_downtime_ms, force=move.force_live
             )
         except DriverError as error:
             failure = (error.code, error.message)

@@ -121,6 +121,10 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     """The node is surely a member in good standing, so that nobody else can have been given its VMs."""
     transferring: bool = False
     """A move of the guest is being waited for in the background."""
+    queued: bool = False
+    """It was not seen to have begun: perhaps it waits for its turn."""
+    unwanted: bool = False
+    """That move is one that the log has dropped meanwhile."""
     failure: tuple[str, str] | None = None
     """Code and message with which the last such move came to nothing."""
 
@@ -133,11 +137,21 @@ def plan_vm(vm: Vm | None, domain: Domain | None, node: str, patience: Patience)
     return step
 
 
+def may_run(vm: Vm | None, node: str, epoch: int) -> bool:
+    """Whether a guest of this run may begin, or go on, to run on `node`: a start may hang while its VM is stopped and
+    given away."""
+    if vm is None or (vm.node, vm.epoch) != (node, epoch):
+        return False
+    return vm.state in (VmState.STARTING, VmState.ARRIVING, VmState.MIGRATING)
+
+
 def _plan(vm: Vm | None, domain: Domain | None, node: str, patience: Patience) -> Step | None:
     if vm is not None and vm.node != node and vm.migration is not None and vm.migration.target == node:
         return _expect(vm, vm.migration, domain)
     if vm is None or vm.node != node or vm.state in AT_REST:
         return _clear_away(domain)
+    if _must_stay(vm, domain, patience):
+        return CancelMigration()
     match vm.state:
         case VmState.STARTING:
             return _start(vm, domain)
@@ -156,6 +170,13 @@ def _plan(vm: Vm | None, domain: Domain | None, node: str, patience: Patience) -
         case VmState.STOPPING:
             return _ended_or(vm, vm.epoch, domain, Destroy)
     raise AssertionError(f"no plan for state {vm.state}")
+
+
+def _must_stay(vm: Vm, domain: Domain | None, patience: Patience) -> bool:
+    """Whether the guest is on its way, or waits for its turn, and the log does not want it to go."""
+    if domain is None or domain.state is DomainState.OFF or vm.state is VmState.STOPPING:
+        return False
+    return patience.unwanted or (domain.migrating and vm.state is not VmState.MIGRATING)
 
 
 def _clear_away(domain: Domain | None) -> Step | None:
@@ -207,7 +228,8 @@ def _depart(vm: Vm, domain: Domain | None, patience: Patience) -> Step:
     here = domain is not None and domain.epoch == vm.epoch
     if domain is None or not here or domain.state is DomainState.OFF:
         if here and patience.transferring and domain is not None and domain.reason is not OffReason.MIGRATED:
-            return Wait(delay_s=SOON_S)  # its end is being told
+            # Its end is being told; but of one that waits for its turn nothing is told before that comes.
+            return CancelMigration() if patience.queued else Wait(delay_s=SOON_S)
         return _ended_or(vm, vm.epoch, domain, Destroy)
     if not move.prepared:
         return _await_target(vm, move, patience)
@@ -283,6 +305,9 @@ def _ended_or(vm: Vm, epoch: int, domain: Domain | None, running: Callable[[], S
 
 
 def _report_ended(vm: Vm, epoch: int, domain: Domain | None) -> Step:
+    if domain is not None and domain.reason is OffReason.NEVER_RAN:
+        # A start that hangs has perhaps created it, and would let it run. Once its end is told the VM may be another's.
+        return Forget()
     ending = Ending.LOST if domain is None or domain.epoch != epoch else _ENDINGS[domain.reason]
     return Report(report=ReportEnded(vm=vm.id, node=vm.node, epoch=epoch, ending=ending))
 

@@ -43,6 +43,8 @@ class _Attempt(msgspec.Struct, kw_only=True):
     key: tuple[object, ...]
     since_s: float
     asked_s: float | None = None
+    moving: bool = False
+    """The guest was seen on its way: before, it only waits for its turn, which does not count."""
 
 
 class VmReconciler:
@@ -80,13 +82,15 @@ class VmReconciler:
             transferring, failure = self._transfers.known_of(vm_id, self._migration_of(vm_id))
             domain = await self._hypervisor.get_domain(vm_id)
             vm = self._state().vms.get(vm_id)
-            step = plan.plan_vm(vm, domain, self._node, self._patience(vm_id, vm, transferring, failure))
+            step = plan.plan_vm(vm, domain, self._node, self._patience(vm_id, vm, domain, transferring, failure))
             if step is None:
                 self._attempts.pop(vm_id, None)
                 return None
             if isinstance(step, plan.Wait):
                 return step.delay_s
             await self._do(vm_id, vm, step)
+            if isinstance(step, plan.CancelMigration) and self._transfers.known_of(vm_id, "")[0]:
+                return plan.SOON_S
         return DISAGREEMENT_S
 
     def unsettled(self, domains: list[Domain]) -> list[str]:
@@ -107,7 +111,8 @@ class VmReconciler:
                 effect = self._hypervisor.define(vm_id, name, spec, epoch=epoch)
                 await self._attempt_start(vm_id, vm, epoch, effect)
             case plan.Start(epoch=epoch):
-                await self._attempt_start(vm_id, vm, epoch, self._hypervisor.start(vm_id, may_run=self._may_start))
+                effect = self._hypervisor.start(vm_id, may_run=lambda: self._may_run(vm_id, epoch))
+                await self._attempt_start(vm_id, vm, epoch, effect)
             case plan.AskShutdown():
                 await self._hypervisor.shutdown(vm_id)
                 self._attempts[vm_id].asked_s = self._clock.monotonic()
@@ -125,7 +130,7 @@ class VmReconciler:
                 await self._prepare(vm_id, vm, migration, spec)
             case plan.Migrate(migration=move):
                 target = self._state().nodes[move.target].address
-                self._transfers.begin(vm_id, move, target)
+                self._transfers.begin(vm_id, vm.epoch if vm is not None else 0, move, target)
             case plan.CancelMigration():
                 await self._hypervisor.cancel_migration(vm_id)
 
@@ -133,10 +138,16 @@ class VmReconciler:
         try:
             await effect
         except DriverError as error:
+            if vm is not None and vm.state is not VmState.MIGRATING:
+                # It may have failed after the guest began to run. Once it is told the VM may be started elsewhere.
+                await self._hypervisor.destroy(vm_id)
             # The hypervisor knows the VM by its id; whoever reads the history knows it by its name.
             message = error.message.replace(f"VM {vm_id}", vm.name if vm else vm_id)[:MAX_MESSAGE]
             failure = ReportStartFailed(vm=vm_id, node=self._node, epoch=epoch, code=error.code, message=message)
             await self._report(failure, _cause(vm))
+
+    def _may_run(self, vm_id: str, epoch: int) -> bool:
+        return self._may_start() and plan.may_run(self._state().vms.get(vm_id), self._node, epoch)
 
     def _migration_of(self, vm_id: str) -> str:
         vm = self._state().vms.get(vm_id)
@@ -153,7 +164,12 @@ class VmReconciler:
         await self._report(report, _cause(vm))
 
     def _patience(
-        self, vm_id: str, vm: Vm | None, transferring: bool, failure: tuple[str, str] | None
+        self,
+        vm_id: str,
+        vm: Vm | None,
+        domain: Domain | None,
+        transferring: bool,
+        failure: tuple[str, str] | None,
     ) -> plan.Patience:
         may_start = self._may_start()
         if vm is None:
@@ -166,12 +182,16 @@ class VmReconciler:
         attempt = self._attempts.get(vm_id)
         if attempt is None or attempt.key != key:
             attempt = self._attempts[vm_id] = _Attempt(key=key, since_s=now_s)
+        if transferring and not attempt.moving:
+            attempt.since_s, attempt.moving = now_s, domain is not None and domain.migrating
         asked_s = attempt.asked_s
         return plan.Patience(
             waited_s=now_s - attempt.since_s,
             since_asked_s=None if asked_s is None else now_s - asked_s,
             may_start=may_start,
             transferring=transferring,
+            queued=transferring and not attempt.moving,
+            unwanted=self._transfers.unwanted(vm_id, vm.migration.id if vm.migration is not None else ""),
             failure=failure,
         )
 

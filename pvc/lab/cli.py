@@ -17,6 +17,7 @@ from pvc.errors import PvcError
 from pvc.lab.plan import DEFAULT_NAME
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_DAEMONS = ("pvcd", "libvirtd", "virtlogd", "zookeeper", "bmc")
 _HINTS = re.compile(r"`pvc lab ")
 
 
@@ -119,13 +120,19 @@ def _lab(ctx: click.Context) -> Any:
     return Lab.load(ctx.meta["pvc.lab"][1])
 
 
-@lab.command(epilog=_example("up", "up --nodes 1 --coordinators 1", "--name two up"))
+@lab.command(epilog=_example("up", "up --nodes 1 --coordinators 1", "up --self-fencing hv3", "--name two up"))
 @click.option("--nodes", default=3, show_default=True, help="Hosts, called hv1, hv2, ...")
 @click.option(
     "--coordinators", type=int, help="How many of them run ZooKeeper: 1, 3 or 5.  [default: 3, or 1 below 3 nodes]"
 )
+@click.option(
+    "--self-fencing",
+    multiple=True,
+    metavar="HOST",
+    help="A host that has a watchdog and no BMC; may be repeated, or all.",
+)
 @click.pass_context
-def up(ctx: click.Context, nodes: int, coordinators: int | None) -> None:
+def up(ctx: click.Context, nodes: int, coordinators: int | None, self_fencing: Sequence[str]) -> None:
     """Start the lab and make a cluster of it; hosts that are off are switched on."""
     from pvc.lab.cluster import next_steps
     from pvc.lab.lab import create_lab
@@ -136,7 +143,8 @@ def up(ctx: click.Context, nodes: int, coordinators: int | None) -> None:
     def progress(line: str) -> None:
         click.echo(f"{time.monotonic() - began:5.1f} s  {line}", err=True)
 
-    made = create_lab(directory, nodes=nodes, coordinators=coordinators or (3 if nodes >= 3 else 1), name=name)
+    coordinators = coordinators or (3 if nodes >= 3 else 1)
+    made = create_lab(directory, nodes=nodes, coordinators=coordinators, name=name, self_fencing=self_fencing)
     if made.is_up:
         click.echo(f"The lab is up already: {len(made.hosts)} hosts, in {made.directory}.")
         return
@@ -204,11 +212,11 @@ def shell(ctx: click.Context, host: str) -> None:
 @click.option("--lines", default=20, show_default=True, help="How many of the last lines.")
 @click.pass_context
 def logs(ctx: click.Context, host: str, daemon: str, follow: bool, lines: int) -> None:
-    """Show what a host's daemon says: pvcd, libvirtd, virtlogd, zookeeper, init or bmc."""
+    """Show what a host's daemon says: pvcd, libvirtd, virtlogd, zookeeper, init, bmc or watchdog."""
     place = _lab(ctx).host(host)
-    path = place.home / ("bmc/bmc.log" if daemon == "bmc" else f"journal/{daemon}.log")
+    path = place.log_of(daemon)
     if not path.is_file():
-        there = ", ".join([*sorted(log.stem for log in (place.home / "journal").glob("*.log")), "bmc"])
+        there = ", ".join(name for name in (*_DAEMONS, "init", "watchdog") if place.log_of(name).is_file())
         raise click.UsageError(f"{host} has no log of {daemon}; it has {there}", ctx)
     ctx.exit(_run_here(["tail", f"--lines={lines}", *(["--follow=name"] if follow else []), str(path)], None))
 
@@ -244,10 +252,10 @@ def reboot(ctx: click.Context, host: str, hard: bool) -> None:
     """Reboot a host."""
     place = _lab(ctx).host(host)
     if hard:
-        place.cut_power()
+        place.reset()
     else:
         place.shut_down()
-    place.boot()
+        place.boot()
     click.echo(f"{host} has booted.")
 
 
@@ -269,18 +277,24 @@ def thaw(ctx: click.Context, host: str) -> None:
     click.echo(f"{host} goes on.")
 
 
-@lab.command(epilog=_example("partition hv3", "partition hv1,hv2 hv3 --one-way", "partition hv2 --link-down"))
+@lab.command(epilog=_example("partition hv3", "partition hv1,hv2 hv3 --one-way", "partition hv1 hv3 --bridge"))
 @click.argument("groups", nargs=-1, required=True)
 @click.option("--one-way", is_flag=True, help="Lose only what the first group sends; the others still reach it.")
 @click.option("--link-down", is_flag=True, help="Pull the first group's cables out: it has no carrier, and no BMCs.")
 @click.option("--bmc", is_flag=True, help="Part the first group from all BMCs too, so that it cannot fence.")
+@click.option(
+    "--bridge", is_flag=True, help="Hosts that are not named reach all groups, which do not reach each other."
+)
 @click.pass_context
-def partition(ctx: click.Context, groups: Sequence[str], one_way: bool, link_down: bool, bmc: bool) -> None:
+def partition(
+    ctx: click.Context, groups: Sequence[str], one_way: bool, link_down: bool, bmc: bool, bridge: bool
+) -> None:
     """Cut the network between groups of hosts (hv1,hv2 hv3), instead of what was cut before.
 
-    Hosts that are not named are one more group together. BMCs stay within reach, as if on a network of their own.
+    Hosts that are not named are one more group together, unless they bridge the gap. BMCs stay within reach, as if on
+    a network of their own.
     """
-    made = _lab(ctx).partition(list(groups), one_way=one_way, link_down=link_down, bmc=bmc)
+    made = _lab(ctx).partition(list(groups), one_way=one_way, link_down=link_down, bmc=bmc, bridge=bridge)
     sign = "  -/->  " if one_way else "  |  "
     click.echo(f"Cut: {sign.join(','.join(group) for group in made.groups)}. It ends with: {called()} heal")
 
@@ -296,10 +310,13 @@ def heal(ctx: click.Context) -> None:
 @lab.command(epilog=_example("daemon hv1 kill pvcd", "daemon hv2 stop zookeeper", "daemon hv3 stop bmc"))
 @_host
 @click.argument("action", type=click.Choice(["kill", "stop", "start", "restart"]))
-@click.argument("daemon", type=click.Choice(["pvcd", "libvirtd", "virtlogd", "zookeeper", "bmc"]), default="pvcd")
+@click.argument("daemon", type=click.Choice(_DAEMONS), default="pvcd")
 @click.pass_context
 def daemon(ctx: click.Context, host: str, action: str, daemon: str) -> None:
-    """Kill, stop or start one daemon of a host. What is killed is started again, what is stopped is not."""
+    """Kill, stop or start one daemon of a host. What is killed is started again, what is stopped is not.
+
+    ZooKeeper is started by pvcd, within 5 s; a stopped one stays down over a reboot too, by a file that pvcd minds.
+    """
     made = _lab(ctx)
     made.host(host)
     made.do_with_daemon(host, action, daemon)

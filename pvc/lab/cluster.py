@@ -24,7 +24,7 @@ _CONFLICT = 409
 
 
 def initialise(directory: Path, hosts: list[LabHost]) -> None:
-    """Found the cluster, add its nodes with their fencing, and wait until all are ready; done twice, it is no harm.
+    """Found the cluster, add its nodes with what fences them, and wait until all are ready; done twice, it is no harm.
 
     Keeps the first admin token in `admin-token`.
     """
@@ -36,6 +36,8 @@ def initialise(directory: Path, hosts: list[LabHost]) -> None:
     for host in hosts:
         if not host.plan.coordinator:
             ask_gateway(first, "POST", "/nodes", {"node": host.name, "coordinator": False})
+        if host.plan.self_fencing:
+            continue
         options = [f"ip={host.plan.bmc_address}", f"username={BMC_USER}", "lanplus=1", "cipher=3"]
         fence = {"agent": "fence_ipmilan", "option": options, "password_file": FENCE_PASSWORD_FILE}
         ask_gateway(first, "POST", f"/nodes/{host.name}/fence", fence)

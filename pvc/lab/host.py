@@ -24,7 +24,8 @@ from typing import Literal
 import msgspec
 
 from pvc.errors import DriverError, Unavailable
-from pvc.lab import network, processes
+from pvc.lab import managed, network, processes
+from pvc.lab.hardware import HostWatchdog
 from pvc.lab.host_files import BINDS
 from pvc.lab.init import Reply, UnitStatus
 from pvc.lab.plan import HostPlan, LabPlan
@@ -60,6 +61,8 @@ class LabHost:
         self.home = directory / host.name
         self._directory = directory
         self._lab = plan
+        self.watchdog = HostWatchdog(directory, host.name)
+        self._zookeeper = managed.ManagedZookeeper(self.home / "pvc-lib")
 
     @property
     def name(self) -> str:
@@ -98,24 +101,18 @@ class LabHost:
     def boot(self) -> None:
         """Switch it on; nothing if it is on. Returns when its init answers; its daemons take longer."""
         with self._switching():
-            if self.init is not None:
-                return
-            network.plug_in(self._lab, self.plan, link_down=self._is_unplugged())
-            self._make_ready()
-            self._spawn()
-            self._wait(
-                self._answers, f"{self.name} does not boot, see {self.home / 'journal/init.log'}", BOOT_TIMEOUT_S
-            )
+            self._boot()
 
     def cut_power(self) -> None:
         """Everything in it dies at once and nobody is told; nothing if it is off."""
         with self._switching():
-            # First the cable: the kernel would close the dead's connections in good order, and a power cut does not.
-            network.silence(self.plan)
-            # One more look for what entered from outside and is not of its PID namespace, but of its network.
-            processes.kill_all(lambda: [pid for pid in (self.init,) if pid])
-            processes.kill_all(lambda: processes.strangers(self._netns_inodes()))
-            network.unplug(self.plan)
+            self._cut_power()
+
+    def reset(self) -> None:
+        """Its reset button: off and on, and nobody switches in between."""
+        with self._switching():
+            self._cut_power()
+            self._boot()
 
     def shut_down(self) -> None:
         """End its daemons and guests in good order, then switch it off."""
@@ -168,9 +165,15 @@ class LabHost:
                 f"{' '.join(argv)} on {self.name} took longer than {timeout_s:g} s", code="lab.command_timeout"
             ) from error
 
+    def log_of(self, daemon: str) -> Path:
+        """Where it says what it does: a daemon, `init`, `bmc` or `watchdog`; the file may not be there."""
+        own = {managed.NAME: self._zookeeper.log, "bmc": self.home / "bmc/bmc.log", "watchdog": self.watchdog.log}
+        return own.get(daemon, self.home / f"journal/{daemon}.log")
+
     def units(self) -> list[UnitStatus]:
         """How its daemons fare. Raises Unavailable when the host is off, frozen or still booting."""
-        return self._ask("status").units
+        units = self._ask("status").units
+        return [self._zookeeper.status(self._on()), *units] if self.plan.coordinator else units
 
     def unit(self, name: str) -> UnitStatus:
         """How one daemon fares. Raises DriverError naming those that there are."""
@@ -182,23 +185,56 @@ class LabHost:
         raise DriverError(f"{self.name} runs no {name}", code="lab.no_daemon", hint=f"it runs {names}")
 
     def kill_daemon(self, name: str) -> None:
-        """Kill it the hard way; init starts it again a second later, if it shall run."""
+        """Kill it the hard way; init starts it again a second later, if it shall run, pvcd ZooKeeper after some."""
         before = self.unit(name)
         if before.pid:
-            self._ask(f"kill {name}")
+            if name == managed.NAME:
+                self._zookeeper.kill(self._on())
+            else:
+                self._ask(f"kill {name}")
             self._wait(lambda: self.unit(name).pid != before.pid, f"{name} does not die", DAEMON_TIMEOUT_S)
 
     def stop_daemon(self, name: str) -> None:
-        """Ask it to end, and leave it down, also after it has been killed; a reboot starts it."""
+        """Ask it to end, and leave it down, also after it has been killed. A reboot starts it, but for ZooKeeper."""
         self.unit(name)
+        if name == managed.NAME:
+            self._zookeeper.hold()
+            self._wait(lambda: self._zookeeper.terminate(self._on()), f"{name} does not end", DAEMON_TIMEOUT_S)
+            return
         self._ask(f"stop {name}")
         self._wait(lambda: not self.unit(name).pid, f"{name} does not end", DAEMON_TIMEOUT_S)
 
     def start_daemon(self, name: str) -> None:
         """Start it, and keep it running."""
         self.unit(name)
-        self._ask(f"start {name}")
-        self._wait(lambda: self.unit(name).pid, f"{name} is not started", DAEMON_TIMEOUT_S)
+        if name == managed.NAME:
+            self._zookeeper.release()
+        else:
+            self._ask(f"start {name}")
+        by_whom = " by pvcd" if name == managed.NAME else ""
+        self._wait(lambda: self.unit(name).pid, f"{name} is not started{by_whom}", DAEMON_TIMEOUT_S)
+
+    def _boot(self) -> None:
+        is_on = self.init is not None
+        if not is_on:
+            self.watchdog.end()
+            network.plug_in(self._lab, self.plan, link_down=self._is_unplugged())
+            self._make_ready()
+        if self.plan.self_fencing:
+            self.watchdog.start()
+        if is_on:
+            return
+        self._spawn()
+        self._wait(self._answers, f"{self.name} does not boot, see {self.home / 'journal/init.log'}", BOOT_TIMEOUT_S)
+
+    def _cut_power(self) -> None:
+        self.watchdog.end()
+        # First the cable: the kernel would close the dead's connections in good order, and a power cut does not.
+        network.silence(self.plan)
+        # One more look for what entered from outside and is not of its PID namespace, but of its network.
+        processes.kill_all(lambda: [pid for pid in (self.init,) if pid])
+        processes.kill_all(lambda: processes.strangers(self._netns_inodes()))
+        network.unplug(self.plan)
 
     def _on(self) -> int:
         init = self.init

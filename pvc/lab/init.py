@@ -43,6 +43,7 @@ class UnitStatus(msgspec.Struct, frozen=True, kw_only=True):
     """In the host's own numbers; 0 while it does not run."""
     running_s: float
     starts: int
+    """By init; 0 for what is started by pvcd."""
     last_exit: int | None
     """Exit code, or less the signal's number."""
 
@@ -245,12 +246,11 @@ def _nobody_left() -> bool:
 
 
 def _is_there(need: str) -> bool:
-    """Whether somebody listens at a socket's path, or at HOST:PORT."""
-    host, _, port = need.rpartition(":")
-    with socket.socket(socket.AF_INET if host else socket.AF_UNIX) as probe:
+    """Whether somebody listens at a socket's path."""
+    with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(_CONNECT_S)
         try:
-            probe.connect((host, int(port)) if host else need)
+            probe.connect(need)
         except OSError:
             return False
     return True

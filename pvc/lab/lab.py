@@ -22,8 +22,7 @@ import msgspec
 
 from pvc.errors import DriverError, InvalidInput, Unavailable
 from pvc.files import replace_file
-from pvc.lab import network, processes
-from pvc.lab.bmc import PROGRAM as BMC_PROGRAM
+from pvc.lab import network, processes, traces
 from pvc.lab.bmc import Bmc
 from pvc.lab.cluster import initialise
 from pvc.lab.host import LabHost
@@ -96,22 +95,28 @@ class Lab:
             port=BMC_PORT,
             user=BMC_USER,
             password_file=self.directory / "fence-password",
-            power_command=["sh", "-c", _POWER, "power", sys.executable, str(self.directory), host.name],
+            power_command=["sh", "-c", _POWER, traces.POWER_SHELL, sys.executable, str(self.directory), host.name],
         )
+
+    @property
+    def hosts_with_bmc(self) -> list[LabHost]:
+        """Those that can be fenced from outside."""
+        return [host for host in self.hosts if not host.plan.self_fencing]
 
     @property
     def is_up(self) -> bool:
         """Whether all is there that `up` would make."""
         return (self.directory / "admin-token").exists() and all(
-            host.power == "on" and self.bmc(host).running for host in self.hosts
+            host.power == "on" and (host.watchdog.running if host.plan.self_fencing else self.bmc(host).running)
+            for host in self.hosts
         )
 
     def up(self, progress: Progress = lambda line: None) -> None:
         """Bring up what is not up: network, BMCs, hosts, cluster."""
         with locked(self.directory):
             network.make_bridge(self.plan)
-            _side_by_side(lambda host: self.bmc(host).start(), self.hosts)
-            progress(f"{len(self.hosts)} BMCs answer at {self.plan.bmc_network}, for fence_ipmilan")
+            _side_by_side(lambda host: self.bmc(host).start(), self.hosts_with_bmc)
+            progress(f"{len(self.hosts_with_bmc)} BMCs answer at {self.plan.bmc_network}, for fence_ipmilan")
             _side_by_side(LabHost.boot, self.hosts)
             progress(f"{len(self.hosts)} hosts have booted; their daemons start")
             self._wait_until_serving(progress)
@@ -119,10 +124,17 @@ class Lab:
             progress("the cluster is initialised and all nodes are ready")
 
     def partition(
-        self, words: list[str], *, one_way: bool = False, link_down: bool = False, bmc: bool = False
+        self,
+        words: list[str],
+        *,
+        one_way: bool = False,
+        link_down: bool = False,
+        bmc: bool = False,
+        bridge: bool = False,
     ) -> Partition:
-        """Cut the links between groups of hosts like `hv1,hv2`; hosts that are not named are a group of their own."""
-        groups = parse_groups(self.plan, words)
+        """Cut the links between groups of hosts like `hv1,hv2`; hosts that are not named are a group of their own, or
+        reach all groups (`bridge`)."""
+        groups = parse_groups(self.plan, words, bridge=bridge)
         made = Partition(groups=groups, one_way=one_way, link_down=link_down, bmc=bmc)
         # First the file: a host that boots meanwhile looks there whether its cable is plugged in.
         replace_file(self.directory / "partition.json", msgspec.json.encode(made))
@@ -146,6 +158,8 @@ class Lab:
         """`kill`, `stop`, `start` or `restart` a daemon of the named host, or its BMC. Raises PvcError."""
         host = self.host(name)
         if daemon == "bmc":
+            if host.plan.self_fencing:
+                raise DriverError(f"{name} has no BMC, but a watchdog", code="lab.no_daemon")
             if action != "start":
                 self.bmc(host).stop()
             if action in ("start", "restart"):
@@ -181,23 +195,47 @@ class Lab:
 
 
 def create_lab(
-    directory: Path = DEFAULT_DIR, *, nodes: int = 3, coordinators: int = 3, name: str = DEFAULT_NAME
+    directory: Path = DEFAULT_DIR,
+    *,
+    nodes: int = 3,
+    coordinators: int = 3,
+    name: str = DEFAULT_NAME,
+    self_fencing: Iterable[str] = (),
 ) -> Lab:
     """Make the lab's directory with all its hosts' files, and nothing that runs; `Lab.up` does the rest.
 
-    Returns the lab that is there already if it is like that. Raises PvcError when it is not, or when the machine
-    lacks something.
+    Returns the lab that is there already if it is like that. Raises PvcError when it is not, when one of this name is
+    up in another directory, or when the machine lacks something.
     """
     check_machine()
-    wanted = make_plan(nodes=nodes, coordinators=coordinators, name=name)
-    directory = directory.resolve()
+    wanted = make_plan(nodes=nodes, coordinators=coordinators, name=name, self_fencing=self_fencing)
+    return _create(directory.resolve(), wanted, may_be_there=True)
+
+
+def create_new_lab(directory: Path, wanted: LabPlan) -> Lab:
+    """The same, for whoever will break it and take it down: one that is there already is somebody else's.
+
+    Of the plan's networks a free one is taken. Raises PvcError also when there is one, whether it is up or not.
+    """
+    check_machine()
+    return _create(directory.resolve(), wanted, may_be_there=False)
+
+
+def _create(directory: Path, wanted: LabPlan, *, may_be_there: bool) -> Lab:
     if len(str(directory)) > _MAX_DIR:
         raise InvalidInput(
             f"{directory} is too long for the sockets in it", code="lab.path_too_long", hint="use a shorter path"
         )
+    _refuse_taken_name(directory, wanted.name)
     _make_directory(directory)
     with locked(directory):
         plan = _stored_plan(directory)
+        if plan is not None and not may_be_there:
+            raise InvalidInput(
+                f"there is a lab in {directory} already: {plan.name}",
+                code="lab.exists",
+                hint="take it down first if nobody needs it, or choose another --name",
+            )
         if plan is None:
             with network.choosing():
                 plan = msgspec.structs.replace(wanted, subnet=network.choose_subnet())
@@ -207,7 +245,7 @@ def create_lab(
             _write_files(directory, plan)
         elif msgspec.structs.replace(wanted, subnet=plan.subnet) != plan:
             raise InvalidInput(
-                f"the lab in {directory} is another: {plan.name}, {plan.nodes} nodes, {plan.coordinators} coordinators",
+                f"the lab in {directory} is another: {plan.sentence}",
                 code="lab.another",
                 hint="take it down first, or choose another --name",
             )
@@ -225,11 +263,13 @@ def destroy(directory: Path, name: str | None) -> list[str]:
     directory = directory.resolve()
     with locked(directory):
         plan = _stored_plan(directory)
+        if plan is None and name is not None:
+            _refuse_taken_name(directory, name)
         name = plan.name if plan else name
         found = [f"host {host}" for host in processes.find_inits(directory)]
-        found += [f"BMC process {pid}" for pid in _bmcs(directory)]
-        # The BMCs first: one of them might be about to switch a host on.
-        processes.kill_all(lambda: _bmcs(directory))
+        found += [f"process {pid} of a BMC or watchdog" for pid in traces.around(directory)]
+        # These first: one of them might be about to switch a host on.
+        processes.kill_all(lambda: traces.around(directory))
         processes.kill_all(lambda: processes.find_inits(directory).values())
         if name is not None:
             inodes = [netns.stat().st_ino for netns in network.netns_of(name)]
@@ -266,6 +306,19 @@ def _stored_plan(directory: Path) -> LabPlan | None:
         ) from error
 
 
+def _refuse_taken_name(directory: Path, name: str) -> None:
+    """Raises InvalidInput when a lab of this name runs in another directory: the kernel's things are by name."""
+    for other in sorted(traces.directories() - {directory}):
+        plan = _stored_plan(other)
+        if plan is not None and plan.name == name:
+            raise InvalidInput(
+                f"a lab of the name {name} is up in {other}",
+                code="lab.exists",
+                hint="take it down first if nobody needs it, or choose another --name",
+                field="name",
+            )
+
+
 def _make_directory(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True, mode=0o755)
     if _stored_plan(directory) is None and any(directory.iterdir()):
@@ -296,19 +349,6 @@ def _mounts_below(directory: Path) -> list[str]:
     """What somebody has mounted into the lab's directory: a disk of a host's own. The innermost first."""
     places = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     return sorted((place for place in places if place.startswith(f"{directory}/")), reverse=True)
-
-
-def _bmcs(directory: Path) -> list[int]:
-    """BMCs, and what they have called, of this lab."""
-    ours = os.fsencode(f"{directory}/")
-    found = []
-    for pid in processes.all_pids():
-        with contextlib.suppress(OSError):
-            argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            is_bmc = Path(os.fsdecode(argv[0])).name == BMC_PROGRAM and any(word.startswith(ours) for word in argv)
-            if is_bmc or (b"pvc.lab.power" in argv and os.fsencode(directory) in argv):
-                found.append(pid)
-    return found
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ and so that `down` finds what a crash has left behind.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
@@ -18,6 +19,8 @@ DEFAULT_NAME = "pvc"
 DEFAULT_SUBNET = 77
 MAX_NODES = 16
 COORDINATORS = (1, 3, 5)
+ALL = "all"
+"""Instead of the names of hosts."""
 BMC_USER = "pvc"
 BMC_PORT = 623
 ZOOKEEPER_PORT = 2181
@@ -34,6 +37,8 @@ class HostPlan(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     number: int
     coordinator: bool
+    self_fencing: bool
+    """It has a watchdog and no BMC."""
     netns: str
     """Its network namespace."""
     port: str
@@ -52,6 +57,8 @@ class LabPlan(msgspec.Struct, frozen=True, kw_only=True):
     name: LabName = DEFAULT_NAME
     subnet: Annotated[int, Meta(ge=1, le=254)] = DEFAULT_SUBNET
     """The addresses are 10.SUBNET.0.0/16."""
+    self_fencing: tuple[str, ...] = ()
+    """The hosts that have a watchdog and no BMC."""
 
     @property
     def prefix(self) -> str:
@@ -83,6 +90,12 @@ class LabPlan(msgspec.Struct, frozen=True, kw_only=True):
         """The ensemble, as clients want it."""
         return ",".join(f"{host.address}:{ZOOKEEPER_PORT}" for host in self.hosts if host.coordinator)
 
+    @property
+    def sentence(self) -> str:
+        """For a person."""
+        fencing = f", self-fencing {', '.join(self.self_fencing)}" if self.self_fencing else ""
+        return f"{self.name}, {self.nodes} nodes, {self.coordinators} coordinators{fencing}"
+
     def host(self, name: str) -> HostPlan:
         """The named host. Raises InvalidInput naming those that there are."""
         for host in self.hosts:
@@ -96,6 +109,7 @@ class LabPlan(msgspec.Struct, frozen=True, kw_only=True):
             name=f"hv{number}",
             number=number,
             coordinator=number <= self.coordinators,
+            self_fencing=f"hv{number}" in self.self_fencing,
             netns=f"{self.prefix}hv{number}",
             port=f"{self.prefix}hv{number}",
             address=f"10.{self.subnet}.0.{number}",
@@ -104,8 +118,15 @@ class LabPlan(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def make_plan(*, nodes: int, coordinators: int, name: str = DEFAULT_NAME, subnet: int = DEFAULT_SUBNET) -> LabPlan:
-    """A plan that can be carried out. Raises InvalidInput."""
+def make_plan(
+    *,
+    nodes: int,
+    coordinators: int,
+    name: str = DEFAULT_NAME,
+    subnet: int = DEFAULT_SUBNET,
+    self_fencing: Iterable[str] = (),
+) -> LabPlan:
+    """A plan that can be carried out; `self_fencing` names hosts, or `all`. Raises InvalidInput."""
     if not 1 <= nodes <= MAX_NODES:
         raise InvalidInput(f"a lab has 1 to {MAX_NODES} nodes, not {nodes}", code="lab.bad_plan", field="nodes")
     if coordinators not in COORDINATORS or coordinators > nodes:
@@ -116,7 +137,7 @@ def make_plan(*, nodes: int, coordinators: int, name: str = DEFAULT_NAME, subnet
             field="coordinators",
         )
     try:
-        return msgspec.convert({"nodes": nodes, "coordinators": coordinators, "name": name, "subnet": subnet}, LabPlan)
+        plan = msgspec.convert({"nodes": nodes, "coordinators": coordinators, "name": name, "subnet": subnet}, LabPlan)
     except msgspec.ValidationError as error:
         raise InvalidInput(
             f"{name!r} is no name for a lab: {error}",
@@ -124,6 +145,11 @@ def make_plan(*, nodes: int, coordinators: int, name: str = DEFAULT_NAME, subnet
             hint="a lower-case letter, then at most five more or digits",
             field="name",
         ) from error
+    asked = set(self_fencing)
+    chosen = [host.name for host in plan.hosts if ALL in asked or host.name in asked]
+    for unknown in sorted(asked - {ALL, *chosen}):
+        plan.host(unknown)
+    return msgspec.structs.replace(plan, self_fencing=tuple(chosen))
 
 
 def prefix_of(name: str) -> str:
@@ -136,9 +162,10 @@ def bridge_of(name: str) -> str:
     return f"{name}lab0"
 
 
-def parse_groups(plan: LabPlan, words: list[str]) -> list[list[str]]:
+def parse_groups(plan: LabPlan, words: list[str], *, bridge: bool = False) -> list[list[str]]:
     """Groups of hosts from words like `hv1,hv2`; the hosts that none of them names are one more group together.
 
+    With `bridge` they are in no group: they reach all the others, who do not reach each other.
     Raises InvalidInput for an unknown or repeated host, and when there are fewer than two groups.
     """
     groups = [[plan.host(name).name for name in word.split(",") if name] for word in words]
@@ -147,7 +174,14 @@ def parse_groups(plan: LabPlan, words: list[str]) -> list[list[str]]:
     if twice := sorted({name for name in named if named.count(name) > 1}):
         raise InvalidInput(f"{', '.join(twice)} cannot be on both sides", code="lab.bad_partition", field="groups")
     rest = [host.name for host in plan.hosts if host.name not in named]
-    groups = [*groups, rest] if rest else groups
+    groups = [*groups, rest] if rest and not bridge else groups
+    if len(groups) < 2 and bridge:
+        raise InvalidInput(
+            "one group alone has nobody to be parted from",
+            code="lab.bad_partition",
+            hint="give two: hv1 hv3",
+            field="groups",
+        )
     if len(groups) < 2:
         raise InvalidInput(
             "these are all hosts, so there is nothing to part them from",

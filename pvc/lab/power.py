@@ -1,4 +1,7 @@
-"""What a host's BMC calls to learn of and switch its power: `python -m pvc.lab.power DIR HOST get|on|off|reset`."""
+"""What a host's BMC or watchdog calls to learn of its power or switch it.
+
+`python -m pvc.lab.power DIR HOST get|on|off|reset`
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,12 @@ def main() -> int:
         host = Lab.load(Path(directory)).host(name)
         if what == "get":
             print("on" if host.init is not None else "off")
-        if what in ("off", "reset"):
+        if what == "off":
             host.cut_power()
-        if what in ("on", "reset"):
+        if what == "on":
             host.boot()
+        if what == "reset":
+            host.reset()
     except PvcError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -24,7 +24,7 @@ _POLL_S = 0.01
 def find_inits(directory: Path) -> dict[str, int]:
     """Name of the host -> process id of its init, for all hosts of the lab in `directory` that are on."""
     found = {}
-    for pid, argv in _commands():
+    for pid, argv in commands():
         if INIT_MODULE in argv and argv[-2:-1] == [str(directory)] and _is_first_of_namespace(pid):
             found[argv[-1]] = pid
     return found
@@ -98,12 +98,33 @@ def send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
+def commands() -> Iterator[tuple[int, list[str]]]:
+    """Every process that this machine shows us, with its command line."""
+    for pid in all_pids():
+        if argv := argv_of(pid):
+            yield pid, argv
+
+
+def argv_of(pid: int) -> list[str]:
+    """The command line of a process; empty for one that is gone, and for the kernel's own."""
+    try:
+        return [os.fsdecode(word) for word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]]
+    except OSError:
+        return []
+
+
 def program_of(pid: int) -> str:
     """The name of the program that a process runs, or empty."""
+    return Path(*argv_of(pid)[:1]).name
+
+
+def age_s(pid: int) -> float:
+    """For how long the process has been there; 0 when it is gone."""
     try:
-        return Path(os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0])).name
-    except OSError:
-        return ""
+        began = int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[19])
+    except (OSError, IndexError):
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - began / os.sysconf("SC_CLK_TCK")
 
 
 def all_pids() -> list[int]:
@@ -119,14 +140,6 @@ def inside_pid(pid: int) -> int:
         return 0
     line = next((line for line in status.splitlines() if line.startswith("NSpid:")), "NSpid: 0")
     return int(line.split()[-1])
-
-
-def _commands() -> Iterator[tuple[int, list[str]]]:
-    for pid in all_pids():
-        with contextlib.suppress(OSError):
-            argv = [os.fsdecode(word) for word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]]
-            if argv:
-                yield pid, argv
 
 
 def _is_first_of_namespace(pid: int) -> bool:

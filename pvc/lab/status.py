@@ -13,7 +13,7 @@ from pvc.lab.plan import ZOOKEEPER_PORT
 
 _ASK_S = 0.5
 """A ZooKeeper next door answers within milliseconds; one that is frozen never does."""
-_TITLES = ("HOST", "ADDRESS", "BMC", "POWER", "ZOOKEEPER", "PVCD", "LIBVIRTD", "VMS")
+_TITLES = ("HOST", "ADDRESS", "FENCED BY", "POWER", "ZOOKEEPER", "PVCD", "LIBVIRTD", "VMS")
 
 
 def status_of(lab: Lab) -> dict[str, Any]:
@@ -48,7 +48,8 @@ def _host(lab: Lab, host: LabHost) -> dict[str, Any]:
         "address": host.plan.address,
         "power": power,
         "coordinator": host.plan.coordinator,
-        "bmc": {"address": host.plan.bmc_address, "running": lab.bmc(host).running},
+        "self_fencing": host.plan.self_fencing,
+        "bmc": None if host.plan.self_fencing else {"address": host.plan.bmc_address, "running": lab.bmc(host).running},
         "zookeeper": zookeeper_mode(host) if host.plan.coordinator and power == "on" else "",
         "vms": list(host.processes().values()).count(QEMU),
         "daemons": {},
@@ -68,10 +69,18 @@ def _host(lab: Lab, host: LabHost) -> dict[str, Any]:
 
 
 def _row(host: dict[str, Any]) -> tuple[str, ...]:
-    zookeeper = (host["zookeeper"] or "down") if host["coordinator"] and host["power"] == "on" else "-"
+    zookeeper = (host["zookeeper"] or _silent(host)) if host["coordinator"] and host["power"] == "on" else "-"
     daemons = [_daemon(host["daemons"].get(name)) for name in ("pvcd", "libvirtd")]
-    bmc = host["bmc"]["address"] if host["bmc"]["running"] else "down"
+    bmc = "watchdog"
+    if host["bmc"] is not None:
+        bmc = host["bmc"]["address"] if host["bmc"]["running"] else "down"
     return (host["name"], host["address"], bmc, host["power"], zookeeper, *daemons, str(host["vms"]))
+
+
+def _silent(host: dict[str, Any]) -> str:
+    """What a ZooKeeper is that does not serve."""
+    wanted = host["daemons"].get("zookeeper", {}).get("wanted", True)
+    return "down" if wanted else "stopped"
 
 
 def _daemon(daemon: dict[str, Any] | None) -> str:

@@ -21,8 +21,9 @@ from pvc.drivers.fence import Fence
 from pvc.drivers.hypervisor import Hypervisor
 from pvc.drivers.watchdog import Watchdog
 from pvc.errors import PvcError, Unavailable
+from pvc.events.node import NodeDiverged
 from pvc.events.record import Actor, Entry
-from pvc.events.registry import Event, subject_of
+from pvc.events.registry import FEATURE_LEVEL, Event, subject_of
 from pvc.events.vm import VmSpec
 from pvc.events.vm_moves import VmArrived, VmMigrationFailed
 from pvc.handlers.queue import KeyedQueue
@@ -36,7 +37,8 @@ from pvc.node.standing import Standing
 from pvc.node.telemetry import Publisher
 from pvc.node.vouching import Vouching, VouchingParts
 from pvc.presence.base import Presence
-from pvc.runtime.appender import FEATURE_LEVEL, Appender, Outcome, Request
+from pvc.projections.state import ClusterState
+from pvc.runtime.appender import Appender, Outcome, Request
 from pvc.runtime.snapshots import SnapshotFile, check_same_log, keep_snapshots
 from pvc.runtime.world import World, catch_up, follow
 
@@ -100,17 +102,23 @@ class Node:
         self._transfers = Transfers(services.hypervisor, lambda vm_id: self.queue.wake(vm_id))
         self._reconciler = VmReconciler(
             services.name,
-            lambda: self._world.state,
+            self._sound_state,
             services.hypervisor,
             self._give_report,
             services.clock,
             transfers=self._transfers,
             obstacle=services.obstacle,
-            may_start=self.standing.may_start,
+            may_start=lambda: self.standing.may_start() and not self._promised_too_much(),
         )
         self.queue = KeyedQueue(self._reconciler.reconcile, clock=services.clock, rng=services.rng)
         self._self_fence = (
-            SelfFence(services.presence, services.hypervisor, services.watchdog, services.watchdog_timeout_s)
+            SelfFence(
+                services.presence,
+                services.hypervisor,
+                services.watchdog,
+                services.watchdog_timeout_s,
+                changed=self._pass_wanted.set,
+            )
             if services.watchdog is not None
             else None
         )
@@ -131,26 +139,27 @@ class Node:
 
     async def run(self) -> None:
         """Catch up, announce the node, and work."""
-        await self._catch_up()
-        self._world.note_caught_up()
-        with self._world.listening(self._wake_concerned):
-            async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-                stack.push_async_callback(self._transfers.close)
-                group.create_task(self._follow())
-                group.create_task(self._services.appender.run())
-                group.create_task(self.queue.run())
-                group.create_task(self._watch_hypervisor())
-                group.create_task(self._announce_and_look())
-                group.create_task(self.standing.run())
-                group.create_task(self._publisher().run())
-                if self._primary is not None:
-                    group.create_task(self._primary.run())
-                for part in self._vouching:
-                    group.create_task(part.run())
-                if self._self_fence is not None:
-                    group.create_task(self._self_fence.run())
-                if self._services.snapshots is not None:
-                    group.create_task(keep_snapshots(self._world, self._services.snapshots))
+        async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            stack.push_async_callback(self._transfers.close)
+            # A long log takes longer to fold than the others wait for a node that they do not hear of, with its VMs.
+            group.create_task(self.standing.run())
+            if self._self_fence is not None:
+                group.create_task(self._self_fence.run())
+            await self._catch_up()
+            self._world.note_caught_up()
+            stack.enter_context(self._world.listening(self._wake_concerned))
+            group.create_task(self._follow())
+            group.create_task(self._services.appender.run())
+            group.create_task(self.queue.run())
+            group.create_task(self._watch_hypervisor())
+            group.create_task(self._announce_and_look())
+            group.create_task(self._publisher().run())
+            if self._primary is not None:
+                group.create_task(self._primary.run())
+            for part in self._vouching:
+                group.create_task(part.run())
+            if self._services.snapshots is not None:
+                group.create_task(keep_snapshots(self._world, self._services.snapshots))
 
     async def _catch_up(self) -> None:
         while True:
@@ -179,11 +188,11 @@ class Node:
         cause = await self._until_initialised()
         while True:
             self._pass_wanted.clear()
-            if not self.standing.announced:
+            if not self._all_told():
                 await self._announce(cause)
                 cause = ""
             await self._look_at_everything()
-            pause_s = PASS_S if self.standing.announced else RETRY_S
+            pause_s = PASS_S if self._all_told() else RETRY_S
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._pass_wanted.wait()
@@ -194,7 +203,9 @@ class Node:
         # Without a lease the session may be over, and the primary know it: it would contradict each time, at once.
         if not self.standing.joined or self._services.presence.lease_left_s() <= 0:
             return
-        if self._self_fence is not None and not self._self_fence.armed:
+        if self._world.fault is not None:
+            return  # which has been told
+        if self._self_fence is not None and not self._self_fence.known:
             return  # what it cannot keep it must not promise
         try:
             # What looks like a stray to a fold that is behind may have been given to this node meanwhile.
@@ -206,6 +217,22 @@ class Node:
             return
         self.standing.note_announced(session)
         logger.info("node: ready name=%s position=%d", self._services.name, self._world.position)
+
+    @property
+    def _promise_s(self) -> int:
+        return self._self_fence.promise_s if self._self_fence is not None else 0
+
+    @property
+    def _promised_s(self) -> int:
+        own = self._world.state.nodes.get(self._services.name)
+        return own.self_fence_s if own is not None else 0
+
+    def _all_told(self) -> bool:
+        return self.standing.announced and self._promised_s == self._promise_s
+
+    def _promised_too_much(self) -> bool:
+        """The watchdog does not do any more what the others count on, and the log does not know it yet."""
+        return self._promised_s > 0 and self._promise_s == 0
 
     async def _clear_strays(self) -> None:
         state, name = self._world.state, self._services.name
@@ -241,12 +268,21 @@ class Node:
             version=__version__,
             boot=self._services.boot,
             address=self._services.address,
-            self_fence_s=self._self_fence.promise_s if self._self_fence is not None else 0,
+            self_fence_s=self._promise_s,
             level=FEATURE_LEVEL,
         )
         await self._give_report(ready, cause)
 
+    def _sound_state(self) -> ClusterState:
+        """The state, to act by. Raises what has stopped the fold: what it says of a VM may long be over, and the one
+        that looks like a stray may have been moved here since."""
+        if self._world.fault is not None:
+            raise self._world.fault.with_traceback(None)
+        return self._world.state
+
     async def _look_at_everything(self) -> None:
+        if self._world.fault is not None:
+            return
         try:
             domains = await self._hypervisor.list_domains()
         except PvcError as error:
@@ -273,8 +309,11 @@ class Node:
             if subject.kind == "vm":
                 if self._concerns(subject.id, event):
                     self.queue.wake(subject.id)
-            elif subject.kind == "node" and subject.id == self._services.name and not self.standing.announced:
-                self._pass_wanted.set()
+            elif subject.kind == "node" and subject.id == self._services.name:
+                if not self.standing.announced:
+                    self._pass_wanted.set()
+                if isinstance(event, NodeDiverged) and self._services.snapshots is not None:
+                    self._services.snapshots.discard()
             if self._primary is not None and (subject.kind != "vm" or isinstance(event, MOVE_ENDED)):
                 self._primary.hint()
 

@@ -22,6 +22,7 @@ from pvc.errors import DriverError, PvcError, Rejected
 from pvc.events.cluster import PrimaryElected
 from pvc.events.fence import FenceSettings
 from pvc.handlers import cluster_plan as plan
+from pvc.node.fence_watch import FenceWatch
 from pvc.presence.base import Member, Presence
 from pvc.presence.hello import read_hello
 from pvc.projections.state import NodeState
@@ -61,6 +62,7 @@ class Primary:
         self._submit = submit
         self._clock = clock
         self._may_act = may_act
+        self._fence_watch = FenceWatch(node, world, fence, clock, may_act=may_act)
         self._epoch = 0
         """Of the present term; 0 outside of one."""
         self._watch = plan.Watch(since_s=clock.monotonic())
@@ -70,6 +72,7 @@ class Primary:
         """Node and loss -> what switches it off."""
         self._hinted = asyncio.Event()
         self._claimed_s = float("-inf")
+        self._stood_back = False
 
     @property
     def epoch(self) -> int | None:
@@ -82,7 +85,7 @@ class Primary:
 
     async def run(self) -> None:
         """Look, act, wait."""
-        listening = asyncio.create_task(self._listen())
+        beside = [asyncio.create_task(self._listen()), asyncio.create_task(self._fence_watch.run())]
         try:
             while True:
                 self._hinted.clear()
@@ -94,10 +97,9 @@ class Primary:
                     async with asyncio.timeout(TICK_S):
                         await self._hinted.wait()
         finally:
-            listening.cancel()
-            for task in self._fencing:
+            for task in (*beside, *self._fencing):
                 task.cancel()
-            await asyncio.gather(*self._fencing, return_exceptions=True)
+            await asyncio.gather(*beside, *self._fencing, return_exceptions=True)
 
     async def _listen(self) -> None:
         while True:
@@ -110,6 +112,9 @@ class Primary:
             await asyncio.sleep(TICK_S)
 
     async def _look(self) -> None:
+        if self._world.fault is not None:
+            await self._stand_back()
+            return
         await self._end_needless_fencing()
         state, now_s = self._world.state, self._clock.monotonic()
         own = state.nodes.get(self._node)
@@ -142,6 +147,18 @@ class Primary:
             self._epoch = elected[0].epoch
             self._tried = plan.Tried()
             logger.info("primary: elected node=%s epoch=%d", self._node, self._epoch)
+
+    async def _stand_back(self) -> None:
+        """The fold has stopped: by what it last knew this node must not act, nor keep others from it."""
+        if self._stood_back:
+            return
+        await self._end_term()
+        while self._under_way:
+            _, task = self._under_way.popitem()
+            # The node may be back by now, and only not be known to be.
+            task.cancel()
+        await self._presence.resign_primary()
+        self._stood_back = True
 
     async def _end_term(self) -> None:
         if self._epoch:

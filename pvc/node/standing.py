@@ -64,6 +64,8 @@ class Standing:
 
     def may_start(self) -> bool:
         """Whether a VM may be started now."""
+        if self._world.fault is not None:
+            return False
         return self.announced and self._presence.lease_left_s() > START_MARGIN_S
 
     async def run(self) -> None:
@@ -77,7 +79,7 @@ class Standing:
                     self._session += 1
                     self._changed.set()
                     logger.info("presence: joined name=%s session=%d", self._node, self._session)
-                elif said is None or said.position != self._world.position:
+                elif said is None or (said.position, said.fault) != (self._world.position, self._fault):
                     said = self._hello()
                     await self._presence.update(msgspec.json.encode(said))
             except Conflict as error:
@@ -88,4 +90,8 @@ class Standing:
 
     def _hello(self) -> Hello:
         state = self._world.state
-        return Hello(version=__version__, position=state.position, state_hash=state.state_hash())
+        return Hello(version=__version__, position=state.position, state_hash=state.state_hash(), fault=self._fault)
+
+    @property
+    def _fault(self) -> str:
+        return self._world.fault.code if self._world.fault is not None else ""

@@ -64,6 +64,7 @@ class Publisher:
                     figures = msgspec.structs.replace(
                         self._last,
                         transfers=transfers,
+                        fences=dict(self._world.fences),
                         position=self._world.position,
                         time_us=self._clock.wall_us(),
                     )

@@ -12,6 +12,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     state_hash: str
     """Of its state at that position: equal on all nodes."""
+    fault: str = ""
+    """The code of what has stopped its fold there, if anything has."""
 
 
 def read_hello(data: bytes) -> Hello | None:

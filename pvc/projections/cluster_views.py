@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated
@@ -10,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from pvc.events.fence import FenceSettings
+from pvc.projections.fault_hints import hint_of
 from pvc.projections.state import ClusterState, Fault, FlushState, Node, NodeState
 
 
@@ -37,6 +39,32 @@ class NodeUsage(msgspec.Struct, frozen=True, kw_only=True):
     time_us: Annotated[int, Meta(description="When, by its own clock.")]
 
 
+class FenceCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node's fence agent answered when it was last asked, some minutes ago."""
+
+    asked_by: Annotated[str, Meta(description="The coordinator that asked it.")]
+    trouble: Annotated[
+        str,
+        Meta(
+            description="Why it could not be relied on; empty: it answers as it should.",
+            examples=["does not answer hv1: the device cannot be reached"],
+        ),
+    ]
+
+
+class FaultInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Something is wrong that an admin should know of; it goes when its cause does."""
+
+    id: str
+    code: str
+    subject: str
+    message: str
+    hint: Annotated[str, Meta(description="What to do about it.")]
+    since_us: int
+    acknowledged_by: Annotated[str, Meta(description="Who has taken notice of it; empty: nobody.")]
+    acknowledged_us: int
+
+
 class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     """All about a node, and a node in a list."""
 
@@ -57,9 +85,14 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     vms_away: Annotated[int, Meta(description="At home on it, but elsewhere for now.")]
     usage: Annotated[NodeUsage | None, Meta(description="Null when it was not heard of lately.")]
     fence: Annotated[FenceSettings | None, Meta(description="How its power is cut; null: it cannot be.")]
+    fence_check: Annotated[
+        FenceCheck | None, Meta(description="What its agent answered lately; null: it has none, or nobody has asked.")
+    ]
     self_fence_s: Annotated[
         int, Meta(description="Within so many seconds after it lost its session, it ends its VMs; 0: it does not.")
     ]
+    faults: Annotated[list[FaultInfo], Meta(description="What is wrong with it, the newest first.")]
+    reasons: Annotated[list[str], Meta(description="Why the cluster's health is not `ok`, as far as it is about it.")]
     unfenced: Annotated[str, Meta(description="Why it could not be fenced, while that is so.")]
     evidence: Annotated[str, Meta(description="What proves that it is fenced, while it is.")]
     address: str
@@ -74,18 +107,6 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     position: Annotated[int, Meta(description="The last record that touched the node.")]
 
 
-class FaultInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """Something is wrong that an admin should know of; it goes when its cause does."""
-
-    id: str
-    code: str
-    subject: str
-    message: str
-    since_us: int
-    acknowledged_by: Annotated[str, Meta(description="Who has taken notice of it; empty: nobody.")]
-    acknowledged_us: int
-
-
 class ClusterInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The cluster at one look."""
 
@@ -94,6 +115,7 @@ class ClusterInfo(msgspec.Struct, frozen=True, kw_only=True):
     initialised: bool
     health: Health
     reasons: Annotated[list[str], Meta(description="Why it is not `ok`, the worst first.")]
+    hints: Annotated[dict[str, str], Meta(description="Reason -> what to do about it, for those that are faults.")]
     position: int
     state_hash: str
     primary: Annotated[str, Meta(description="The node that acts for the whole cluster; empty: none yet.")]
@@ -113,10 +135,17 @@ class ClusterInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def node_info(
-    state: ClusterState, node: Node, *, usage: NodeUsage | None = None, present: bool | None = None
+    state: ClusterState,
+    node: Node,
+    *,
+    usage: NodeUsage | None = None,
+    present: bool | None = None,
+    fence_check: FenceCheck | None = None,
+    reasons: Sequence[str] = (),
 ) -> NodeInfo:
-    """A node with what its VMs take."""
+    """A node with what its VMs take, and what is wrong with it; `reasons` are those of the cluster's health."""
     load = state.load_of(node.name)
+    named = re.compile(rf"(?<![\w-]){re.escape(node.name)}(?![\w-])")
     return NodeInfo(
         name=node.name,
         state=node.state,
@@ -135,7 +164,10 @@ def node_info(
         vms_away=len(state.placed.away_from.get(node.name, ())),
         usage=usage,
         fence=node.fence,
+        fence_check=fence_check,
         self_fence_s=node.self_fence_s,
+        faults=[fault_info(state, fault) for fault in faults_in_order(state) if fault.subject == f"node/{node.name}"],
+        reasons=[reason for reason in reasons if named.search(reason)],
         unfenced=node.unfenced,
         evidence=node.evidence,
         address=node.address,
@@ -151,9 +183,15 @@ def node_info(
     )
 
 
-def fault_info(fault: Fault) -> FaultInfo:
+def faults_in_order(state: ClusterState) -> list[Fault]:
+    """All faults, the newest first."""
+    return sorted(state.faults.values(), key=lambda fault: (-fault.since_us, fault.id))
+
+
+def fault_info(state: ClusterState, fault: Fault) -> FaultInfo:
     """A fault for a list."""
-    return FaultInfo(**{field: getattr(fault, field) for field in FaultInfo.__struct_fields__})
+    fields = {field: getattr(fault, field) for field in FaultInfo.__struct_fields__ if field != "hint"}
+    return FaultInfo(**fields, hint=hint_of(state, fault))
 
 
 def cluster_info(
@@ -168,6 +206,7 @@ def cluster_info(
     for vm in state.vms.values():
         by_state[vm.state.value] = by_state.get(vm.state.value, 0) + 1
     cluster = state.cluster
+    told = [fault for fault in state.faults.values() if fault.message in reasons]
     coordinators = [node for node in state.nodes.values() if node.coordinator]
     return ClusterInfo(
         name=cluster.name if cluster else "",
@@ -175,6 +214,7 @@ def cluster_info(
         initialised=cluster is not None,
         health=health,
         reasons=list(reasons),
+        hints={fault.message: hint for fault in told if (hint := hint_of(state, fault))},
         position=state.position,
         state_hash=state.state_hash(),
         primary=cluster.primary if cluster else "",

@@ -32,6 +32,12 @@ def _migration(event: vm_moves.VmMigrationRequested) -> str:
     return f"{how} from {event.source} to {event.target} requested{_because(event.reason)}{_chosen(event.why)}"
 
 
+def _moved(event: vm_moves.VmMoved) -> str:
+    if event.source == event.target:
+        return f"its home is {event.target} now"
+    return f"moved from {event.source} to {event.target}{_chosen(event.why)}"
+
+
 TOLD: dict[type[Event], Tell] = {
     cluster.ClusterInitialised: lambda e: f"cluster {e.name} initialised",
     cluster.PrimaryElected: lambda e: f"node {e.node} is primary (epoch {e.epoch})",
@@ -46,8 +52,12 @@ TOLD: dict[type[Event], Tell] = {
     cluster.AnchorRecovered: lambda e: f"checkpoints are delivered to the anchor {e.anchor} again",
     cluster.CommandRejected: lambda e: f"refused: {e.message}",
     access.TokenCreated: lambda e: f"{e.role} token {e.token} made for {e.principal}",
-    node.NodeJoined: lambda e: f"node {e.node} joined{' as a coordinator' if e.coordinator else ''}",
-    node.NodeFenceSet: lambda e: f"fenced by {e.settings.agent}" if e.settings else "not fenced by an agent",
+    node.NodeJoined: lambda e: (
+        f"node {e.node} is a {'member and coordinator' if e.coordinator else 'member'}; it joins when pvcd starts there"
+    ),
+    node.NodeFenceSet: lambda e: (
+        f"to be fenced by {e.settings.agent}" if e.settings else "not to be fenced by an agent"
+    ),
     node.NodeFlushRequested: lambda e: "flush requested",
     node.NodeFlushed: lambda e: "flushed: no VM runs on it",
     node.NodeFlushIncomplete: lambda e: f"flushed, but for {'; '.join(e.left)}",
@@ -100,7 +110,7 @@ TOLD: dict[type[Event], Tell] = {
     vm_moves.VmMigrated: lambda e: f"has left {e.source} for {e.target}",
     vm_moves.VmArrived: lambda e: f"runs on, on {e.node}",
     vm_moves.VmRelocated: lambda e: f"off on {e.source}, to start on {e.target}",
-    vm_moves.VmMoved: lambda e: f"moved from {e.source} to {e.target}{_chosen(e.why)}",
+    vm_moves.VmMoved: _moved,
     vm_moves.VmRecovered: lambda e: f"recovered from {e.source}, to start on {e.target}{_chosen(e.why)}",
     vm_moves.VmRecoveryDelayed: lambda e: f"cannot be recovered yet: {e.reason}",
 }

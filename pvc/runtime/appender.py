@@ -20,7 +20,7 @@ from pvc.commands.base import Context, Decide, Decision, Utilisation
 from pvc.errors import Conflict, OutcomeUnknown, PvcError, Rejected, Unavailable, internal_error
 from pvc.events.cluster import CommandRejected
 from pvc.events.record import MAX_RECORD_BYTES, Actor, CommandRef, Entry, Head, RawEvent, Record, seal, unseal
-from pvc.events.registry import Event, UnknownEvent, decode_event, encode_event
+from pvc.events.registry import FIRST_LEVEL, Event, UnknownEvent, decode_event, encode_event, level_of
 from pvc.log.base import MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, Log
 from pvc.projections.fold import fold_trusted
 from pvc.projections.state import ClusterState
@@ -43,11 +43,6 @@ CROWDED_S = 2.0
 
 MAX_REFUSAL = 500
 """Characters of a refusal's reason that go into the log: it may quote what was given, at any length."""
-
-FIRST_LEVEL = 1
-
-FEATURE_LEVEL = 1
-"""The highest level of records that this version can read; it writes those of the cluster's level."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,7 +136,9 @@ class Appender:
     def try_out(self, request: Request) -> Decision:
         """Decide against the present state and change nothing. Raises what the real thing would."""
         context = self._context(self._identified(request))
-        return request.decide(self._world.state, request.command, context)
+        decision = request.decide(self._world.state, request.command, context)
+        _level_for(self._world.state, decision)
+        return decision
 
     async def run(self) -> None:
         """Serve the queue until cancelled; what is queued then, and what comes later, fails as unavailable."""
@@ -316,7 +313,7 @@ class Appender:
                 origin=self._origin,
                 command=CommandRef(id=request.command_id, name=request.name, digest=request.digest),
                 cause=request.cause,
-                level=state.cluster.level if state.cluster is not None else FIRST_LEVEL,
+                level=_level_for(state, decision),
                 events=tuple(_readable(event) for event in decision.events),
             )
         )
@@ -351,6 +348,19 @@ def key_reused(request: Request, record: Record) -> Rejected | None:
         code="idempotency.key_reused",
         hint="use a new key for each new command",
     )
+
+
+def _level_for(state: ClusterState, decision: Decision) -> int:
+    """The record's level: the cluster's. Raises Rejected where that is too low for what was decided."""
+    level = state.cluster.level if state.cluster is not None else FIRST_LEVEL
+    needed = max(map(level_of, decision.events), default=level)
+    if needed > level:
+        raise Rejected(
+            f"this needs feature level {needed}, and the cluster is at {level}",
+            code="cluster.level_too_low",
+            hint="upgrade PVC on every node: `pvc cluster status` names those that do not know that level",
+        )
+    return level
 
 
 def _readable(event: Event) -> RawEvent:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pvc.errors import LogDamaged, PvcError
 from pvc.events.record import unseal
+from pvc.events.registry import knows_level
 from pvc.files import replace_file
 from pvc.log.base import Log
 from pvc.projections.snapshot import StaleSnapshot, restore, snapshot
@@ -37,6 +38,7 @@ class SnapshotFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._barred = False
 
     def load(self) -> ClusterState | None:
         """The stored state; None when there is none that can be used."""
@@ -45,7 +47,10 @@ class SnapshotFile:
             digest, data = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
             if hashlib.sha256(data).digest() != digest:
                 raise StaleSnapshot("its checksum is wrong")
-            return restore(data)
+            state = restore(data)
+            if state.cluster is not None and not knows_level(state.cluster.level):
+                raise StaleSnapshot(f"it is of feature level {state.cluster.level}")
+            return state
         except FileNotFoundError:
             return None
         except (OSError, PvcError) as error:
@@ -54,7 +59,19 @@ class SnapshotFile:
 
     def save(self, data: bytes) -> None:
         """Store what `snapshot` made. Raises OSError; the old file is untouched then."""
+        if self._barred:
+            return
         replace_file(self._path, hashlib.sha256(data).digest() + data, mode=0o600)
+        if self._barred:  # meanwhile
+            self._path.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """The state is not to be trusted: delete the file and store no other; the next start folds the log anew."""
+        self._barred = True
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            logger.error("snapshot: delete it by hand before the next start file=%s error=%s", self._path, error)
 
 
 async def check_same_log(world: World, log: Log) -> None:

@@ -38,6 +38,15 @@ class TransferFigures(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+class FenceAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a node's fence agent said when it was last asked, without any secret."""
+
+    on: bool = False
+    """The device says that the node has power."""
+    error: str = ""
+    """Why there was no answer."""
+
+
 class NodeFigures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a node says of itself."""
 
@@ -55,6 +64,8 @@ class NodeFigures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """What its ZooKeeper server is: `leader`, `follower`, ...; empty where it runs none."""
     guests: dict[str, GuestFigures] = {}
     transfers: dict[str, TransferFigures] = {}
+    fences: dict[str, FenceAnswer] = {}
+    """Node -> what its fence agent answered this one; the primary and one more coordinator ask them."""
 
 
 class Telemetry:

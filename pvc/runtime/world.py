@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 
 from pvc.errors import LogDamaged, PvcError, Unavailable
 from pvc.events.record import Entry, unseal
-from pvc.events.registry import Event
+from pvc.events.registry import Event, refuse_newer_level
 from pvc.log.base import Log
 from pvc.projections.fold import fold, fold_trusted
 from pvc.projections.state import ClusterState
+from pvc.runtime.telemetry import FenceAnswer
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ class World:
             self._caught_up.set()
         self.fault: PvcError | None = None
         """Why the fold stopped, if it did; reads go on from the last good state, writes do not."""
+        self.fences: dict[str, FenceAnswer] = {}
+        """Node -> what its fence agent answered this one: learnt here, not folded, and told with the node's figures."""
         self._listeners: list[Listener] = []
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._waiter_count = 0
@@ -54,14 +57,15 @@ class World:
         return self.state.position
 
     def apply(self, entry: Entry, *, trusted: bool = False) -> None:
-        """Fold one record, unless it is folded already. Raises LogDamaged, UnknownEvent or what a defect of the fold
-        comes to, and then stays stopped."""
+        """Fold one record, unless it is folded already. Raises LogDamaged, NewerLevel, UnknownEvent or what a defect of
+        the fold comes to, and then stays stopped."""
         state = self.state
         if entry.record.position <= state.head.position:
             return
         if self.fault is not None:
             raise self.fault
         try:
+            refuse_newer_level(entry.record)
             events = fold_trusted(state, entry) if trusted else fold(state, entry)
         except PvcError as fault:
             self.fault = fault

@@ -248,9 +248,11 @@ class HypervisorPort:
         """Undefine."""
         await self._call(self._hypervisor.forget(vm))
 
-    async def migrate(self, vm: str, *, target: str, max_downtime_ms: int, force: bool) -> None:
+    async def migrate(self, vm: str, *, epoch: int, target: str, max_downtime_ms: int, force: bool) -> None:
         """Migrate."""
-        await self._call(self._hypervisor.migrate(vm, target=target, max_downtime_ms=max_downtime_ms, force=force))
+        await self._call(
+            self._hypervisor.migrate(vm, epoch=epoch, target=target, max_downtime_ms=max_downtime_ms, force=force)
+        )
 
     async def cancel_migration(self, vm: str) -> None:
         """Cancel."""

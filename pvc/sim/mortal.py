@@ -152,11 +152,11 @@ class MortalHypervisor:
         await self._hypervisor.forget(vm)
         self._life.effect("forget")
 
-    async def migrate(self, vm: str, *, target: str, max_downtime_ms: int, force: bool) -> None:
+    async def migrate(self, vm: str, *, epoch: int, target: str, max_downtime_ms: int, force: bool) -> None:
         """Migrate; this life may end in the midst of it, or right after it, while the migration goes on."""
         self._life.check()
         migrating = asyncio.ensure_future(
-            self._hypervisor.migrate(vm, target=target, max_downtime_ms=max_downtime_ms, force=force)
+            self._hypervisor.migrate(vm, epoch=epoch, target=target, max_downtime_ms=max_downtime_ms, force=force)
         )
         try:
             await asyncio.wait({migrating}, timeout=MIDST_S)

@@ -54,7 +54,7 @@ class MigrationContract:
         await wait_for_text(console, b"mover heartbeat 1 ")
         await pair.source.reset(vm, mark="m1")
         await wait_for_text(console, b"mover heartbeat 2 ")
-        await migrate(pair, vm)
+        await migrate(pair, vm, epoch=3)
         assert await pair.source.get_domain(vm) == Domain(
             vm=vm, name="mover", epoch=3, state=DomainState.OFF, reason=OffReason.MIGRATED, reset_mark="m1"
         )
@@ -75,7 +75,7 @@ class MigrationContract:
         await migrate(pair, vm)
         await pair.target.start(vm)
         # Also when the former copy was not forgotten yet.
-        await pair.target.migrate(vm, target=pair.source_address, max_downtime_ms=DOWNTIME_MS, force=False)
+        await pair.target.migrate(vm, epoch=1, target=pair.source_address, max_downtime_ms=DOWNTIME_MS, force=False)
         assert (await state_at(pair.target, vm)) == (DomainState.OFF, OffReason.MIGRATED)
         assert (await state_at(pair.source, vm)) == (DomainState.PAUSED, None)
         await pair.target.forget(vm)
@@ -209,7 +209,9 @@ class MigrationContract:
     async def test_a_target_that_is_not_there_leaves_the_guest_alone(self, pair: Pair) -> None:
         vm = await running(pair, "stuck")
         with pytest.raises(DriverError) as refusal:
-            await pair.source.migrate(vm, target=pair.nobodys_address, max_downtime_ms=DOWNTIME_MS, force=False)
+            await pair.source.migrate(
+                vm, epoch=1, target=pair.nobodys_address, max_downtime_ms=DOWNTIME_MS, force=False
+            )
         assert refusal.value.code == "hypervisor.migration_failed"
         assert "\n" not in refusal.value.message
         assert await pair.source.get_domain(vm) == Domain(vm=vm, name="stuck", epoch=1, state=DomainState.RUNNING)
@@ -238,6 +240,18 @@ class MigrationContract:
         await pair.source.cancel_migration(new_id())
         assert await pair.source.transfer(vm) is None
         assert await pair.source.transfer(new_id()) is None
+
+    async def test_another_run_than_the_one_that_was_to_move_stays(self, pair: Pair) -> None:
+        vm = await running(pair, "restarted", epoch=2)
+        with pytest.raises(DriverError) as refusal:
+            await migrate(pair, vm, epoch=1)
+        assert refusal.value.code == "hypervisor.migration_failed"
+        assert (await state_at(pair.source, vm)) == (DomainState.RUNNING, None)
+        await migrate(pair, vm, epoch=2)
+        with pytest.raises(DriverError) as refusal:
+            await migrate(pair, vm, epoch=3)
+        assert refusal.value.code == "hypervisor.migration_failed"
+        assert (await state_at(pair.source, vm)) == (DomainState.OFF, OffReason.MIGRATED)
 
     async def test_every_step_is_announced_on_both_sides(self, pair: Pair) -> None:
         vm = await running(pair, "loud")
@@ -284,8 +298,8 @@ async def running(pair: Pair, name: str, *, epoch: int = 1) -> str:
     return vm
 
 
-async def migrate(pair: Pair, vm: str, *, force: bool = False) -> None:
-    await pair.source.migrate(vm, target=pair.target_address, max_downtime_ms=DOWNTIME_MS, force=force)
+async def migrate(pair: Pair, vm: str, *, epoch: int = 1, force: bool = False) -> None:
+    await pair.source.migrate(vm, epoch=epoch, target=pair.target_address, max_downtime_ms=DOWNTIME_MS, force=force)
 
 
 @contextlib.asynccontextmanager

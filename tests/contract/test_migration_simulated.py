@@ -67,7 +67,9 @@ class House:
         return self.again(force=force)
 
     def again(self, *, force: bool = False) -> asyncio.Task[None]:
-        return asyncio.create_task(self.source.migrate(self.vm, target=THERE, max_downtime_ms=1000, force=force))
+        return asyncio.create_task(
+            self.source.migrate(self.vm, epoch=1, target=THERE, max_downtime_ms=1000, force=force)
+        )
 
     def at(self, machine: SimulatedHypervisor) -> str:
         domain = machine.snapshot().get(self.vm)
@@ -220,9 +222,9 @@ def test_a_daemon_that_dies_in_the_midst_finds_the_migration_done() -> None:
         await house.source.forget(house.vm)
         mortal = MortalHypervisor(house.target, Life(lambda effect: effect == "migrate_begun"))
         with pytest.raises(Killed):
-            await mortal.migrate(house.vm, target=HERE, max_downtime_ms=1000, force=False)
+            await mortal.migrate(house.vm, epoch=1, target=HERE, max_downtime_ms=1000, force=False)
         assert house.both == ("incoming", "running")
-        await house.target.migrate(house.vm, target=HERE, max_downtime_ms=1000, force=False)
+        await house.target.migrate(house.vm, epoch=1, target=HERE, max_downtime_ms=1000, force=False)
         assert house.both == ("paused", "off migrated")
         assert house.target.effects[-1] == ("migrate", house.vm)
 
@@ -239,7 +241,7 @@ async def test_a_moved_and_an_arrived_domain_are_kept_in_the_state_file(tmp_path
     await source.define(vm, "web", SPEC, epoch=1)
     await source.start(vm)
     await target.list_domains()
-    await source.migrate(vm, target=THERE, max_downtime_ms=1, force=False)
+    await source.migrate(vm, epoch=1, target=THERE, max_downtime_ms=1, force=False)
     await source.close()
     await target.close()
     source, target = SimulatedHypervisor(state_file=tmp_path / HERE), SimulatedHypervisor(state_file=tmp_path / THERE)

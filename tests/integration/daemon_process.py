@@ -20,13 +20,17 @@ DYING = Path(__file__).with_name("dying_daemon.py")
 
 
 class DaemonProcess:
-    """`pvcd` with a configuration made from parts: `DaemonProcess(dir, hypervisor={"kind": "simulated"})`."""
+    """`pvcd` with a configuration made from parts: `DaemonProcess(dir, hypervisor={"kind": "simulated"})`.
+
+    `source` is where the package `pvc` is that it runs, when it is another than the tests' own.
+    """
 
     def __init__(self, directory: Path, **parts: dict[str, Any]) -> None:
         self.directory = directory
         self.socket = directory / "pvc.sock"
         self.log_file = directory / "pvcd.out"
         self.config = directory / "pvc.toml"
+        self.source: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         settings: dict[str, dict[str, Any]] = {
             "node": {"name": "hv1", "data_dir": str(directory / "data")},
@@ -48,9 +52,15 @@ class DaemonProcess:
         """Start it and wait until it serves. With `kill_after` it kills itself (-9) right after so many effects."""
         program = [str(DYING)] if kill_after else ["-m", "pvc.daemon.main"]
         environment = {**os.environ, "PVC_TEST_KILL_AFTER": str(kill_after)}
+        if self.source is not None:
+            environment["PYTHONPATH"] = str(self.source)
         with self.log_file.open("ab") as out:
             self._process = subprocess.Popen(
-                [sys.executable, *program, "--config", str(self.config)], stdout=out, stderr=out, env=environment
+                [sys.executable, *program, "--config", str(self.config)],
+                stdout=out,
+                stderr=out,
+                env=environment,
+                cwd=self.source,
             )
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:

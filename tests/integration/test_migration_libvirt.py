@@ -45,10 +45,20 @@ ADDRESS = "127.0.0.1"
 class LibvirtPair:
     """Two libvirtds that share this machine's addresses, and so differ in their ports."""
 
-    def __init__(self, hosts: tuple[LibvirtHost, LibvirtHost], image: GuestImage, console_dir: Path) -> None:
+    def __init__(
+        self,
+        hosts: tuple[LibvirtHost, LibvirtHost],
+        image: GuestImage,
+        console_dir: Path,
+        *,
+        transport: str = "tcp",
+        migration_tls: bool | None = None,
+    ) -> None:
         self.hosts = hosts
         self._image = image
         self._console_dir = console_dir
+        self._transport = transport
+        self._migration_tls = migration_tls
         self._bandwidth = 0
         self._port_to_target = port_of(hosts[1])
         self.source_address = self.target_address = ADDRESS
@@ -116,7 +126,8 @@ class LibvirtPair:
             "tcg",
             self._console_dir,
             qemu_log_dir=self.hosts[which].qemu_log_dir,
-            migration_uri=f"qemu+tcp://{{address}}:{port}/system",
+            migration_uri=f"qemu+{self._transport}://{{address}}:{port}/system",
+            migration_tls=self._migration_tls,
             migration_bandwidth_mib_s=self._bandwidth,
         )
 
@@ -197,7 +208,7 @@ daemon = LibvirtHypervisor(
     {pair.hosts[0].uri!r}, "tcg", pathlib.Path("/tmp"),
     migration_uri="qemu+tcp://{{address}}:{port_of(pair.hosts[1])}/system", migration_bandwidth_mib_s={SLOW_MIB_S},
 )
-asyncio.run(daemon.migrate({vm!r}, target={ADDRESS!r}, max_downtime_ms=300, force=False))
+asyncio.run(daemon.migrate({vm!r}, epoch=1, target={ADDRESS!r}, max_downtime_ms=300, force=False))
 """
     daemon = subprocess.Popen([sys.executable, "-c", script])
 
@@ -358,7 +369,7 @@ async def test_force_brings_a_guest_over_too(pair: LibvirtPair) -> None:
     assert await state_at(pair.target, vm) == (DomainState.PAUSED, None)
 
 
-async def test_the_guest_stands_still_no_longer_than_is_said(pair: LibvirtPair) -> None:
+async def test_qemu_is_told_how_long_the_guest_may_stand_still(pair: LibvirtPair) -> None:
     vm = await running(pair, "brief")
     await pair.slow_down(30)
     async with under_way(pair, vm) as moving:

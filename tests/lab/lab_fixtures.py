@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,14 +22,14 @@ def lab() -> Iterator[Lab]:
     yield from made_lab(nodes=3, coordinators=3)
 
 
-def made_lab(*, nodes: int, coordinators: int) -> Iterator[Lab]:
+def made_lab(*, nodes: int, coordinators: int, self_fencing: Iterable[str] = ()) -> Iterator[Lab]:
     """A lab that is up, and gone afterwards."""
     require_lab()
     # Not pytest's own directory: its path may be too long for a socket.
     home = Path(tempfile.mkdtemp(prefix="pvc-lab-", dir="/tmp"))
     name = new_name()
     try:
-        made = create_lab(home, nodes=nodes, coordinators=coordinators, name=name)
+        made = create_lab(home, nodes=nodes, coordinators=coordinators, name=name, self_fencing=self_fencing)
         made.up()
         # What the tests do to the hosts is theirs alone: else the cluster would fence whom they cut off.
         ask_gateway(made.hosts[0], "POST", "/cluster/maintenance", {"maintenance": True, "reason": "tests"})

@@ -14,7 +14,7 @@ import pytest
 
 from pvc.errors import InvalidInput, Unavailable
 from pvc.lab import network, processes
-from pvc.lab.lab import Lab, create_lab, destroy
+from pvc.lab.lab import Lab, create_lab, create_new_lab, destroy
 from tests.lab.lab_fixtures import made_lab, new_name, require_lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
@@ -94,6 +94,17 @@ def test_down_clears_what_a_crash_has_left(small_lab: Lab) -> None:
     assert remains(small_lab.directory, small_lab.plan.name) == {}
 
 
+def test_down_ends_a_watchdog_that_has_outlived_its_host() -> None:
+    for made in made_lab(nodes=1, coordinators=1, self_fencing=["hv1"]):
+        assert made.hosts[0].watchdog.running
+        init = made.hosts[0].init
+        assert init is not None
+        os.kill(init, signal.SIGKILL)
+        assert made.hosts[0].watchdog.running, "hardware minds no crash of its host"
+        made.down()
+        assert remains(made.directory, made.plan.name) == {}
+
+
 def test_up_again_after_an_interruption_goes_on_where_it_was(directory: Path) -> None:
     require_lab()
     name = new_name()
@@ -127,6 +138,19 @@ def test_a_lab_of_another_size_is_not_taken_for_the_one_there_is(directory: Path
     with pytest.raises(InvalidInput) as refusal:
         create_lab(directory, nodes=3, coordinators=3, name=new_name())
     assert refusal.value.code == "lab.another"
+
+
+def test_a_lab_of_a_name_that_runs_elsewhere_is_refused_and_left_alone(directory: Path, small_lab: Lab) -> None:
+    there = small_lab.plan
+    for begin in (
+        lambda: create_lab(directory, nodes=1, coordinators=1, name=there.name),
+        lambda: create_new_lab(small_lab.directory, there),
+        lambda: destroy(directory, there.name),
+    ):
+        with pytest.raises(InvalidInput) as refusal:
+            begin()
+        assert refusal.value.code == "lab.exists"
+    assert small_lab.hosts[0].exec("ping", "-c1", "-W1", there.bridge_address).returncode == 0
 
 
 def test_a_directory_that_is_no_labs_is_left_alone(directory: Path) -> None:

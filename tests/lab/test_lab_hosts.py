@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from pvc.daemon.zookeeper_server import LOOK_S
 from pvc.errors import DriverError, InvalidInput, Unavailable
 from pvc.lab.cluster import ask_gateway
 from pvc.lab.host import QEMU, LabHost
 from pvc.lab.host_files import fence_command
 from pvc.lab.lab import Lab
+from pvc.lab.status import zookeeper_mode
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
@@ -237,6 +240,40 @@ def test_zookeeper_is_an_ensemble_with_one_leader(lab: Lab) -> None:
         return sorted(host["zookeeper"] for host in told["hosts"])
 
     wait_until(lambda: modes() == ["follower", "follower", "leader"], lambda: str(modes()))
+
+
+def test_zookeeper_outlives_pvcd_and_is_started_again_by_it(lab: Lab) -> None:
+    host = lab.hosts[1]
+    wait_until(lambda: serves(host) and zookeeper_mode(host), "hv2 and its ZooKeeper serve", PVCD_RETURNS_S)
+    first, pvcd = host.unit("zookeeper"), host.unit("pvcd")
+    assert first.wanted
+    host.kill_daemon("pvcd")
+    wait_until(lambda: host.unit("pvcd").pid not in (0, pvcd.pid) and serves(host), "pvcd is back", PVCD_RETURNS_S)
+    assert host.unit("zookeeper").pid == first.pid
+    assert cli(lab, "daemon", "hv2", "kill", "zookeeper").returncode == 0
+    assert zookeeper_mode(host) == ""
+    wait_until(lambda: host.unit("zookeeper").pid not in (0, first.pid), "it was started again", PVCD_RETURNS_S)
+    wait_until(lambda: zookeeper_mode(host), "it serves again", PVCD_RETURNS_S)
+    assert "had ended, started again" in (host.home / "journal/pvcd.log").read_text()
+    assert "zookeeper" in cli(lab, "logs", "hv2", "zookeeper").stdout
+
+
+def test_a_zookeeper_that_is_stopped_stays_down_whatever_pvcd_and_its_host_do(lab: Lab) -> None:
+    host = lab.hosts[2]
+    assert cli(lab, "daemon", "hv3", "stop", "zookeeper").returncode == 0
+    try:
+        pvcd = host.unit("pvcd")
+        time.sleep(LOOK_S + 1)
+        stopped = host.unit("zookeeper")
+        assert (stopped.pid, stopped.wanted) == (0, False)
+        host.kill_daemon("pvcd")
+        wait_until(lambda: host.unit("pvcd").pid not in (0, pvcd.pid) and serves(host), "pvcd is back", PVCD_RETURNS_S)
+        assert host.unit("zookeeper").pid == 0
+        hv3 = cli(lab, "status").stdout.splitlines()[3].split()
+        assert hv3[4] == "stopped"
+    finally:
+        assert cli(lab, "daemon", "hv3", "start", "zookeeper").returncode == 0
+    wait_until(lambda: zookeeper_mode(host), "it serves again", PVCD_RETURNS_S)
 
 
 def test_up_says_that_it_is_up(lab: Lab) -> None:

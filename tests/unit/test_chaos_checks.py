@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import random
 
+import pytest
+from click.testing import CliRunner
+
+from pvc.lab.chaos.__main__ import main as chaos
 from pvc.lab.chaos.checks import check_commands, check_hashes
 from pvc.lab.chaos.gateway import Asked
 from pvc.lab.chaos.schedule import KINDS, NAMES, Planned, draw
@@ -77,3 +81,12 @@ def test_a_node_whose_fold_went_astray_is_found() -> None:
     assert check_hashes({1: "a", 2: "b"}, {("hv1", 1): "a", ("hv2", 2): "b", ("hv3", 9): "?"}) == []
     [found] = check_hashes({1: "a"}, {("hv2", 1): "x"})
     assert "hv2" in found
+
+
+@pytest.mark.parametrize("words", [["--name", "UPPER"], ["--self-fencing", "hv9"]])
+def test_a_lab_that_cannot_be_is_refused_before_anything_begins(words: list[str]) -> None:
+    done = CliRunner().invoke(chaos, words)
+    assert done.exit_code == 1
+    assert done.output.startswith("Error: ")
+    assert words[1] in done.output
+    assert "begins" not in done.output

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,7 +12,8 @@ import pytest
 from msgspec.structs import replace
 
 from pvc.cli.cluster import status_facts
-from pvc.cli.moves import render_results
+from pvc.cli.fault import render_faults
+from pvc.cli.moves import render_results, results_of, settled_chain
 from pvc.cli.node import node_facts, render_nodes
 from pvc.cli.table import Cell, render_facts
 from pvc.cli.text import PLAIN, Look
@@ -18,8 +22,9 @@ from pvc.cli.watch import transfer
 from pvc.client import api_types
 from pvc.events.fence import FenceSettings
 from pvc.projections import cluster_views, views
-from pvc.projections.cluster_views import Health, NodeUsage, cluster_info, node_info
-from pvc.projections.state import ClusterState, FlushState, NodeState
+from pvc.projections.cluster_views import FenceCheck, Health, NodeUsage, cluster_info, fault_info, node_info
+from pvc.projections.fault_hints import HINTS
+from pvc.projections.state import ClusterState, Fault, FlushState, NodeState
 from pvc.projections.views import MigrationProgress, VmUsage, vm_info, vm_row
 from tests.support.core import a_cluster_with_vm
 
@@ -63,6 +68,7 @@ def facts(rows: list[tuple[str, str | Cell]]) -> str:
         (api_types.NodeInfo, cluster_views.NodeInfo),
         (api_types.NodeUsage, cluster_views.NodeUsage),
         (api_types.FenceSettings, FenceSettings),
+        (api_types.FenceCheck, cluster_views.FenceCheck),
         (api_types.FaultInfo, cluster_views.FaultInfo),
         (api_types.ClusterInfo, cluster_views.ClusterInfo),
     ],
@@ -78,7 +84,8 @@ def test_a_list_of_nodes_marks_the_primary_and_what_is_not_known() -> None:
         as_json(node_info(state, state.nodes["hv2"])),
     ]
     head, one, other = render_nodes(nodes, PLAIN).splitlines()
-    assert head.split() == ["NODE", "STATE", "COORDINATOR", "VMS", "CPU", "LOAD", "MEMORY", "ALLOCATED", "USED", "PVC"]
+    titles = ["NODE", "STATE", "COORDINATOR", "FENCE", "VMS", "CPU", "LOAD", "MEMORY", "ALLOCATED", "USED", "PVC"]
+    assert head.split() == titles
     assert one.split()[:3] == ["hv1*", "ready", "yes"]
     assert "1/1  12 %  0.50" in one and "1 GiB  3 GiB" in one
     assert other.split()[0] == "hv2" and " ?     ?" in other
@@ -90,6 +97,25 @@ def test_a_flush_has_a_column_where_there_is_one() -> None:
     head, _, other = render_nodes(nodes, PLAIN).splitlines()
     assert head.split()[:3] == ["NODE", "STATE", "FLUSH"]
     assert other.split()[:3] == ["hv2", "ready", "flushing"]
+
+
+def test_a_list_of_nodes_tells_how_each_would_be_fenced_and_marks_what_would_fail() -> None:
+    agent = FenceSettings(agent="fence_ipmilan")
+    state = two_nodes(fence=agent, self_fence_s=15)
+    state.put_node(replace(state.nodes["hv2"], name="hv3", fence=None))
+    state.put_node(replace(state.nodes["hv2"], name="hv4"))
+    trouble = FenceCheck(asked_by="hv1", trouble="does not answer hv1: no route")
+    checks = {"hv2": FenceCheck(asked_by="hv1", trouble=""), "hv4": trouble}
+    nodes = [as_json(node_info(state, node, fence_check=checks.get(name))) for name, node in state.nodes.items()]
+    assert [line.split()[3] for line in render_nodes(nodes, PLAIN).splitlines()] == [
+        "FENCE",
+        "none",
+        "agent",
+        "watchdog",
+        "agent!",
+    ]
+    assert "answers hv1" in facts(node_facts(nodes[1], NOW_US))
+    assert "does not answer hv1: no route" in facts(node_facts(nodes[3], NOW_US))
 
 
 def test_colour_is_only_for_a_terminal() -> None:
@@ -120,6 +146,93 @@ def test_the_health_comes_first_with_its_reasons() -> None:
     said = "\n".join(lines)
     assert "hv1 (epoch 3)" in said and "hv1 leader" in said and "Maintenance" not in said
     assert dict(status_facts(info))["Faults"] == "none"
+
+
+def a_fault(state: ClusterState, code: str, subject: str, message: str, **changes: Any) -> Fault:
+    fault = Fault(
+        id=f"{code}/{subject.partition('/')[2]}", code=code, subject=subject, message=message, since_us=NOW_US
+    )
+    fault = replace(fault, **changes)
+    state.put_fault(fault)
+    return fault
+
+
+def test_a_reason_is_shown_with_what_to_do_about_it() -> None:
+    state = two_nodes(state=NodeState.LOST)
+    a_fault(state, "node.unfenced", "node/hv2", "node hv2 cannot be fenced")
+    info = as_json(
+        cluster_info(state, health=Health.CRITICAL, reasons=["node hv2 cannot be fenced", "no primary"], zookeeper={})
+    )
+    lines = [line.strip() for line in facts(status_facts(info)).splitlines()]
+    at = lines.index("- node hv2 cannot be fenced")
+    assert lines[at + 1].endswith("once you are sure that it is off: `pvc node confirm-fenced hv2`")
+    assert lines[at + 2] == "- no primary"
+    assert info["hints"].keys() == {"node hv2 cannot be fenced"}
+
+
+def test_a_node_is_shown_with_its_faults_and_what_the_clusters_health_has_about_it() -> None:
+    state = two_nodes(state=NodeState.LOST)
+    a_fault(state, "node.unfenced", "node/hv2", "node hv2 cannot be fenced")
+    a_fault(state, "node.lost", "node/hv2", "node hv2 is lost", acknowledged_by="admin")
+    a_fault(state, "node.diverged", "node/hv1", "node hv1 has another state")
+    reasons = ["node hv2 cannot be fenced", "hv1, hv2 have no fence agent", "hv21 is old", "hv2-b too", "no room"]
+    node = node_info(state, state.nodes["hv2"], reasons=reasons)
+    assert node.reasons == ["node hv2 cannot be fenced", "hv1, hv2 have no fence agent"]
+    shown = facts(node_facts(as_json(node), NOW_US))
+    assert shown.count("node hv2 cannot be fenced") == 1 and "pvc node confirm-fenced hv2" in shown
+    assert "node hv2 is lost (acknowledged by admin)" in shown and "hv1 has another state" not in shown
+    (line,) = [line for line in shown.splitlines() if line.startswith("Health")]
+    assert line.split(maxsplit=1)[1] == "hv1, hv2 have no fence agent"
+
+
+def test_faults_have_a_column_in_the_list_of_nodes_where_there_are_some() -> None:
+    state = two_nodes(state=NodeState.LOST)
+    assert "FAULTS" not in render_nodes([as_json(node_info(state, node)) for node in state.nodes.values()], PLAIN)
+    a_fault(state, "node.unfenced", "node/hv2", "node hv2 cannot be fenced")
+    a_fault(state, "node.lost", "node/hv2", "node hv2 is lost")
+    nodes = [as_json(node_info(state, node)) for node in state.nodes.values()]
+    head, _, other = render_nodes(nodes, PLAIN).splitlines()
+    assert head.split()[:3] == ["NODE", "STATE", "FAULTS"]
+    assert other.split()[:3] == ["hv2", "lost", "2"]
+    assert "\x1b[31m2" in render_nodes(nodes, Look(width=200, colour=True))
+
+
+def test_the_list_of_faults_ends_with_what_to_do_about_those_that_are_new() -> None:
+    state = two_nodes(state=NodeState.LOST)
+    vm = next(iter(state.vms.values()))
+    faults = [
+        a_fault(state, "node.unfenced", "node/hv2", "node hv2 cannot be fenced"),
+        a_fault(state, "vm.failed", f"vm/{vm.id}", "web01: no such file"),
+        a_fault(state, "node.lost", "node/hv2", "node hv2 is lost", acknowledged_by="admin"),
+    ]
+    shown = render_faults([as_json(fault_info(state, fault)) for fault in faults], PLAIN, NOW_US)
+    table, hints = shown.split("\nWhat to do:\n")
+    assert len(table.splitlines()) == 4
+    first, second = hints.splitlines()
+    assert first.split()[:4] == ["node.unfenced/hv2", "mend", "its", "fence"]
+    assert second == f"vm.failed/{vm.id}  `pvc vm info web01` has the reason; mend it, then `pvc vm start web01`"
+
+
+def test_so_many_hints_are_shown_and_no_more() -> None:
+    state = two_nodes()
+    faults = [a_fault(state, "vm.failed", f"vm/{number}", "failed") for number in range(12)]
+    shown = render_faults([as_json(fault_info(state, fault)) for fault in faults], PLAIN, NOW_US)
+    assert shown.splitlines()[-1].strip() == "... and 2 more"
+    assert shown.count("has the reason") == 10
+
+
+def test_each_fault_that_the_guide_tells_of_has_a_hint_and_no_other() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
+    faults = guide.split("\n## Faults\n")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `([a-z_.]+)` \|", faults, re.MULTILINE)) == set(HINTS)
+
+
+def test_what_to_do_about_a_lost_node_depends_on_whether_it_is_fenced() -> None:
+    state = two_nodes(state=NodeState.LOST)
+    fault = a_fault(state, "node.lost", "node/hv2", "node hv2 is lost")
+    assert "once it is fenced" in fault_info(state, fault).hint
+    state.put_node(replace(state.nodes["hv2"], state=NodeState.FENCED))
+    assert "no hurry" in fault_info(state, fault).hint
 
 
 def test_a_vm_away_from_home_says_where_it_belongs_and_why_it_is_away() -> None:
@@ -155,6 +268,53 @@ def test_a_migrating_vm_shows_its_way_and_how_far_it_has_come() -> None:
 )
 def test_a_bar_stays_within_its_bounds(per_cent: float, total: int, left: int, shown: str) -> None:
     assert transfer({"per_cent": per_cent, "total_bytes": total, "remaining_bytes": left, "seconds": 1.0}) == shown
+
+
+class Gateway:
+    """Has the chain of a flush, and what comes afterwards, page by page."""
+
+    def __init__(self, chain: list[Any], *later: list[Any]) -> None:
+        self.chain = chain
+        self.later = list(later)
+
+    def history(self, **asked: Any) -> Any:
+        assert asked["correlation"] == "r1"
+        return {"records": self.chain[::-1], "next_before": None}
+
+    def events(self, filters: dict[str, str], *, after: int, wait_s: int) -> Any:
+        assert filters == {"correlation": "r1"}
+        if not self.later:
+            time.sleep(0.02)
+        records = self.later.pop(0) if self.later else []
+        return {"records": records, "next_after": max([after, *(one["position"] for one in records)])}
+
+    def vm(self, ref: str) -> Any:
+        return {"name": ref}
+
+
+def told(position: int, *kinds: str, failure: bool = False) -> Any:
+    events = [{"type": kind, "subject": "vm/web01", "summary": kind, "failure": failure, "data": {}} for kind in kinds]
+    return {"position": position, "time_us": position * 1_000_000, "events": events}
+
+
+def outcome_of(gateway: Gateway, wait_s: float = 5.0) -> tuple[bool | None, str]:
+    (one,) = results_of(gateway, settled_chain(gateway, "r1", wait_s))  # type: ignore[arg-type]
+    return one["success"], one["result"]
+
+
+def test_a_vm_that_has_left_is_waited_for_until_it_has_arrived() -> None:
+    left = [told(2, "vm.migration_requested"), told(3, "vm.migrated")]
+    assert outcome_of(Gateway(left, [], [told(5, "vm.arrived")])) == (True, "vm.arrived")
+    assert outcome_of(Gateway([*left, told(4, "vm.relocated")], [told(6, "vm.started")])) == (True, "vm.started")
+    assert outcome_of(Gateway(left), wait_s=0.1) == (None, "still on its way"), "neither well nor failed"
+
+
+def test_a_migration_that_is_tried_again_is_not_over_with_its_first_failure() -> None:
+    failed = [told(2, "vm.migration_requested"), told(3, "vm.migration_failed", failure=True)]
+    assert outcome_of(Gateway(failed)) == (False, "vm.migration_failed")
+    again = [*failed, told(4, "vm.migration_requested")]
+    assert outcome_of(Gateway(again, [told(6, "vm.arrived")])) == (True, "vm.arrived")
+    assert outcome_of(Gateway(again), wait_s=0.1)[0] is None
 
 
 def test_results_are_told_vm_by_vm() -> None:

@@ -51,6 +51,15 @@ def test_every_part_can_be_set(tmp_path: Path) -> None:
     assert (config.node_name, config.hypervisor.kind, config.log.kind) == ("hv1", "simulated", "zookeeper")
 
 
+@pytest.mark.parametrize(("written", "meant"), [("true", True), ("false", False), ('"auto"', "auto")])
+def test_whether_migrations_are_encrypted_can_be_said_or_left_to_the_uri(
+    tmp_path: Path, written: str, meant: bool | str
+) -> None:
+    config = load(tmp_path, f"[hypervisor]\nmigration_tls = {written}")
+    assert config.hypervisor.migration_tls == meant
+    assert Config().hypervisor.migration_tls == "auto"
+
+
 def test_without_a_name_the_node_is_called_by_its_short_host_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "HV7.example.org")
     assert Config().node_name == "hv7"
@@ -76,6 +85,7 @@ def test_a_host_name_that_is_no_node_name_is_refused_before_it_gets_into_the_log
         ("[nodes]", "nodes"),
         ("[hypervisor]\nkind = 'xen'", "$.hypervisor.kind"),
         ("[hypervisor]\naccelerator = 'fast'", "$.hypervisor.accelerator"),
+        ("[hypervisor]\nmigration_tls = 'yes'", "$.hypervisor.migration_tls"),
         ("[log]\nkind = 3", "$.log.kind"),
         ("[gateway]\nlisten = '7370'", "$.gateway.listen"),
         ("[gateway]\nlisten = '127.0.0.1:99999'", "65535"),

@@ -55,6 +55,32 @@ def test_a_file_that_somebody_changed_is_put_right(tmp_path: Path) -> None:
     assert (tmp_path / "data/myid").read_text() == "1\n"
 
 
+async def test_a_server_is_not_started_while_somebody_holds_it(tmp_path: Path) -> None:
+    starts: list[str] = []
+
+    class Absent:
+        async def running(self) -> bool:
+            return False
+
+        async def start(self) -> None:
+            starts.append("start")
+
+        async def stop(self) -> None:
+            starts.append("stop")
+
+    config = ServerConfig(home=tmp_path, id=1, members=members(1))
+    one = ZookeeperServer(config, starter=Absent())
+    config.hold.touch()
+    assert one.held
+    assert not await one.ensure_running()
+    await one.restart()
+    assert starts == ["stop"]
+    config.hold.unlink()
+    assert not one.held
+    assert await one.ensure_running()
+    assert starts == ["stop", "start"]
+
+
 def test_an_address_of_ipv6_is_put_in_brackets(tmp_path: Path) -> None:
     config = ServerConfig(home=tmp_path, id=1, members=(Member(id=1, address="2001:db8::1"),))
     ZookeeperServer(config).ensure_config()

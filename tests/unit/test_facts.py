@@ -269,6 +269,31 @@ def test_a_restart_of_the_daemon_starts_nothing_and_a_boot_starts_what_shall() -
     assert types(cluster.says_ready(boot="boot-2")) == ["node.ready"]
 
 
+def test_what_shall_start_at_a_boot_starts_too_where_the_boot_was_a_fencing() -> None:
+    cluster = a_cluster("hv1", "hv2")
+    cluster.do("vm.define", name="up01", memory_mib=3000, node="hv2", node_limits=["hv2"])
+    bring(cluster, "up01", "running")
+    cluster.do("vm.define", name="db01", memory_mib=3000, node="hv2", autostart=True)
+    cluster.do("vm.define", name="late01", memory_mib=3000, node="hv2", autostart=True)
+    cluster.says_lost("hv2")
+    cluster.says_fenced("hv2")
+    assert types(cluster.says_ready("hv2", boot="boot-2")) == [
+        "node.ready",
+        "vm.recovered",
+        "vm.start_requested",
+        "vm.failed",
+    ]
+    assert (cluster.vm("db01").state, cluster.vm("late01").state) == (VmState.STARTING, VmState.FAILED)
+
+
+def test_a_node_that_takes_no_vms_starts_none_at_its_boot() -> None:
+    cluster = a_cluster("hv1", "hv2")
+    cluster.do("vm.define", name="db01", memory_mib=64, node="hv2", autostart=True)
+    cluster.do("node.flush", node="hv2")
+    assert types(cluster.says_ready("hv2", boot="boot-2")) == ["node.ready"]
+    assert cluster.vm("db01").state is VmState.STOPPED
+
+
 @pytest.mark.parametrize("state", ["disabled", "failed", "running"])
 def test_autostart_leaves_alone_what_is_not_plainly_stopped(state: str) -> None:
     cluster = a_cluster_with_vm(state, autostart=True)

@@ -43,7 +43,10 @@ def test_an_option_that_would_carry_a_secret_is_refused_without_repeating_it(nam
     assert "password_file" in refusal.value.hint
 
 
-@pytest.mark.parametrize("name", ["ipmitool_path", "ipmitool-path", "sudo", "use_sudo", "ssh_path"])
+@pytest.mark.parametrize(
+    "name",
+    ["ipmitool_path", "ipmitool-path", "sudo", "use_sudo", "ssh_path", "exec", "ssh-options", "runonfail", "runonwarn"],
+)
 def test_an_option_that_chooses_a_program_is_refused(name: str) -> None:
     with pytest.raises(InvalidInput, match="runs as root"):
         check_settings(settings(**{name: "/tmp/mine"}))
@@ -69,7 +72,9 @@ def test_a_value_that_could_be_more_than_a_value_is_refused(value: str) -> None:
         check_settings(settings(ip=value))
 
 
-@pytest.mark.parametrize("agent", ["fence_dummy", "fence_scsi", "fence_kdump", "fence_sbd", "fence_ovh"])
+@pytest.mark.parametrize(
+    "agent", ["fence_ack_manual", "fence_dummy", "fence_scsi", "fence_kdump", "fence_sbd", "fence_ovh"]
+)
 def test_an_agent_whose_off_does_not_mean_that_nothing_runs_is_refused(agent: str) -> None:
     with pytest.raises(InvalidInput, match="cannot fence a node") as refusal:
         check_settings(settings(agent))
@@ -87,6 +92,42 @@ def test_a_method_that_may_succeed_before_the_power_is_off_is_refused() -> None:
         check_settings(settings(method="cycle"))
 
 
+@pytest.mark.parametrize(
+    ("agent", "name"),
+    [
+        *(("fence_virsh", name) for name in ("missing_as_off", "missing-as-off", "cmd_prompt", "command-prompt")),
+        *(("fence_azure_arm", name) for name in ("network_fencing", "network-fencing")),
+    ],
+)
+@pytest.mark.parametrize("value", ["1", "0", ""])
+def test_an_option_by_which_off_means_less_than_off_is_refused_with_its_reason(
+    agent: str, name: str, value: str
+) -> None:
+    # An agent takes it as given, whatever its value.
+    with pytest.raises(InvalidInput, match=f"the option {name} would weaken") as refusal:
+        check_settings(settings(agent, plug="hv1", **{name: value}))
+    assert (refusal.value.field, refusal.value.hint) == ("options", "leave it out")
+
+
+FILES = ("identity_file", "identity-file", "kubeconfig", "openrc", "serviceaccount", "cacert", "tlscert", "tlscacert")
+
+
+@pytest.mark.parametrize("name", [*FILES, "anything"])
+@pytest.mark.parametrize("path", ["/root/.ssh/id_rsa", "/etc/pvc/fence/../../shadow", "/etc/pvc/tls/cert.pem"])
+def test_an_option_that_names_a_file_may_only_name_one_that_is_for_fencing(name: str, path: str) -> None:
+    with pytest.raises(InvalidInput, match=rf"option {name} .*/etc/pvc/fence") as refusal:
+        check_settings(settings(**{name: path}))
+    assert refusal.value.field == "options"
+    check_settings(settings(**{name: "/etc/pvc/fence/hv1.pem"}))
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("path", ["root/.ssh/id_rsa", "~/.ssh/id_rsa", "file:///etc/shadow"])
+def test_an_option_that_is_a_file_names_it_by_its_whole_path(name: str, path: str) -> None:
+    with pytest.raises(InvalidInput, match="/etc/pvc/fence"):
+        check_settings(settings(**{name: path}))
+
+
 @pytest.mark.parametrize("timeout_s", [0, 4, 601])
 def test_a_time_without_sense_is_refused(timeout_s: int) -> None:
     with pytest.raises(InvalidInput) as refusal:
@@ -94,10 +135,23 @@ def test_a_time_without_sense_is_refused(timeout_s: int) -> None:
     assert refusal.value.field == "timeout_s"
 
 
-def test_a_password_file_needs_an_absolute_path() -> None:
-    with pytest.raises(InvalidInput) as refusal:
-        check_settings(FenceSettings(agent="fence_ipmilan", password_file="etc/password"))
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("etc/password", "/root/.zookeeper-password", "/etc/pvc/log-password", "/etc/pvc/fence/../log-password"),
+        *("/etc/pvc/fence/", "/etc/pvc/fence\n", "/etc/pvc/fence//hv1", "/etc/pvc/fence/./hv1", "/etc/pvcfence"),
+    ],
+)
+def test_a_password_file_is_one_that_is_for_fencing_whoever_asks_for_another(path: str) -> None:
+    # What is in it is sent to an address that the same person chooses.
+    with pytest.raises(InvalidInput, match="/etc/pvc/fence") as refusal:
+        check_settings(FenceSettings(agent="fence_ipmilan", password_file=path))
     assert refusal.value.field == "password_file"
+
+
+@pytest.mark.parametrize("path", ["", "/etc/pvc/fence", "/etc/pvc/fence-password", "/etc/pvc/fence/hv1.example.org"])
+def test_a_password_file_for_fencing_is_accepted(path: str) -> None:
+    check_settings(FenceSettings(agent="fence_ipmilan", password_file=path))
 
 
 def test_a_heap_of_options_is_refused() -> None:

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from pvc.events.fence import FenceSettings
 from pvc.gateway.cluster_health import Heard, assess, zookeeper_modes
 from pvc.gateway.live import Hello
 from pvc.projections.cluster_views import Health
 from pvc.projections.state import Cluster, ClusterState, Fault, FlushState, Node, NodeState
 from pvc.projections.vm_machine import VmState
-from pvc.runtime.telemetry import NodeFigures
+from pvc.runtime.telemetry import FenceAnswer, NodeFigures
 from tests.support.core import a_cluster_with_vm
 
 HOUR_US = 3_600_000_000
@@ -23,7 +24,15 @@ def three_nodes(**changes: Any) -> ClusterState:
     state = ClusterState()
     state.put_cluster(Cluster(id="c", name="main", initialised_us=1, primary="hv1", primary_epoch=1))
     for name in ("hv1", "hv2", "hv3"):
-        node = Node(name=name, state=NodeState.READY, coordinator=True, memory_mib=4096, vcpus=4, version="1")
+        node = Node(
+            name=name,
+            state=NodeState.READY,
+            coordinator=True,
+            memory_mib=4096,
+            vcpus=4,
+            version="1",
+            fence=FenceSettings(agent="fence_ipmilan"),
+        )
         state.put_node(replace(node, **changes) if name == "hv3" else node)
     return state
 
@@ -90,6 +99,16 @@ def test_without_a_majority_of_coordinators_it_is_critical() -> None:
     assert reasons[0] == "1 of 3 coordinators are ready: that is no majority"
 
 
+def test_without_any_coordinator_it_is_critical_and_an_even_number_is_told_of() -> None:
+    state = three_nodes()
+    for name in ("hv1", "hv2", "hv3"):
+        state.put_node(replace(state.nodes[name], coordinator=False))
+    assert assess(state, Heard()) == (Health.CRITICAL, ["there is no coordinator: none can act for the cluster"])
+    state = three_nodes(coordinator=False)
+    reason = "2 coordinators stand no more losses than 1: have one more, or one less"
+    assert assess(state, Heard()) == (Health.DEGRADED, [reason])
+
+
 def test_without_a_primary_it_is_critical_where_there_are_several_to_choose_from() -> None:
     state = three_nodes()
     assert state.cluster is not None
@@ -120,6 +139,25 @@ def test_another_version_may_hash_the_same_state_otherwise() -> None:
     assert assess(three_nodes(), Heard(hellos=said)) == (Health.OK, [])
 
 
+def test_who_keeps_the_feature_level_down_is_named_be_it_lost_or_not() -> None:
+    state = three_nodes()
+    for name in ("hv1", "hv3"):
+        state.put_node(replace(state.nodes[name], level=3))
+    assert assess(state, Heard()) == (Health.DEGRADED, ["the feature level stays 1: 3 is not known to hv2"])
+    state.put_node(replace(state.nodes["hv2"], state=NodeState.LOST))
+    assert "the feature level stays 1: 3 is not known to hv2 (lost)" in assess(state, Heard())[1]
+    state.put_node(replace(state.nodes["hv2"], state=NodeState.JOINING))
+    assert not any("feature level" in reason for reason in assess(state, Heard())[1]), "it has not said anything yet"
+
+
+def test_a_node_whose_fold_has_stopped_is_seen_from_all_others() -> None:
+    said = hellos(hv1="a", hv2="a", hv3="a")
+    said["hv3"] = replace(said["hv3"], position=3, fault="fold.newer_level")
+    health, reasons = assess(three_nodes(), Heard(hellos=said))
+    assert health is Health.CRITICAL
+    assert reasons == ["node hv3 only lets its VMs go on: its fold has stopped: fold.newer_level"]
+
+
 @pytest.mark.parametrize(
     ("modes", "health", "reason"),
     [
@@ -146,6 +184,47 @@ def test_a_node_that_is_not_heard_of_is_missed_unless_it_has_just_started() -> N
     assert assess(three_nodes(), heard)[1] == ["node hv3 has no session"]
 
 
+def test_nodes_that_nothing_could_fence_are_named() -> None:
+    state = three_nodes(fence=None)
+    reason = "hv3 has no fence agent and no watchdog: if it is lost, its VMs wait for a person"
+    assert assess(state, Heard()) == (Health.DEGRADED, [reason])
+    state.put_node(replace(state.nodes["hv2"], fence=None))
+    reason = "hv2, hv3 have no fence agent and no watchdog: if one of them is lost, its VMs wait for a person"
+    assert assess(state, Heard()) == (Health.DEGRADED, [reason])
+    for name in ("hv2", "hv3"):
+        state.put_node(replace(state.nodes[name], self_fence_s=12))
+    assert assess(state, Heard()) == (Health.OK, []), "they have watchdogs"
+
+
+def test_a_single_node_lacks_no_fencing() -> None:
+    state = three_nodes(fence=None)
+    state.drop_node("hv1")
+    state.drop_node("hv2")
+    assert state.cluster is not None
+    state.put_cluster(replace(state.cluster, primary="hv3"))
+    assert assess(state, Heard()) == (Health.OK, [])
+
+
+def test_a_fence_agent_that_does_not_answer_is_told_of_while_its_node_is_there() -> None:
+    said = figures(hv1="", hv2="", hv3="")
+    said["hv1"] = replace(said["hv1"], fences={"hv2": FenceAnswer(on=True), "hv3": FenceAnswer(error="no route")})
+    assert assess(three_nodes(), Heard(figures=said)) == (
+        Health.DEGRADED,
+        ["the fence agent of hv3 does not answer hv1: no route"],
+    )
+    said["hv2"] = replace(said["hv2"], fences={"hv3": FenceAnswer(on=True)})
+    assert assess(three_nodes(), Heard(figures=said))[0] is Health.DEGRADED, "what the primary finds counts"
+    reasons = assess(three_nodes(state=NodeState.LOST), Heard(figures=said))[1]
+    assert not any("fence agent" in reason for reason in reasons)
+
+
+def test_a_fence_agent_that_says_off_of_a_node_that_is_there_switches_another_machine() -> None:
+    said = figures(hv1="", hv2="", hv3="")
+    said["hv1"] = replace(said["hv1"], fences={"hv3": FenceAnswer(on=False)})
+    (reason,) = assess(three_nodes(), Heard(figures=said))[1]
+    assert reason.startswith("the fence agent of hv3 tells hv1 that hv3 is off, which it is not")
+
+
 def test_what_an_admin_has_done_is_told_as_well() -> None:
     state = three_nodes(flush=FlushState.FLUSHED, version="2")
     assert state.cluster is not None
@@ -163,6 +242,7 @@ def test_what_an_admin_has_done_is_told_as_well() -> None:
 def two_nodes_with_a_vm(free_mib: int, **changes: Any) -> ClusterState:
     """web01 with 1024 MiB runs on hv1, the only coordinator; hv2 has this much."""
     state = a_cluster_with_vm("running").state
+    state.put_node(replace(state.nodes["hv1"], self_fence_s=12))
     state.put_node(replace(state.nodes["hv1"], name="hv2", memory_mib=free_mib, coordinator=False))
     vm = next(iter(state.vms.values()))
     state.put_vm(replace(vm, **changes))

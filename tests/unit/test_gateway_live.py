@@ -73,10 +73,14 @@ async def test_faults_are_listed_whether_or_not_somebody_knows_of_them(house: Ho
     assert (await shown(house, "/faults"))["items"] == []
     await house.hear()
     await house.second_node()
+    await house.root.post("/nodes/hv1/fence", json={"agent": "fence_ipmilan"})
     await house.lose("hv2")
     (fault,) = (await shown(house, "/faults"))["items"]
     assert (fault["id"], fault["subject"], fault["acknowledged_by"]) == ("node.lost/hv2", "node/hv2", "")
     assert (await shown(house, "/cluster"))["health"] == "critical"
+    node = await shown(house, "/nodes/hv2")
+    assert ([one["id"] for one in node["faults"]], node["reasons"]) == (["node.lost/hv2"], [fault["message"]])
+    assert "pvc node info hv2" in fault["hint"]
     await house.root.post("/faults/acknowledge", json={"fault": "node.lost/hv2"})
     assert (await shown(house, "/faults?acknowledged=false"))["items"] == []
     (fault,) = (await shown(house, "/faults?acknowledged=true"))["items"]

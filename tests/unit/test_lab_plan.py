@@ -8,9 +8,11 @@ from pathlib import Path
 import click
 import pytest
 
+from pvc.daemon.config import load_config
+from pvc.daemon.zookeeper_access import zookeeper_hosts
 from pvc.errors import DriverError, InvalidInput
 from pvc.lab.cli import CONTEXT, lab
-from pvc.lab.host_files import etc_hosts, units_of, zoo_cfg
+from pvc.lab.host_files import etc_hosts, pvc_toml
 from pvc.lab.network import Partition, choose_subnet, rules_of
 from pvc.lab.plan import MAX_NODES, make_plan, parse_groups
 
@@ -38,6 +40,9 @@ def test_hosts_that_are_not_named_are_a_group_of_their_own() -> None:
     assert parse_groups(plan, ["hv3"]) == [["hv3"], ["hv1", "hv2", "hv4"]]
     assert parse_groups(plan, ["hv1,hv2", "hv3,hv4"]) == [["hv1", "hv2"], ["hv3", "hv4"]]
     assert parse_groups(plan, ["hv1", "hv2"]) == [["hv1"], ["hv2"], ["hv3", "hv4"]]
+    assert parse_groups(plan, ["hv1", "hv3"], bridge=True) == [["hv1"], ["hv3"]], "hv2 and hv4 reach both"
+    with pytest.raises(InvalidInput, match="nobody to be parted from"):
+        parse_groups(plan, ["hv1"], bridge=True)
 
 
 @pytest.mark.parametrize("words", [["hv1,hv2,hv3"], ["hv1", "hv1,hv2"], ["hv9"], [","]])
@@ -70,13 +75,31 @@ def test_the_first_free_network_is_taken() -> None:
         choose_subnet(taken=set(range(256)))
 
 
-def test_coordinators_run_zookeeper_and_others_do_not() -> None:
-    plan = make_plan(nodes=4, coordinators=3)
-    ran = [[unit.name for unit in units_of(plan, host, bin_dir=Path("/opt"))] for host in plan.hosts]
-    assert ["zookeeper" in names for names in ran] == [True, True, True, False]
-    assert all(names[-1] == "pvcd" for names in ran)
-    assert zoo_cfg(plan).count("server.") == 3
-    assert "server." not in zoo_cfg(make_plan(nodes=2, coordinators=1))
+def test_coordinators_run_zookeeper_and_others_only_know_where_it_is(tmp_path: Path) -> None:
+    plan = make_plan(nodes=4, coordinators=3, subnet=80)
+    path = tmp_path / "pvc.toml"
+    ids = []
+    for host in plan.hosts:
+        path.write_text(pvc_toml(plan, host))
+        config = load_config(path)
+        assert zookeeper_hosts(config) == plan.zookeeper_hosts == "10.80.0.1:2181,10.80.0.2:2181,10.80.0.3:2181"
+        ids.append(config.zookeeper.id)
+    assert ids == [1, 2, 3, 0]
+
+
+def test_hosts_that_fence_themselves_have_a_watchdog_and_no_bmc(tmp_path: Path) -> None:
+    plan = make_plan(nodes=3, coordinators=3, self_fencing=["hv3", "hv1"])
+    assert [host.name for host in plan.hosts if host.self_fencing] == ["hv1", "hv3"]
+    path = tmp_path / "pvc.toml"
+    watchdogs = []
+    for host in plan.hosts:
+        path.write_text(pvc_toml(plan, host))
+        watchdogs.append(load_config(path).node.watchdog)
+    assert watchdogs == ["/run/watchdog", "", "/run/watchdog"]
+    assert re.findall(r"hv\d-bmc", etc_hosts(plan)) == ["hv2-bmc"]
+    assert make_plan(nodes=2, coordinators=1, self_fencing=["all"]).self_fencing == ("hv1", "hv2")
+    with pytest.raises(InvalidInput, match="hv9"):
+        make_plan(nodes=3, coordinators=3, self_fencing=["hv9"])
 
 
 def test_all_hosts_know_each_other_by_name() -> None:

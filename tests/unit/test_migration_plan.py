@@ -134,6 +134,7 @@ SOURCE: list[tuple[str, Domain | None, Patience, Any]] = [
     ("prepared", off(OffReason.MIGRATED), FRESH, Ending.MIGRATED),
     ("prepared", off(OffReason.MIGRATED), UNDER_WAY, Ending.MIGRATED),
     ("prepared", off(OffReason.UNKNOWN), UNDER_WAY, Wait(delay_s=SOON_S)),
+    ("prepared", off(OffReason.UNKNOWN), Patience(transferring=True, queued=True), CancelMigration()),
     ("prepared", off(OffReason.UNKNOWN), FRESH, Ending.UNKNOWN),
     ("prepared", off(OffReason.GUEST), FRESH, Ending.GUEST),
     ("prepared", off(OffReason.CRASHED), FAILED, Ending.CRASHED),
@@ -194,7 +195,7 @@ TARGET: list[tuple[str, Domain | None, Patience, Any]] = [
     ("arriving", INCOMING, Patience(waited_s=ARRIVAL_TIMEOUT_S), Destroy()),
     ("arriving", None, FRESH, Ending.LOST),
     ("arriving", off(OffReason.DESTROYED), FRESH, Ending.DESTROYED),
-    ("arriving", off(OffReason.NEVER_RAN), FRESH, Ending.LOST),
+    ("arriving", off(OffReason.NEVER_RAN), FRESH, Forget()),  # then it is lost
     ("arriving", up(epoch=7), FRESH, Destroy()),
     ("stopping", PAUSED, FRESH, Destroy()),
 ]
@@ -252,3 +253,38 @@ def test_only_the_owner_ever_lets_a_guest_run_and_only_its_own_run(node: str, do
                 assert domain is not None and domain.state is DomainState.OFF
             if node == "hv3":
                 assert (step is None) == (domain is None)
+
+
+# What the log does not want.
+
+
+@pytest.mark.parametrize("state", ["running", "shutting-down", "resetting"])
+def test_a_guest_that_is_not_to_move_any_more_stays(state: str) -> None:
+    cluster = a_cluster("hv1", "hv2")
+    cluster.do("vm.define", name="web01", memory_mib=1024, node="hv1")
+    bring(cluster, "web01", state)
+    vm = cluster.vm()
+    assert plan_vm(vm, up(migrating=True), "hv1", FRESH) == CancelMigration()
+    waiting = Patience(transferring=True, unwanted=True)
+    assert plan_vm(vm, up(), "hv1", waiting) == CancelMigration(), "its turn has not come yet"
+    assert plan_vm(vm, up(), "hv1", FRESH) != CancelMigration()
+
+
+def test_a_move_to_another_node_does_not_join_the_one_that_was_given_up() -> None:
+    assert plan_vm(LIVE["prepared"], up(), "hv1", Patience(transferring=True, unwanted=True)) == CancelMigration()
+    assert plan_vm(LIVE["stopping"], up(migrating=True), "hv2", FRESH) == Destroy(), "that ends it as well"
+
+
+def test_a_target_that_has_said_yes_cannot_say_no() -> None:
+    cluster = a_cluster("hv1", "hv2")
+    cluster.do("vm.define", name="web01", memory_mib=1024, node="hv1")
+    bring(cluster, "web01", "running")
+    cluster.do("vm.migrate", vm="web01", node="hv2")
+    move = cluster.vm().migration
+    assert move is not None
+    cluster.says_prepared()
+    unable = {"vm": cluster.vm().id, "migration": move.id, "code": "vm.target_unable", "message": "no"}
+    cluster.report(ReportMigrationFailed(node="hv2", **unable))
+    assert cluster.vm().migration is not None, "the guest may be on its way by now"
+    cluster.report(ReportMigrationFailed(node="hv1", **unable))
+    assert cluster.vm().migration is None

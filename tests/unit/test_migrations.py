@@ -18,7 +18,7 @@ from pvc.errors import DriverError, Unavailable
 from pvc.events.registry import decode_event
 from pvc.events.vm import VmSpec
 from pvc.handlers.transfers import Transfers
-from pvc.handlers.vm_plan import PREPARE_TIMEOUT_S, PROGRESS_S
+from pvc.handlers.vm_plan import PREPARE_TIMEOUT_S, PROGRESS_S, TRANSFER_TIMEOUT_S
 from pvc.handlers.vm_reconciler import VmReconciler
 from pvc.projections.state import Vm
 from pvc.projections.vm_machine import AT_REST, VmState
@@ -356,8 +356,8 @@ async def test_a_failure_is_known_of_the_migration_that_failed_until_it_is_told(
     house.cluster.do("vm.migrate", vm="web01", node="hv2")
     move = house.vm.migration
     assert move is not None and transfers.known_of(house.vm_id, move.id) == (False, None)
-    transfers.begin(house.vm_id, move, "10.0.0.2")
-    transfers.begin(house.vm_id, move, "10.0.0.2")
+    transfers.begin(house.vm_id, 1, move, "10.0.0.2")
+    transfers.begin(house.vm_id, 1, move, "10.0.0.2")
     assert transfers.known_of(house.vm_id, move.id) == (True, None)
     transfers.forget(house.vm_id)
     await asyncio.sleep(1)
@@ -383,6 +383,62 @@ async def test_a_migration_whose_end_nobody_knows_is_looked_at_again() -> None:
         raise Unavailable("libvirtd is away")
 
     house.machines["hv1"].migrate = away  # type: ignore[method-assign]
-    transfers.begin(house.vm_id, move, "10.0.0.2")
+    transfers.begin(house.vm_id, 1, move, "10.0.0.2")
     await asyncio.sleep(1)
     assert (woken, transfers.known_of(house.vm_id, move.id)) == ([house.vm_id], (False, None))
+
+
+class Turnstile:
+    """In front of the machine's `migrate`: nobody's turn comes until it is opened, and who waits can be dropped."""
+
+    def __init__(self, machine: SimulatedHypervisor) -> None:
+        self.open = asyncio.Event()
+        self.waiting: asyncio.Task[bool] | None = None
+        self.cancels = 0
+        self._migrate, self._cancel = machine.migrate, machine.cancel_migration
+        machine.migrate = self.migrate  # type: ignore[method-assign]
+        machine.cancel_migration = self.cancel  # type: ignore[method-assign]
+
+    async def migrate(self, vm: str, **arguments: Any) -> None:
+        self.waiting = asyncio.ensure_future(self.open.wait())
+        await asyncio.wait({self.waiting})
+        if self.waiting.cancelled():
+            raise DriverError("it was cancelled", code="hypervisor.migration_cancelled")
+        await self._migrate(vm, **arguments)
+
+    async def cancel(self, vm: str) -> None:
+        self.cancels += 1
+        if self.waiting is not None and not self.waiting.done():
+            self.waiting.cancel()
+        await self._cancel(vm)
+
+
+@virtual
+async def test_the_time_of_a_migration_begins_with_its_turn() -> None:
+    house = House()
+    await house.start()
+    turnstile = Turnstile(house.machines["hv1"])
+    house.cluster.do("vm.migrate", vm="web01", node="hv2")
+    await house.run(TRANSFER_TIMEOUT_S * 2)
+    assert house.vm.state is VmState.MIGRATING
+    turnstile.open.set()
+    await house.settle()
+    assert (house.vm.node, house.vm.state) == ("hv2", VmState.RUNNING)
+
+
+@virtual
+async def test_a_guest_that_is_started_anew_while_it_waits_for_its_turn_is_not_moved() -> None:
+    house = House(on_crash="restart")
+    await house.start()
+    turnstile = Turnstile(house.machines["hv1"])
+    house.cluster.do("vm.migrate", vm="web01", node="hv2")
+    await house.run(5)
+    house.machines["hv1"].end_behind_our_back(house.vm_id, OffReason.CRASHED)
+    await house.run(5)
+    assert (house.vm.node, house.vm.epoch, house.vm.state) == ("hv1", 2, VmState.RUNNING)
+    assert house.daemons["hv1"].transfers.under_way() == ()
+    assert 1 <= turnstile.cancels < 5
+    turnstile.open.set()
+    await house.run(60)
+    assert (house.vm.node, house.vm.epoch) == ("hv1", 2)
+    assert house.told().count("vm.crashed") == 1

@@ -12,7 +12,7 @@ from pvc.errors import Rejected
 from pvc.events.record import MAX_RECORD_BYTES
 from pvc.projections.state import FlushState, NodeState
 from pvc.projections.vm_machine import VmState
-from tests.support.core import NODE_MEMORY_MIB, TinyCluster, a_cluster, bring
+from tests.support.core import NODE_MEMORY_MIB, TinyCluster, a_cluster, bring, command
 
 
 def types(events: tuple[Any, ...]) -> list[str]:
@@ -97,7 +97,8 @@ def test_a_node_without_vms_is_removed_once_it_is_out_of_service() -> None:
     assert types(cluster.do("node.remove", node="hv2")) == ["node.removed"]
     assert "hv2" not in cluster.state.nodes
     cluster.says_lost("hv3")
-    assert refused(cluster, "node.remove", node="hv3").code == "node.in_service"
+    refusal = refused(cluster, "node.remove", node="hv3")
+    assert (refusal.code, refusal.hint) == ("node.in_service", SETTLE_LOST)
     cluster.says_fenced("hv3")
     cluster.do("node.remove", node="hv3")
     assert cluster.state.faults == {}
@@ -106,15 +107,72 @@ def test_a_node_without_vms_is_removed_once_it_is_out_of_service() -> None:
 
 
 def test_a_node_that_vms_are_on_or_belong_to_or_are_going_to_is_not_removed() -> None:
-    cluster = with_vms("web01")
-    flush(cluster)
-    refusal = refused(cluster, "node.remove", node="hv1")
-    assert (refusal.code, refusal.message) == ("node.has_vms", "1 VMs belong to node hv1: web01")
+    cluster = with_vms("web01", node="hv2")
+    flush(cluster, "hv2")
+    refusal = refused(cluster, "node.remove", node="hv2")
+    assert (refusal.code, refusal.message) == ("node.has_vms", "1 VMs belong to node hv2: web01")
+    assert refusal.hint == "move them for good: pvc vm move web01"
     cluster = with_vms("web01")
     cluster.do("vm.migrate", vm="web01", node="hv2")
     cluster.says_lost("hv2")
     cluster.says_fenced("hv2")
     assert refused(cluster, "node.remove", node="hv2").code == "node.has_vms"
+
+
+SETTLE_LOST = "bring it back, or cut its power, and once you are sure that it is off: pvc node confirm-fenced hv3"
+
+
+def test_what_is_hinted_at_about_a_lost_node_leads_to_its_removal() -> None:
+    cluster = with_vms("web01")
+    cluster.do("vm.move", vm="web01", node="hv3")
+    arrive(cluster, "web01")
+    cluster.says_lost("hv3")
+    for name in ("node.flush", "node.ready"):
+        refusal = refused(cluster, name, node="hv3")
+        assert (refusal.code, refusal.hint) == ("node.not_ready", SETTLE_LOST)
+    refusal = refused(cluster, "node.remove", node="hv3")
+    assert (refusal.code, refusal.hint) == ("node.in_service", SETTLE_LOST), "moving its VMs would be refused"
+    cluster.do("node.confirm_fenced", node="hv3")
+    refusal = refused(cluster, "node.flush", node="hv3")
+    assert (
+        refusal.hint
+        == "it is off, and its VMs are recovered elsewhere: start it again, or take it out: pvc node remove hv3"
+    )
+    cluster.recover("hv3")
+    cluster.says_running("web01")
+    assert refused(cluster, "node.remove", node="hv3").hint == "move them for good: pvc vm move web01"
+    cluster.do("vm.move", vm="web01", node=cluster.vm("web01").node)
+    assert types(cluster.do("node.remove", node="hv3")) == ["node.removed"]
+
+
+def test_a_node_that_has_never_been_heard_of_is_to_be_started() -> None:
+    cluster = a_cluster("hv1")
+    cluster.do("node.add", node="hv2")
+    assert refused(cluster, "node.flush", node="hv2").hint == "start pvcd on hv2: it joins by itself"
+
+
+def test_the_last_coordinator_stays() -> None:
+    cluster = with_vms()
+    refusal = refused(cluster, "node.remove", node="hv1")
+    assert refusal.code == "node.last_coordinator"
+    assert refusal.hint == "make another one first: pvc node add NODE --coordinator"
+    cluster.add_node("hv9", coordinator=True)
+    flush(cluster, "hv1")
+    assert types(cluster.do("node.remove", node="hv1")) == ["node.removed"]
+    assert refused(cluster, "node.remove", node="hv9").code == "node.last_coordinator"
+
+
+def test_an_even_number_of_coordinators_is_noted() -> None:
+    cluster = TinyCluster()
+    cluster.do("cluster.init", name="main", coordinators=["hv1", "hv2", "hv3"])
+    add = command("node.add", node="hv4", coordinator=True)
+    assert cluster.try_out(add).notes == ("4 coordinators stand no more losses than 3: have 3 or 5",)
+    assert cluster.try_out(command("node.add", node="hv4")).notes == ()
+    assert cluster.try_out(command("node.remove", node="hv3")).notes == (
+        "2 coordinators stand no more losses than 1: have 1 or 3",
+    )
+    cluster.do("node.remove", node="hv3")
+    assert cluster.try_out(command("node.remove", node="hv2")).notes == ()
 
 
 # Fencing.
@@ -230,6 +288,17 @@ def test_what_cannot_be_moved_is_left_with_the_reason_and_is_a_fault() -> None:
     cluster.do("node.flush", node="hv1")
     assert "node.flush_incomplete/hv1" not in cluster.state.faults
     assert cluster.vm("unlucky").failed_moves == 0, "it is tried anew"
+
+
+def test_a_flush_that_is_asked_for_again_is_complete_when_what_it_had_left_has_ended() -> None:
+    cluster = with_vms("web01", migration_method="none")
+    flush(cluster)
+    assert "node.flush_incomplete/hv1" in cluster.state.faults
+    cluster.do("vm.stop", vm="web01")
+    cluster.says_ended(Ending.DESTROYED)
+    assert types(cluster.do("node.flush", node="hv1")) == ["node.flush_requested", "node.flushed"]
+    assert cluster.state.faults == {}
+    assert refused(cluster, "node.flush", node="hv1").code == "node.is_flushed"
 
 
 def test_what_is_left_of_a_large_flush_fits_into_one_record() -> None:

@@ -71,6 +71,37 @@ def test_what_may_not_go_live_or_not_there_stays(fields: dict[str, object]) -> N
     assert proposed(cluster) == []
 
 
+def broken(state: ClusterState, nodes: dict[str, str]) -> int:
+    """How many anti-affinities are not kept, with the VMs on these nodes."""
+    return sum(
+        one is not other and nodes[one.id] == nodes[other.id] and bool(set(one.anti_affinity) & set(other.tags))
+        for one in state.vms.values()
+        for other in state.vms.values()
+    )
+
+
+def test_vms_that_keep_away_from_each_other_are_not_brought_together() -> None:
+    cluster = a_cluster("hv1", "hv2")
+    define(cluster, "web01", "hv1", 2000, tags=["web"], anti_affinity=["web"])
+    define(cluster, "db01", "hv1", 3000)
+    define(cluster, "web02", "hv2", 500, tags=["web"])
+    (move,) = proposed(cluster)
+    assert cluster.state.vms[move.vm].name == "db01", "web01 would have evened them out better"
+    cluster = a_cluster("hv1", "hv2")
+    define(cluster, "web01", "hv1", 2000, tags=["web"])
+    define(cluster, "web03", "hv1", 2000, tags=["web"])
+    define(cluster, "shy", "hv2", 500, anti_affinity=["web"])
+    assert proposed(cluster) == [], "the other one is the one that keeps away"
+
+
+def test_vms_that_share_a_node_though_they_should_not_may_be_parted() -> None:
+    cluster = a_cluster("hv1", "hv2")
+    define(cluster, "web01", "hv1", 2000, tags=["web"], anti_affinity=["web"])
+    define(cluster, "web02", "hv1", 2000, tags=["web"], anti_affinity=["web"])
+    (move,) = proposed(cluster)
+    assert cluster.state.vms[move.vm].name == "web01"
+
+
 @pytest.mark.parametrize("state", sorted(set(VmState) - {VmState.RUNNING, VmState.ARRIVING}))
 def test_only_what_plainly_runs_is_moved(state: VmState) -> None:
     cluster = a_cluster("hv1", "hv2")
@@ -129,11 +160,16 @@ def test_whatever_there_is_each_move_is_an_improvement_and_nothing_overflows(see
         free_mib = node.memory_mib - cluster.state.load_of(node.name).memory_mib
         memory_mib = rng.choice([200, 500, 1500, 4000])
         if memory_mib <= free_mib:
-            define(cluster, f"vm{number}", node.name, memory_mib)
+            tags, away = (rng.sample(["a", "b", "c"], rng.choice([0, 0, 1, 2])) for _ in range(2))
+            define(cluster, f"vm{number}", node.name, memory_mib, tags=tags, anti_affinity=away)
     moves = proposed(cluster, 100)
     assert len({move.vm for move in moves}) == len(moves)
     fills = fills_of(cluster.state)
+    nodes = {vm.id: vm.node for vm in cluster.state.vms.values()}
     for move in moves:
+        kept = broken(cluster.state, nodes)
+        nodes[move.vm] = move.target
+        assert broken(cluster.state, nodes) <= kept
         before = abs(fills[move.source] - fills[move.target])
         held = held_mib(cluster.state.vms[move.vm])
         fills[move.source] -= held / cluster.state.nodes[move.source].memory_mib

@@ -13,9 +13,12 @@ from pvc.commands.facts import REPORTS
 from pvc.commands.registry import BY_NAME, COMMANDS
 from pvc.events import registry
 from pvc.events.cluster import CommandRejected
+from pvc.events.fence import FenceSettings
+from pvc.events.node import NodeFenceSet, NodeJoined
 from pvc.events.record import RawEvent
 from pvc.events.registry import BY_TYPE, EVENTS, Event, Subject, UnknownEvent, decode_event, encode_event, subject_of
 from pvc.events.types import Role
+from pvc.events.vm_moves import VmMoved
 from pvc.projections.fold import EVOLVE
 from pvc.projections.story import FAILURES, TOLD, tell
 from pvc.projections.vm_machine import TRANSITIONS
@@ -68,6 +71,25 @@ def test_subjects_are_what_the_history_asks_for() -> None:
     assert samples["vm.defined"].startswith("vm/")
     assert subject_of(CommandRejected(code="c", message="m")) == Subject("cluster", "")
     assert subject_of(CommandRejected(code="c", message="m", vm="x")) == Subject("vm", "x")
+
+
+@pytest.mark.parametrize(
+    ("event", "told"),
+    [
+        (NodeFenceSet(node="hv1", settings=FenceSettings(agent="fence_ipmilan")), "to be fenced by fence_ipmilan"),
+        (NodeFenceSet(node="hv1"), "not to be fenced by an agent"),
+        (NodeJoined(node="hv4"), "node hv4 is a member; it joins when pvcd starts there"),
+        (
+            NodeJoined(node="hv4", coordinator=True),
+            "node hv4 is a member and coordinator; it joins when pvcd starts there",
+        ),
+        (VmMoved(vm="web01", source="hv1", target="hv1"), "its home is hv1 now"),
+        (VmMoved(vm="web01", source="hv1", target="hv2"), "moved from hv1 to hv2"),
+    ],
+    ids=str,
+)
+def test_nothing_is_told_as_done_that_is_only_meant(event: Event, told: str) -> None:
+    assert tell(encode_event(event)).summary == told
 
 
 def test_an_event_of_an_unknown_type_is_still_told_and_passed_on() -> None:

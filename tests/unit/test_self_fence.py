@@ -180,3 +180,102 @@ def test_vms_that_run_again_after_the_lease_is_back_are_left_alone() -> None:
         assert house.runs
 
     live(story)
+
+
+def refuse(house: House, code: str = "watchdog.unavailable") -> Callable[[], None]:
+    """The watchdog cannot be armed from now on; call the result to let it."""
+    arm = house.watchdog.arm
+
+    def refused(timeout_s: int) -> None:
+        raise DriverError("it takes 60 s where 10 s were asked for", code=code)
+
+    house.watchdog.arm = refused  # type: ignore[method-assign]
+
+    def let() -> None:
+        house.watchdog.arm = arm  # type: ignore[method-assign]
+
+    return let
+
+
+def test_a_node_that_cannot_arm_its_watchdog_ends_its_vms_all_the_same() -> None:
+    async def story(house: House) -> None:
+        await house.kill()
+        house.watchdog.disarm()
+        refuse(house)
+        fence = SelfFence(house.presence, house.machine, house.watchdog, WATCHDOG_S)
+        house.daemon = asyncio.create_task(fence.run())
+        await asyncio.sleep(30)
+        assert house.runs and not fence.armed
+        house.server.cut("hv1")
+        while house.presence.lease_left_s() > 0:
+            await asyncio.sleep(0.1)
+        # The log may still have the promise of its predecessor.
+        await asyncio.sleep(2 * WATCHDOG_S)
+        assert not house.runs
+
+    live(story)
+
+
+def test_what_a_node_promises_follows_its_watchdog_and_each_change_is_told() -> None:
+    async def story(house: House) -> None:
+        await house.kill()
+        let, told = refuse(house), []
+        fence = SelfFence(
+            house.presence, house.machine, house.watchdog, WATCHDOG_S, changed=lambda: told.append(fence.promise_s)
+        )
+        assert not fence.known, "before it was tried nothing can be said"
+        house.daemon = asyncio.create_task(fence.run())
+        await asyncio.sleep(3)
+        assert fence.known and told == [0]
+        let()
+        await asyncio.sleep(ARM_AGAIN_S + 1)
+        assert told == [0, 2 * WATCHDOG_S + 2]
+
+    live(story)
+
+
+def test_a_watchdog_that_does_not_take_the_new_time_is_petted_on_with_the_old() -> None:
+    async def story(house: House) -> None:
+        await house.kill()
+        refuse(house)
+        fence = SelfFence(house.presence, house.machine, house.watchdog, WATCHDOG_S)
+        house.daemon = asyncio.create_task(fence.run())
+        await asyncio.sleep(600)
+        assert house.runs and house.watchdog.armed and fence.promise_s == 0
+
+    live(story)
+
+
+def test_a_watchdog_that_fails_is_promised_no_more_until_it_is_armed_anew() -> None:
+    async def story(house: House) -> None:
+        let = refuse(house)
+        pet = house.watchdog.pet
+
+        def broken() -> None:
+            raise DriverError("No such device", code="watchdog.unavailable")
+
+        house.watchdog.pet = broken  # type: ignore[method-assign]
+        await asyncio.sleep(3)
+        assert house.daemon is not None and not house.daemon.done(), "the daemon goes on"
+        assert not house.fence.armed and house.fence.promise_s == 0
+        house.watchdog.pet = pet  # type: ignore[method-assign]
+        let()
+        await asyncio.sleep(ARM_AGAIN_S + 1)
+        assert house.fence.armed and house.fence.promise_s > 0
+
+    live(story)
+
+
+def test_a_daemon_without_a_lease_ends_the_vms_of_a_machine_that_should_have_been_reset() -> None:
+    async def story(house: House) -> None:
+        await house.kill()
+        house.watchdog.disarm()
+        house.server.cut("hv1")
+        other = MemoryPresence(house.server, "hv1")
+        fence = SelfFence(other, house.machine, house.watchdog, WATCHDOG_S)
+        house.daemon = asyncio.create_task(fence.run())
+        await asyncio.sleep(WATCHDOG_S + 3)
+        assert not house.runs
+        await other.close()
+
+    live(story)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pvc.errors import LogDamaged
+from pvc.events import registry
 from pvc.events.record import Entry
 from pvc.log.memory import MemoryLog
 from pvc.projections import snapshot as snapshot_module
@@ -19,7 +20,8 @@ from tests.support.story_of_a_cluster import live
 
 
 @pytest.fixture
-def entries() -> list[Entry]:
+def entries(monkeypatch: pytest.MonkeyPatch) -> list[Entry]:
+    monkeypatch.setattr(registry, "FEATURE_LEVEL", 2)  # which the story raises to
     cluster = TinyCluster()
     for _ in live(cluster):
         pass
@@ -53,6 +55,15 @@ async def test_a_node_goes_on_from_what_it_stored(file: SnapshotFile, entries: l
     await check_same_log(world, log)
     await catch_up(world, log)
     assert world.state.state_hash() == (await folded(log)).state.state_hash()
+
+
+async def test_a_state_that_is_not_to_be_trusted_is_not_gone_on_from(file: SnapshotFile, entries: list[Entry]) -> None:
+    world = await folded(await a_log(entries))
+    await store_snapshot(world, file)
+    file.discard()
+    assert file.load() is None
+    await store_snapshot(world, file)
+    assert file.load() is None, "the daemon's end stores none either"
 
 
 async def test_there_is_nothing_to_go_on_from_at_first(file: SnapshotFile) -> None:

@@ -270,6 +270,19 @@ def test_every_end_at_the_source_of_a_migration_by_shutdown_is_its_step(ending: 
     assert vm.running_spec == vm.spec, "it starts as it is defined now"
 
 
+def test_a_guest_whose_target_is_lost_while_it_shuts_down_is_started_where_it_was() -> None:
+    cluster = a_cluster_of_three(migration_method="shutdown")
+    cluster.do("vm.migrate", vm="web01", node="hv2")
+    cluster.says_prepared()
+    cluster.says_lost("hv2")
+    failed, stopped, started = cluster.says_ended(Ending.GUEST)
+    assert types((failed, stopped, started)) == ["vm.migration_failed", "vm.stopped", "vm.start_requested"]
+    assert (failed.code, failed.message) == ("vm.target_lost", "hv2 is lost")
+    vm = cluster.vm()
+    assert (vm.node, vm.epoch, vm.state, vm.migration) == ("hv1", 2, VmState.STARTING, None)
+    assert cluster.state.load_of("hv2").memory_mib == 0
+
+
 def test_a_guest_that_does_not_shut_down_for_its_migration_is_forced_off() -> None:
     cluster = a_cluster_of_three(migration_method="shutdown")
     cluster.do("vm.migrate", vm="web01", node="hv2", timeout_s=5)

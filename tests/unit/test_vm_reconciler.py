@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pvc.drivers.hypervisor import DomainState, OffReason
+from pvc.drivers.hypervisor import DomainState, OffReason, always
 from pvc.drivers.simulated import EFFECTS, SimulatedHypervisor
 from pvc.drivers.simulated_guest import Behaviour
-from pvc.errors import Unavailable
+from pvc.errors import DriverError, Unavailable
 from pvc.events.registry import decode_event
 from pvc.events.vm import VmSpec
 from pvc.handlers.transfers import Transfers
@@ -35,6 +35,7 @@ class House:
         self.machine = SimulatedHypervisor()
         self.machine.default_behaviour = Behaviour(heartbeat=False)
         self.causes: list[str] = []
+        self.heard: Callable[[], None] = lambda: None
         self.obstacle = ""
         self.may_start = True
         self.restart_daemon()
@@ -57,6 +58,7 @@ class House:
 
     async def _hear(self, report: Any, cause: str) -> None:
         self.causes.append(cause)
+        self.heard()
         self.cluster.report(report)
 
     async def settle(self, limit_s: float = 300) -> None:
@@ -259,3 +261,71 @@ async def test_steps_that_lead_nowhere_come_to_an_end_for_now() -> None:
 
     house.reconciler._report = deaf
     assert await house.reconciler.reconcile(house.vm) == DISAGREEMENT_S
+
+
+def hang(house: House) -> list[Callable[[], bool]]:
+    """From now on a start does not come to an end; returns what each asks before its guest runs, if it ever does."""
+    asked: list[Callable[[], bool]] = []
+
+    async def start(vm: str, *, may_run: Callable[[], bool] = always) -> None:
+        asked.append(may_run)
+        raise Unavailable("libvirt did not start it within 120 s")
+
+    house.machine.start = start  # type: ignore[method-assign]
+    return asked
+
+
+@virtual
+async def test_a_start_that_hung_may_not_run_what_was_stopped_and_started_again_meanwhile() -> None:
+    house = House("starting")
+    start, asked = house.machine.start, hang(house)
+    with pytest.raises(Unavailable):
+        await house.reconciler.reconcile(house.vm)
+    (may_run,) = asked
+    assert may_run()
+    house.may_start = False
+    assert not may_run()
+    house.may_start = True
+    house.cluster.do("vm.stop", vm="web01")
+    assert not may_run()
+    await house.settle()
+    assert house.told()[-1] == "vm.stopped"
+    assert not may_run()
+    house.machine.start = start  # type: ignore[method-assign]
+    house.cluster.do("vm.start", vm="web01")
+    assert not may_run(), "that is another run"
+    await house.settle()
+    assert house.state is VmState.RUNNING
+    assert not may_run()
+
+
+@virtual
+async def test_a_domain_that_was_made_and_never_ran_is_gone_before_its_end_is_told() -> None:
+    house = House("starting")
+    hang(house)
+    with pytest.raises(Unavailable):
+        await house.reconciler.reconcile(house.vm)
+    assert house.vm in house.machine.snapshot()
+    house.cluster.do("vm.stop", vm="web01")
+    there: list[bool] = []
+    house.heard = lambda: there.append(house.vm in house.machine.snapshot())
+    await house.settle()
+    assert there == [False], "whatever hangs there could run it when it is another's"
+    assert house.state is VmState.STOPPED
+
+
+@virtual
+async def test_a_guest_that_runs_though_its_start_failed_is_ended_before_the_failure_is_told() -> None:
+    house = House("starting")
+    start = house.machine.start
+
+    async def spoilt(vm: str, *, may_run: Callable[[], bool] = always) -> None:
+        await start(vm, may_run=may_run)
+        raise DriverError("its mark could not be written", code="hypervisor.start_failed")
+
+    house.machine.start = spoilt  # type: ignore[method-assign]
+    states: list[DomainState] = []
+    house.heard = lambda: states.append(house.machine.snapshot()[house.vm].state)
+    await house.settle()
+    assert states == [DomainState.OFF]
+    assert house.state is VmState.FAILED

@@ -111,6 +111,16 @@ def _one_way(site: Site, planned: Planned, rng: random.Random) -> Iterator[None]
 
 
 @contextlib.contextmanager
+def _bridge(site: Site, planned: Planned, rng: random.Random) -> Iterator[None]:
+    """Two hosts do not reach each other, and all others reach both."""
+    one, other = rng.sample([host.name for host in site.lab.hosts], 2)
+    site.journal.note("fault", f"{one} and {other} do not reach each other")
+    site.lab.partition([one, other], bridge=True)
+    yield
+    site.lab.heal()
+
+
+@contextlib.contextmanager
 def _all_apart(site: Site, planned: Planned, rng: random.Random) -> Iterator[None]:
     site.lab.partition([host.name for host in site.lab.hosts])
     yield
@@ -147,7 +157,9 @@ def _zookeeper_majority(site: Site, planned: Planned, rng: random.Random) -> Ite
         with contextlib.suppress(PvcError):
             host.stop_daemon("zookeeper")
     time.sleep(OVER_S)
-    before = {(run.vm, run.place) for run in site.sampler.beating()}
+    # Hosts that fence themselves end their VMs, as they must.
+    ending = {host.name for host in site.lab.hosts if host.plan.self_fencing}
+    before = {(run.vm, run.place) for run in site.sampler.beating() if run.host not in ending}
     position = site.logbook.position
     yield
     gone = before - {(run.vm, run.place) for run in site.sampler.beating()}
@@ -185,6 +197,10 @@ def _clock_step(site: Site, planned: Planned, rng: random.Random) -> Iterator[No
 def _bmc_down(site: Site, planned: Planned, rng: random.Random) -> Iterator[None]:
     """Nothing may be recovered from a host whose end nobody can prove; with the proof all of it is."""
     host = _host(site, planned)
+    if host.plan.self_fencing:
+        site.journal.note("fault", f"{host.name} has no BMC that could be down")
+        yield
+        return
     site.lab.bmc(host).stop()
     host.cut_power()
     position = site.logbook.position
@@ -234,6 +250,7 @@ FAULTS: dict[str, Fault] = {
     "partition": _partition,
     "partition-primary": _partition,
     "one-way": _one_way,
+    "bridge": _bridge,
     "all-apart": _all_apart,
     "lost-replies": _drops("tcp sport 2181"),
     "packet-loss": _drops("numgen random mod 10 < 3"),

@@ -1,4 +1,4 @@
-"""Cuts a live migration in the middle: whoever takes part in it is killed while the guest is on its way."""
+"""Cuts a live migration in the middle: whoever takes part is killed, or cut off, while the guest is on its way."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pvc.events.vm_moves import VmMigrationPrepared, VmMigrationRequested
 from pvc.lab import processes
 from pvc.lab.chaos.schedule import Planned
 from pvc.lab.chaos.site import Site
+from pvc.lab.host import LabHost
 from pvc.projections.vm_machine import VmState
 
 PREPARED_S = 10.0
@@ -24,15 +25,18 @@ _POLL_S = 0.05
 
 @contextlib.contextmanager
 def migration_cut(site: Site, planned: Planned, rng: random.Random) -> Iterator[None]:
-    """Begin a migration and kill its source, its target or the primary in the middle of it."""
+    """Begin a migration and kill its source, its target or the primary in the middle of it, or cut the network between
+    source and target, or take ZooKeeper's majority away."""
     cut: list[str] = []
+    down: list[LabHost] = []
     began = _begin(site, rng)
     if began is not None:
         vm, source, target = began
         time.sleep(rng.uniform(0, MIGRATION_S))
         what, _, where = planned.variant.partition("-")
         victim = {"source": source, "target": target}.get(where, site.primary)
-        site.journal.note("fault", f"the migration of {vm} from {source} to {target} is cut: {what} at {victim}")
+        where = f" at {victim}" if what not in ("network", "zookeeper") else ""
+        site.journal.note("fault", f"the migration of {vm} from {source} to {target} is cut: {what}{where}")
         with contextlib.suppress(PvcError):
             if what == "qemu":
                 for run in site.sampler.present():
@@ -40,12 +44,24 @@ def migration_cut(site: Site, planned: Planned, rng: random.Random) -> Iterator[
                         processes.send(run.pid, signal.SIGKILL)
             elif what == "pvcd":
                 site.lab.host(victim).kill_daemon("pvcd")
+            elif what == "network":
+                site.lab.partition([source, target], bridge=True)
+            elif what == "zookeeper":
+                servers = [host for host in site.lab.hosts if host.plan.coordinator]
+                down += rng.sample(servers, len(servers) // 2 + 1)
+                for host in down:
+                    host.stop_daemon("zookeeper")
             else:
                 site.lab.host(victim).cut_power()
                 cut.append(victim)
     else:
         site.journal.note("fault", "no migration came about that could be cut")
     yield
+    if planned.variant == "network":
+        site.lab.heal()
+    for host in down:
+        with contextlib.suppress(PvcError):
+            host.start_daemon("zookeeper")
     for name in cut:
         site.lab.host(name).boot()
 

@@ -23,7 +23,8 @@ from pvc.lab.chaos.site import Site, mend, prepare
 from pvc.lab.chaos.windows import doubles
 from pvc.lab.chaos.workload import Workload
 from pvc.lab.guest import build_guest
-from pvc.lab.lab import Lab, create_lab, destroy
+from pvc.lab.lab import Lab, create_new_lab, destroy
+from pvc.lab.plan import LabPlan
 from pvc.lab.status import zookeeper_mode
 from pvc.projections.state import NodeState
 from pvc.projections.vm_machine import VmState
@@ -35,14 +36,16 @@ WELL_S = 150.0
 SETTLED_S = 60.0
 """After everything is healed and nobody asks for more, what should run runs within this time."""
 HUNG_S = 25.0
-"""A guest that boots under emulation on a busy machine beats within this time; one that does not hangs. Emulated CPUs
-do not survive every migration in the middle of a boot."""
+"""A guest that neither beats nor writes anything for so long hangs. Emulated CPUs do not survive every migration in the
+middle of a boot."""
+SLOW_S = 120.0
+"""Guests that still boot get so much longer: on a busy machine an emulated boot takes a minute."""
 UNDER_WAY_S = 60.0
 """The first VMs run within this time after they were asked for."""
 HEARD_S = 3.0
 """What we know of the nodes is no older than this, or we may be cut off ourselves."""
-KEEP = ("journal", "log", "bmc", "pvc-lib/console")
-"""What is kept of a host when something was wrong."""
+KEEP = ("journal", "log", "bmc", "pvc-lib/console", "pvc-lib/zookeeper")
+"""What is kept of a host when something was wrong, but for ZooKeeper's data: it is large, and the timeline tells it."""
 _POLL_S = 0.3
 _CLIENTS = 3
 
@@ -51,12 +54,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What to run."""
 
     directory: Path
-    name: str
+    plan: LabPlan
+    """The lab to be made."""
     seed: int
     minutes: float
     out: Path
     """Where timeline and logs go when something is wrong."""
-    nodes: int = 3
     vms: int = 6
     only: tuple[str, ...] = ()
     """Kinds of faults; empty: all."""
@@ -79,9 +82,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run(settings: Settings, tell: Callable[[str], None] = lambda line: None) -> Result:
-    """Run it, clear away the lab, and tell. Raises PvcError when there can be no lab."""
+    """Run it, clear away the lab, and tell. Raises PvcError when there can be no lab, or is one already."""
     journal = Journal(tell)
-    lab = create_lab(settings.directory, nodes=settings.nodes, coordinators=3, name=settings.name)
+    lab = create_new_lab(settings.directory, settings.plan)
+    tell(f"seed {settings.seed} begins at {time.strftime('%H:%M:%S')}")
     chaos: Chaos | None = None
     try:
         prepare(lab)
@@ -93,8 +97,8 @@ def run(settings: Settings, tell: Callable[[str], None] = lambda line: None) -> 
         if chaos is not None:
             chaos.close()
         kept = _keep(settings, lab, journal, chaos) if journal.violations or settings.keep else None
-        destroy(settings.directory, settings.name)
-    left = destroy(settings.directory, settings.name)
+        destroy(settings.directory, settings.plan.name)
+    left = destroy(settings.directory, settings.plan.name)
     if left:
         journal.violation(f"`down` has left something behind: {left}")
     return chaos.result(kept)
@@ -120,7 +124,7 @@ class Chaos:
         self.sampler.start()
         self.logbook.start()
         self.workload.prepare(self._rng)
-        if not self._until(lambda: len(self.sampler.beating()) >= self._settings.vms, UNDER_WAY_S):
+        if not self._until(self._all_beat, UNDER_WAY_S, longer=self._booting):
             self._journal.violation(f"not all VMs ran within {UNDER_WAY_S:.0f} s, before anything was broken")
         self.workload.start()
         end = time.monotonic() + self._settings.minutes * 60
@@ -205,7 +209,7 @@ class Chaos:
         began = time.monotonic()
         if not self._until(settled, HUNG_S):
             self._reset_hung()
-        if self._until(settled, SETTLED_S - HUNG_S):
+        if self._until(settled, SETTLED_S - HUNG_S, longer=self._booting):
             self._journal.note("check", f"settled after {time.monotonic() - began:.1f} s", aloud=True)
         for what in left:
             self._journal.violation(f"{SETTLED_S:.0f} s after all was healed {what}")
@@ -220,7 +224,13 @@ class Chaos:
         beating = {run.pid for run in self.sampler.beating()}
         for run in self.sampler.present():
             vm = self.logbook.state.vms.get(run.vm)
-            if run.pid in beating or vm is None or vm.state is not VmState.RUNNING or vm.node != run.host:
+            if (
+                run.pid in beating
+                or not self.sampler.silent(run, time.time() - HUNG_S)
+                or vm is None
+                or vm.state is not VmState.RUNNING
+                or vm.node != run.host
+            ):
                 continue
             with contextlib.suppress(PvcError):
                 if self._lab.host(run.host).exec("virsh", "domstate", run.vm).stdout.strip() == "running":
@@ -246,10 +256,19 @@ class Chaos:
         for what in odd:
             self._journal.remark(what)
 
-    def _until(self, done: Callable[[], bool], timeout_s: float) -> bool:
+    def _all_beat(self) -> bool:
+        return len(self.sampler.beating()) >= self._settings.vms
+
+    def _booting(self) -> bool:
+        beating = {run.pid for run in self.sampler.beating()}
+        since_s = time.time() - HUNG_S
+        return any(run.pid not in beating and not self.sampler.silent(run, since_s) for run in self.sampler.present())
+
+    def _until(self, done: Callable[[], bool], timeout_s: float, *, longer: Callable[[], bool] = lambda: False) -> bool:
         deadline = time.monotonic() + timeout_s
         while not done():
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > deadline and not (now < deadline + SLOW_S and longer()):
                 return False
             time.sleep(_POLL_S)
         return True
@@ -276,5 +295,10 @@ def _keep(settings: Settings, lab: Lab, journal: Journal, chaos: Chaos | None) -
     for host in lab.hosts:
         for part in KEEP:
             with contextlib.suppress(OSError, shutil.Error):
-                shutil.copytree(host.home / part, out / host.name / Path(part).name, dirs_exist_ok=True)
+                shutil.copytree(
+                    host.home / part,
+                    out / host.name / Path(part).name,
+                    ignore=shutil.ignore_patterns("version-2"),
+                    dirs_exist_ok=True,
+                )
     return out

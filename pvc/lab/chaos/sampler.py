@@ -41,11 +41,13 @@ class Sampler:
         self._here: dict[tuple[int, str], Run] = {}
         """Process and its start time -> its run, while it is there."""
         self._newest: dict[tuple[str, str], Run] = {}
-        self._hosts: dict[str, str] = {}
-        """PID namespace -> host."""
+        self._hosts: dict[str, tuple[str, tuple[int, str]]] = {}
+        """PID namespace -> host, and its init with its start time: when that has gone, the number may come again."""
         self._strangers: set[tuple[int, str]] = set()
         self._cpus: dict[int, tuple[list[Path], int]] = {}
         self._logs: dict[tuple[str, str], tuple[int, bytes]] = {}
+        self._said_s: dict[tuple[str, str], float] = {}
+        """VM and host -> when its console last grew."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
@@ -67,6 +69,10 @@ class Sampler:
         """Those of them that made progress lately."""
         since = time.time() - BEATING_S
         return [run for run in self.present() if run.last_beat is not None and run.last_beat.until_s >= since]
+
+    def silent(self, run: Run, since_s: float) -> bool:
+        """Whether the guest has written nothing since: one that boots does, however slowly."""
+        return self._said_s.get((run.vm, run.host), 0.0) < since_s
 
     def _run(self) -> None:
         before = time.time()
@@ -125,11 +131,14 @@ class Sampler:
             mark = os.readlink(f"/proc/{pid}/ns/pid")  # noqa: PTH115 - no path, but a name and an inode
         except OSError:
             return ""
-        if mark not in self._hosts:
+        host, (init, booted) = self._hosts.get(mark, ("", (0, "")))
+        if not host or _start_time(init) != booted:
+            self._hosts = {}
             for name, init in processes.find_inits(self._lab.directory).items():
                 with contextlib.suppress(OSError):
-                    self._hosts[os.readlink(f"/proc/{init}/ns/pid")] = name  # noqa: PTH115
-        return self._hosts.get(mark, "")
+                    self._hosts[os.readlink(f"/proc/{init}/ns/pid")] = (name, (init, _start_time(init)))  # noqa: PTH115
+            host, _ = self._hosts.get(mark, ("", (0, "")))
+        return host
 
     def _worked(self, run: Run) -> bool:
         tasks, before = self._cpus.get(run.pid, ([], 0))
@@ -155,6 +164,7 @@ class Sampler:
                 offset = file.tell()
         except OSError:
             return
+        self._said_s[vm, host] = now
         *lines, rest = (rest + data).split(b"\n")
         self._logs[host, vm] = (offset, rest)
         run = self._newest.get((vm, host))

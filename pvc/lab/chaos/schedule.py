@@ -21,8 +21,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     lasts_s: tuple[float, float]
     """Between its beginning and its healing."""
     on: str = "any"
-    """On which host: `any`, a role, `disk` (one with a disk of its own), `clock` (one whose clock can be set), or
-    `cluster`."""
+    """On which host: `any`, a role, or `cluster`."""
     variants: tuple[str, ...] = ("",)
     weight: int = 1
     alone: bool = False
@@ -42,13 +41,14 @@ KINDS = (
     Kind(name="partition", lasts_s=(4, 25), variants=("minority", "with-bmc", "link-down"), weight=2),
     Kind(name="partition-primary", lasts_s=(4, 25), on=PRIMARY, variants=("minority", "with-bmc")),
     Kind(name="one-way", lasts_s=(4, 25), variants=("from", "to")),
+    Kind(name="bridge", lasts_s=(4, 25), on="cluster"),
     Kind(name="all-apart", lasts_s=(4, 15), on="cluster"),
     Kind(name="lost-replies", lasts_s=(3, 15)),
     Kind(name="packet-loss", lasts_s=(5, 20)),
     Kind(name="zookeeper-rolling", lasts_s=(0, 1), on="cluster"),
     Kind(name="zookeeper-majority", lasts_s=(12, 20), on="cluster", alone=True),
-    Kind(name="disk-full", lasts_s=(5, 15), on="disk"),
-    Kind(name="clock-step", lasts_s=(5, 15), on="clock", variants=("ahead", "back")),
+    Kind(name="disk-full", lasts_s=(5, 15)),
+    Kind(name="clock-step", lasts_s=(5, 15), variants=("ahead", "back")),
     Kind(name="bmc-down", lasts_s=(75, 85), variants=("until-back", "until-confirmed"), alone=True),
     Kind(
         name="migration-cut",
@@ -62,8 +62,10 @@ KINDS = (
             "power-source",
             "power-target",
             "primary",
+            "network",
+            "zookeeper",
         ),
-        weight=2,
+        weight=3,
     ),
 )
 NAMES = tuple(kind.name for kind in KINDS)
@@ -112,10 +114,6 @@ def _draw_one(rng: random.Random, kind: Kind, hosts: Sequence[str]) -> Planned:
     host = rng.choice(list(hosts))
     if kind.on in (PRIMARY, LEADER):
         host = kind.on
-    elif kind.on == "disk":
-        host = hosts[0]
-    elif kind.on == "clock":
-        host = hosts[-1]
     elif kind.on == "cluster":
         host = ""
     return Planned(

@@ -1,4 +1,4 @@
-"""The lab as the chaos needs it: one host with a small disk of its own, one whose pvcd has a clock that can be set.
+"""The lab as the chaos needs it: each host has a small disk of its own, and a pvcd whose clock can be set.
 
 Both are made before the lab's first boot; `mend` ends everything that any fault may have left, whatever happened.
 """
@@ -81,17 +81,21 @@ class Site:
 
 
 def prepare(lab: Lab) -> None:
-    """Give the first host its small disk, the last its own clock; before they boot for the first time."""
-    first, last = lab.hosts[0], lab.hosts[-1]
-    disk = first.home / "pvc-lib"
+    """Give each host its small disk and its own clock, before it boots for the first time."""
+    for host in lab.hosts:
+        _prepare_host(host)
+
+
+def _prepare_host(host: LabHost) -> None:
+    disk = host.home / "pvc-lib"
     if not disk.is_mount():
-        aside = first.home / "pvc-lib.new"
+        aside = host.home / "pvc-lib.new"
         disk.rename(aside)
         disk.mkdir()
         run("mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m,mode=755", "pvc-chaos", str(disk))
         shutil.copytree(aside, disk, dirs_exist_ok=True)
         shutil.rmtree(aside)
-    path = last.home / "units.json"
+    path = host.home / "units.json"
     units = msgspec.json.decode(path.read_bytes(), type=list[Unit])
     code = _SKEWED.format(file=SKEW_FILE)
     replace_file(path, msgspec.json.encode([_with_clock(unit, code) for unit in units]))
@@ -117,11 +121,13 @@ def mend_replies(host: LabHost) -> None:
 
 def mend(lab: Lab, journal: Journal) -> None:
     """End every fault."""
-    set_clock(lab.hosts[-1], 0)
-    (lab.hosts[0].home / "pvc-lib" / FILLER).unlink(missing_ok=True)
-    _insist(journal, "heal the network", lab.heal)
     for host in lab.hosts:
+        set_clock(host, 0)
+        (host.home / "pvc-lib" / FILLER).unlink(missing_ok=True)
+    _insist(journal, "heal the network", lab.heal)
+    for host in lab.hosts_with_bmc:
         _insist(journal, f"start the BMC of {host.name}", lab.bmc(host).start)
+    for host in lab.hosts:
         _insist(journal, f"mend {host.name}", lambda host=host: _mend_host(host))  # type: ignore[misc]
 
 
