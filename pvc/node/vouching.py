@@ -101,8 +101,10 @@ class Vouching:
 
     def _note(self, entry: Entry, events: tuple[Event, ...]) -> None:
         for event in events:
-            if isinstance(event, LogCheckpointed):
+            if isinstance(event, LogCheckpointed) and event.size < entry.position:
                 self._waiting.append(event)
+            elif isinstance(event, LogCheckpointed):
+                logger.error("log: record %d vouches for %d records, more than there were", entry.position, event.size)
         self._moved.set()
 
     def _note_newest(self) -> None:

@@ -38,6 +38,8 @@ def rotation_requested(state: ClusterState, event: e.KeyRotationRequested, recor
 def checkpointed(state: ClusterState, event: e.LogCheckpointed, record: Record) -> None:
     """The log up to there is vouched for."""
     cluster = state.cluster
+    if event.size >= record.position:
+        return  # nobody can vouch for what comes later; were it believed, no true one could follow
     if cluster is None or (cluster.log.checkpoint is not None and cluster.log.checkpoint.size >= event.size):
         return
     checkpoint = LogCheckpoint(

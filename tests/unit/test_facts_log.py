@@ -85,6 +85,15 @@ def test_only_the_primary_with_its_own_key_and_epoch_vouches(cluster: TinyCluste
     assert restore(snapshot(cluster.state)).state_hash() == cluster.state.state_hash()
 
 
+def test_a_checkpoint_of_what_is_yet_to_come_is_not_believed(cluster: TinyCluster) -> None:
+    key = cluster.says_key("hv1", "one")
+    forged = LogCheckpointed(node="hv1", epoch=1, size=10**12, root="0" * 64, key_id=key.public.id, note="")
+    cluster.record(forged)
+    assert cluster.state.cluster is not None
+    assert cluster.state.cluster.log.checkpoint is None
+    assert checkpoint_of(cluster, key, size=3), "true ones still follow"
+
+
 def test_an_only_coordinator_vouches_without_an_election() -> None:
     cluster = TinyCluster()
     cluster.do("cluster.init", name="main", coordinators=["hv1"])
