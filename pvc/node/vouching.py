@@ -120,9 +120,10 @@ class Vouching:
         )
 
     async def _look(self) -> None:
-        await self._compare()
+        # A fault that is told before the node says that it is ready would be taken for one of its former life.
         if not self._may_speak() or self._world.fault is not None:
             return
+        await self._compare()
         signer = await self._keeper.signer()
         epoch = self._epoch()
         if signer is not None and epoch is not None and may_sign(self._world.state, self._node, epoch) and self._due():

@@ -163,17 +163,19 @@ def test_a_key_survives_kill_9_and_so_does_the_cursor_of_the_anchor(lab: Lab) ->
 @pytest.mark.parametrize(("file", "kinds"), [("history.db", {"chain", "tree", "copy"}), ("log.db", {"copy"})])
 def test_a_record_changed_in_a_database_is_found_and_named(tmp_path: Path, file: str, kinds: set[str]) -> None:
     lab = Lab(tmp_path)
-    lab.daemon.stop()
-    lab.edit(file, 42)
-    lab.daemon.start()
-    found = lab.data("log", "verify", code=6)
-    assert kinds <= {finding["kind"] for finding in found["findings"]} <= kinds | {"root"}
-    assert 42 in {finding["position"] for finding in found["findings"] if finding["kind"] in ("chain", "copy")}
-    shown = lab.cli("log", "verify")
-    assert (shown.code, "NOT whole" in shown.out) == (6, True)
-    offline = lab.data("log", "verify", "--files", str(tmp_path / "data" / file), code=6)
-    assert offline["findings"][0]["position"] == 42
-    lab.daemon.stop()
+    try:
+        lab.daemon.stop()
+        lab.edit(file, 42)
+        lab.daemon.start()
+        found = lab.data("log", "verify", code=6)
+        assert kinds <= {finding["kind"] for finding in found["findings"]} <= kinds | {"root"}
+        assert 42 in {finding["position"] for finding in found["findings"] if finding["kind"] in ("chain", "copy")}
+        shown = lab.cli("log", "verify")
+        assert (shown.code, "NOT whole" in shown.out) == (6, True)
+        offline = lab.data("log", "verify", "--files", str(tmp_path / "data" / file), code=6)
+        assert offline["findings"][0]["position"] == 42
+    finally:
+        lab.daemon.stop()
 
 
 def anchored(lab: Lab) -> list[int]:
