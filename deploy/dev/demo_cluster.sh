@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # ./dev demo --cluster: three hosts, a live migration, the loss of a host and the recovery from it, told by the history.
 
-LAB_NAME=demo
+LAB_NAME=${PVC_DEMO_LAB:-demo}
 RECOVERY_S=60 # ten for the session, two for the fence, then the starts; six times that on a busy machine
 
 run_cluster() {

@@ -45,6 +45,7 @@ class ReportPrimary(Struct, frozen=True, kw_only=True):
     """This node was elected."""
 
     node: NodeName
+    silent_s: int = 0
 
 
 class ReportNodeLost(Struct, frozen=True, kw_only=True):
@@ -130,7 +131,8 @@ def primary_elected(state: ClusterState, report: ReportPrimary, context: Context
     node = state.nodes.get(report.node)
     if state.cluster is None or node is None or not node.coordinator:
         return NOTHING
-    return Decision(events=(PrimaryElected(node=report.node, epoch=state.cluster.primary_epoch + 1),))
+    epoch = state.cluster.primary_epoch + 1
+    return Decision(events=(PrimaryElected(node=report.node, epoch=epoch, silent_s=report.silent_s),))
 
 
 def node_lost(state: ClusterState, report: ReportNodeLost, context: Context) -> Decision:

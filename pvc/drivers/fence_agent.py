@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -33,6 +34,8 @@ _KILL_TIMEOUT_S = 5.0
 _PASSWORD_BYTES_MAX = 1024
 _ANSWER_CHARS_MAX = 300
 """Of what an agent says, so much goes into messages and the log."""
+_TIME = re.compile(r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)?\b")
+"""Before what an agent complains of. It is left out: a failure that lasts is to be told once, not at each try."""
 _OFF = 2
 _STATUS_CODES = {"on": 0, "off": _OFF}
 """A status action's exit codes. 2 also means wrong options, so the words must agree."""
@@ -43,7 +46,7 @@ class _Answer(msgspec.Struct, frozen=True, kw_only=True):
     output: str
     """What it printed, without the password."""
     said: str
-    """Its output and complaints on one line, without the password."""
+    """Its output and complaints on one line, without the password and the time."""
 
 
 class FenceAgents:
@@ -110,16 +113,23 @@ class FenceAgents:
                 code="fence.agent_missing",
                 hint="apt-get install fence-agents, on every coordinator",
             )
-        process = await asyncio.create_subprocess_exec(
-            program,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            # Not the daemon's environment, and no warnings of old Python code among the answers.
-            env={"PATH": self._search_path, "LC_ALL": "C", "PYTHONWARNINGS": "ignore"},
-            cwd="/",
-            start_new_session=True,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                program,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                # Not the daemon's environment, and no warnings of old Python code among the answers.
+                env={"PATH": self._search_path, "LC_ALL": "C", "PYTHONWARNINGS": "ignore"},
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise DriverError(
+                f"{settings.agent} cannot be run: {error.strerror or type(error).__name__}",
+                code="fence.failed",
+                hint="has this machine run out of memory, processes or open files? Is the agent's program whole?",
+            ) from error
         try:
             output, complaints = await process.communicate(_input(settings, action, password))
         except BaseException:
@@ -127,7 +137,7 @@ class FenceAgents:
             raise
         assert process.returncode is not None, "communicate waits for the end"
         texts = [_clean(text.decode(errors="replace"), password) for text in (output, complaints)]
-        said = " ".join(" ".join(texts).split())[:_ANSWER_CHARS_MAX]
+        said = " ".join(_TIME.sub("", " ".join(texts)).split())[:_ANSWER_CHARS_MAX]
         return _Answer(code=process.returncode, output=texts[0], said=said)
 
 

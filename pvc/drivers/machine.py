@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from pathlib import Path
 
+from pvc.drivers.thread_pool import DaemonPool
 from pvc.errors import PvcError
 from pvc.events.vm import VmSpec
 from pvc.files import replace_file
 
+LOOKS = 16
+"""Looks for files at a time. Storage that is away may keep each for ever; others then wait, and only for this."""
+
+_looks = DaemonPool("files", LOOKS)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -36,8 +40,9 @@ def machine_id(data_dir: Path) -> str:
 
 
 async def missing_files(spec: VmSpec) -> str:
-    """Which file a VM needs that is not on this machine, in words; empty when all are there."""
+    """Which file a VM needs that is not on this machine, in words; empty when all are there. Storage that is away may
+    never answer: whoever asks needs a deadline."""
     paths = [disk.path for disk in spec.disks]
     paths += [path for path in (spec.kernel, spec.initrd) if path]
-    missing = await asyncio.to_thread(lambda: [path for path in paths if not Path(path).exists()])
+    missing = await _looks.run(lambda: [path for path in paths if not Path(path).exists()])
     return f"{missing[0]} is not there" if missing else ""

@@ -16,12 +16,14 @@ class ClusterInitialised(Struct, frozen=True, kw_only=True, gc=False):
     name: str
 
 
-class PrimaryElected(Struct, frozen=True, kw_only=True, gc=False):
+class PrimaryElected(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """Fact: the node acts for the whole cluster from here on. Acts of an earlier epoch are refused."""
 
     TYPE: ClassVar[str] = "cluster.primary_elected"
     node: str
     epoch: int
+    silent_s: int = 0
+    """For how long ZooKeeper had not answered the node shortly before: then nothing could be changed."""
 
 
 class MaintenanceSet(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):

@@ -27,6 +27,11 @@ FENCE_AGAIN_S = 15.0
 """Between two tries of an agent that failed: a management network may come back."""
 
 
+UNREADY_S = 60.0
+"""For so long a lost node may be there and say what keeps it from being ready: libvirt takes its time to come up."""
+
+UNREADY = "it is there, but cannot say that it is ready: "
+
 UNGUARDED = "it has no fence agent and no watchdog"
 
 NEEDED = "its ZooKeeper server is needed for a majority until another coordinator is back"
@@ -102,6 +107,8 @@ class Watch(msgspec.Struct, kw_only=True):
     """Node -> when it was first seen to be gone, and never there since."""
     ready_at: dict[str, int] = msgspec.field(default_factory=dict)
     """Node -> its last announcement when the last look was begun: what it announced later, the look does not know."""
+    unready: dict[str, tuple[str, float]] = msgspec.field(default_factory=dict)
+    """Node -> what keeps it from saying that it is ready, and since when something has."""
     asked_s: float = float("-inf")
     """When the last look was begun: what it found to be gone was gone then or a moment later."""
 
@@ -117,6 +124,16 @@ class Watch(msgspec.Struct, kw_only=True):
                 self.gone_s.pop(node, None)
             else:
                 self.gone_s.setdefault(node, answered_s)
+
+    def note_unready(self, unready: Mapping[str, str], now_s: float) -> None:
+        """What keeps nodes that are there from saying that they are ready, in their own words."""
+        before = self.unready
+        self.unready = {node: (why, before.get(node, ("", now_s))[1]) for node, why in unready.items() if why}
+
+    def why_unready(self, node: str, now_s: float) -> str:
+        """What has kept the node from being ready for so long that it needs help; else empty."""
+        why, since_s = self.unready.get(node, ("", now_s))
+        return why if now_s - since_s >= UNREADY_S else ""
 
     def gone_for_s(self, node: str) -> float:
         """For so long it was certainly not there, up to the last look."""
@@ -185,7 +202,9 @@ def _is_needed(state: ClusterState, node: Node, watch: Watch, tried: Tried, befo
     """Whether the coordinators would have no majority of servers without this one.
 
     As there is a majority now, its server must then be running, whatever its daemon does. Cutting its power would stop
-    the whole cluster, and nobody could even record that it was fenced, or switch it on again.
+    the whole cluster, and nobody could even record that it was fenced, or switch it on again. Of those that are not
+    there only one may be counted on whose daemon alone may be down: not one that was never installed, nor one that
+    could not be fenced, for that may be dead, with its device, for days.
     """
     coordinators = [other for other in state.nodes.values() if other.coordinator]
     begun = {duty.node for duty in before if isinstance(duty, Fence)}
@@ -193,7 +212,7 @@ def _is_needed(state: ClusterState, node: Node, watch: Watch, tried: Tried, befo
         other
         for other in coordinators
         if other.name != node.name
-        and (other.name in watch.there or other.state is not NodeState.FENCED)
+        and (other.name in watch.there or (other.state in (NodeState.READY, NodeState.LOST) and not other.unfenced))
         and other.name not in begun
         and (other.name, other.lost_at) not in tried.fencing
     ]
@@ -201,23 +220,29 @@ def _is_needed(state: ClusterState, node: Node, watch: Watch, tried: Tried, befo
 
 
 def _fence(node: Node, loss: tuple[str, int], watch: Watch, tried: Tried, now_s: float, *, needed: bool) -> list[Duty]:
-    if node.name in watch.there:
+    there = node.name in watch.there
+    unready = watch.why_unready(node.name, now_s) if there else ""
+    if there and not unready:
         return []  # it is back, and will say so
-    duties: list[Duty] = []
-    if node.self_fence_s:
+    if node.self_fence_s and not there:
         waited_s = watch.gone_for_s(node.name)
         if waited_s >= node.self_fence_s + SELF_FENCE_MARGIN_S:
             return [BelieveSelfFence(node=node.name, lost_at=node.lost_at, waited_s=waited_s)]
-    if node.fence is not None and needed:
-        if loss not in tried.fencing and node.unfenced != NEEDED:
-            duties.append(GiveUpFencing(node=node.name, lost_at=node.lost_at, why=NEEDED))
-    elif node.fence is not None:
+    if node.fence is not None and not needed:
         failed_s = tried.failed_s.get(loss)
-        if loss not in tried.fencing and (failed_s is None or now_s - failed_s >= FENCE_AGAIN_S):
-            duties.append(Fence(node=node.name, lost_at=node.lost_at))
-    elif not node.self_fence_s and not node.unfenced:
-        duties.append(GiveUpFencing(node=node.name, lost_at=node.lost_at, why=UNGUARDED))
-    return duties
+        due = loss not in tried.fencing and (failed_s is None or now_s - failed_s >= FENCE_AGAIN_S)
+        return [Fence(node=node.name, lost_at=node.lost_at)] if due else []
+    if loss in tried.fencing:
+        return []
+    why = ""
+    if there:
+        # Its reasons may change with each of its tries; the first one is enough.
+        why = "" if node.unfenced.startswith(UNREADY) else UNREADY + unready
+    elif node.fence is not None:
+        why = NEEDED if node.unfenced != NEEDED else ""
+    elif not node.self_fence_s and (not node.unfenced or node.unfenced.startswith(UNREADY)):
+        why = UNGUARDED
+    return [GiveUpFencing(node=node.name, lost_at=node.lost_at, why=why)] if why else []
 
 
 _URGENCY: tuple[type[Duty], ...] = (

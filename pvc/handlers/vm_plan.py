@@ -234,6 +234,9 @@ def _depart(vm: Vm, domain: Domain | None, patience: Patience) -> Step:
     if not move.prepared:
         return _await_target(vm, move, patience)
     if not move.live:
+        if move.cancel:
+            # It may have heard the power button, and then ends by its own policy; but it is not forced off for this.
+            return _not_moved(vm, move, *CANCELLED)
         return Destroy() if vm.forced else _ask(vm, vm.epoch, patience)
     limit_s = _transfer_limit_s(vm)
     endless = patience.waited_s >= limit_s

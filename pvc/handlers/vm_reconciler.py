@@ -6,6 +6,7 @@ decided there against the state of that moment.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -26,6 +27,9 @@ MAX_STEPS = 32
 
 DISAGREEMENT_S = 1.0
 """Until the next look, when the steps have led nowhere."""
+
+OBSTACLE_TIMEOUT_S = 20.0
+"""For a look at a VM's files, which storage that is away may never answer; the source waits for 30 s to hear of it."""
 
 MAX_MESSAGE = 500
 """Characters of a hypervisor's reason that go into the log: libvirt quotes QEMU's whole output at times."""
@@ -154,7 +158,11 @@ class VmReconciler:
         return vm.migration.id if vm is not None and vm.migration is not None else ""
 
     async def _prepare(self, vm_id: str, vm: Vm | None, migration: str, spec: VmSpec) -> None:
-        obstacle = await self._obstacle(spec)
+        try:
+            async with asyncio.timeout(OBSTACLE_TIMEOUT_S):
+                obstacle = await self._obstacle(spec)
+        except TimeoutError:
+            obstacle = f"its storage did not answer within {OBSTACLE_TIMEOUT_S:.0f} s"
         report: Report = ReportPrepared(vm=vm_id, node=self._node, migration=migration)
         if obstacle:
             message = f"{self._node} cannot take it: {obstacle}"[:MAX_MESSAGE]

@@ -88,6 +88,10 @@ class FenceWatch:
             answer = FenceAnswer(error=f"{node.fence.agent} did not answer within {node.fence.timeout_s} s")
         except DriverError as error:
             answer = FenceAnswer(error=error.message)
+        except Exception as error:
+            # A defect; were it to end the watch, nobody would hear of any agent that fails later.
+            logger.exception("fence: asking the agent failed unexpectedly node=%s", node.name)
+            answer = FenceAnswer(error=f"unexpected {type(error).__name__}: {error}")
         finally:
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)

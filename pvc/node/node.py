@@ -206,6 +206,7 @@ class Node:
         if self._world.fault is not None:
             return  # which has been told
         if self._self_fence is not None and not self._self_fence.known:
+            self.standing.note_unready("its watchdog has not been tried yet")
             return  # what it cannot keep it must not promise
         try:
             # What looks like a stray to a fold that is behind may have been given to this node meanwhile.
@@ -214,6 +215,7 @@ class Node:
             await self._announced(cause)
         except PvcError as error:
             logger.warning("node: cannot announce itself yet error=%s", error)
+            self.standing.note_unready(error.message)
             return
         self.standing.note_announced(session)
         logger.info("node: ready name=%s position=%d", self._services.name, self._world.position)

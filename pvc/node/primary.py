@@ -23,8 +23,9 @@ from pvc.events.cluster import PrimaryElected
 from pvc.events.fence import FenceSettings
 from pvc.handlers import cluster_plan as plan
 from pvc.node.fence_watch import FenceWatch
+from pvc.node.outage import Outage
 from pvc.presence.base import Member, Presence
-from pvc.presence.hello import read_hello
+from pvc.presence.hello import read_hello, why_unready
 from pvc.projections.state import NodeState
 from pvc.runtime.appender import Outcome
 from pvc.runtime.world import World
@@ -63,6 +64,7 @@ class Primary:
         self._clock = clock
         self._may_act = may_act
         self._fence_watch = FenceWatch(node, world, fence, clock, may_act=may_act)
+        self._outage = Outage(presence.session_timeout_s)
         self._epoch = 0
         """Of the present term; 0 outside of one."""
         self._watch = plan.Watch(since_s=clock.monotonic())
@@ -117,6 +119,7 @@ class Primary:
             return
         await self._end_needless_fencing()
         state, now_s = self._world.state, self._clock.monotonic()
+        self._outage.note(self._presence.lease_left_s(), now_s, self._known_epoch)
         own = state.nodes.get(self._node)
         if own is None or not own.coordinator or not self._may_act():
             await self._end_term()
@@ -124,6 +127,7 @@ class Primary:
         ready_at = {node.name: node.ready_at for node in state.nodes.values()}
         members = await self._presence.members()
         self._watch.note(frozenset(members), now_s, self._clock.monotonic(), ready_at)
+        self._watch.note_unready({name: why_unready(member.hello) for name, member in members.items()}, now_s)
         if not await self._is_primary(now_s):
             await self._end_term()
             return
@@ -141,12 +145,18 @@ class Primary:
         return await self._presence.claim_primary(self._node)
 
     async def _begin_term(self) -> None:
-        outcome = await self._submit(f.ReportPrimary(node=self._node), "")
+        silent_s = round(self._outage.take(self._clock.monotonic(), self._known_epoch))
+        outcome = await self._submit(f.ReportPrimary(node=self._node, silent_s=silent_s), "")
         elected = [event for event in outcome.decision.events if isinstance(event, PrimaryElected)]
         if elected:
             self._epoch = elected[0].epoch
             self._tried = plan.Tried()
             logger.info("primary: elected node=%s epoch=%d", self._node, self._epoch)
+
+    @property
+    def _known_epoch(self) -> int:
+        cluster = self._world.state.cluster
+        return cluster.primary_epoch if cluster is not None else 0
 
     async def _stand_back(self) -> None:
         """The fold has stopped: by what it last knew this node must not act, nor keep others from it."""
@@ -183,12 +193,13 @@ class Primary:
                 await self._report(f.ReportFenceFailed(**act, node=node, lost_at=lost_at, message=why))
             case plan.PowerOn(node=node, lost_at=lost_at):
                 self._tried.powered_on.add((node, lost_at))
-                self._in_background(self._power_on(node, lost_at, self._world.state.nodes[node].fence))
+                self._in_background(self._power_on(node, lost_at, self._fence_of(node)))
             case plan.Recover(node=node):
                 await self._report(f.ReportRecovery(**act, node=node))
             case plan.FlushStep(node=node):
-                cause = self._world.state.nodes[node].cause
-                await self._report(f.ReportFlushStep(**act, node=node), cause)
+                flushed = self._world.state.nodes.get(node)
+                if flushed is not None:  # what the duties before it waited for may have taken long
+                    await self._report(f.ReportFlushStep(**act, node=node), flushed.cause)
             case plan.RaiseLevel():
                 await self._report(f.ReportLevel(**act))
 
@@ -226,64 +237,97 @@ class Primary:
         return bool(outcome.decision.events)
 
     def _begin_fencing(self, node: str, lost_at: int) -> None:
+        settings = self._fence_of(node)
+        # Duties are planned together and carried out one by one: what came before this one may have waited for the log.
+        if settings is None or not self._is_lost(node, lost_at) or self._in_maintenance():
+            return
         self._tried.fencing.add((node, lost_at))
-        task = self._in_background(self._run_fence(node, lost_at, self._epoch))
+        task = self._in_background(self._run_fence(node, lost_at, settings, self._epoch))
         self._under_way[node, lost_at] = task
 
     async def _end_needless_fencing(self) -> None:
         """A node that is back, or of which an admin has said that it is off, must not be switched off any more.
 
-        An agent may be at it for a minute, until its device answers again; by then the node may run VMs.
+        An agent may be at it for a minute, until its device answers again; by then the node may run VMs. In maintenance
+        it is broken off as well, and tried anew after it; until then nobody's hands are to meet a machine that starts.
         """
+        maintenance = self._in_maintenance()
         for (node, lost_at), task in list(self._under_way.items()):
-            known = self._world.state.nodes.get(node)
-            if known is not None and known.state is NodeState.LOST and known.lost_at == lost_at:
+            if self._is_lost(node, lost_at) and not maintenance:
                 continue
             logger.warning("primary: fencing is no longer needed node=%s", node)
             del self._under_way[node, lost_at]
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            if maintenance:
+                continue
             # It may have been switched off already, and only not been looked at.
-            self._in_background(self._power_on(node, lost_at, known.fence if known is not None else None))
+            self._in_background(self._power_on(node, lost_at, self._fence_of(node)))
 
-    async def _run_fence(self, node: str, lost_at: int, epoch: int) -> None:
+    async def _run_fence(self, node: str, lost_at: int, settings: FenceSettings, epoch: int) -> None:
+        """Switch the node off and report it. Whatever becomes of it, it is no longer under way then."""
+        loss = (node, lost_at)
         act: dict[str, Any] = {"primary": self._node, "epoch": epoch, "node": node, "lost_at": lost_at}
-        settings = self._world.state.nodes[node].fence
-        assert settings is not None, f"{node} has no fence agent"
         report: Report
+        is_off = False
         try:
             logger.warning("primary: fencing node=%s agent=%s", node, settings.agent)
-            evidence = await self._fence.off(node, settings)
-            report = f.ReportNodeFenced(**act, method="agent", evidence=evidence)
-        except DriverError as error:
-            self._tried.failed_s[node, lost_at] = self._clock.monotonic()
-            report = f.ReportFenceFailed(**act, message=error.message)
-        self._under_way.pop((node, lost_at), None)
-        try:
-            reported = await self._report(report)
-        except PvcError as error:
-            logger.warning("primary: fencing not reported node=%s error=%s", node, error)
-            reported = False
+            try:
+                evidence = await self._fence.off(node, settings)
+                is_off = True
+                report = f.ReportNodeFenced(**act, method="agent", evidence=evidence)
+            except Exception as error:  # noqa: BLE001 - logged as a defect by _why_failed
+                # Also what nobody expected: a loss that is forgotten here would never be fenced again.
+                self._tried.failed_s[loss] = self._clock.monotonic()
+                report = f.ReportFenceFailed(**act, message=_why_failed(error, node))
+            self._under_way.pop(loss, None)
+            try:
+                reported = await self._report(report)
+            except PvcError as error:
+                logger.warning("primary: fencing not reported node=%s error=%s", node, error)
+                # The node's server may be the one that a majority lacks now; nobody else could switch it on again.
+                is_off, reported = True, False
         finally:
-            self._tried.fencing.discard((node, lost_at))
+            self._tried.fencing.discard(loss)
             self._hinted.set()
-        if not reported:
-            # Its server may be the one that a majority lacks now, and then nobody else could switch it on again. That
-            # is no risk: a machine that has just booted runs nothing before it has said that it is ready.
+        if not reported and (is_off or not self._is_lost(node, lost_at)):
+            # That is no risk: a machine that has just booted runs nothing before it has said that it is ready. But a
+            # node that is still lost, and whose device could not do it, stays off if it is: it would be switched on
+            # and off again at each try, and perhaps while somebody pulls its plug.
             await self._power_on(node, lost_at, settings)
+
+    def _is_lost(self, node: str, lost_at: int) -> bool:
+        known = self._world.state.nodes.get(node)
+        return known is not None and known.state is NodeState.LOST and known.lost_at == lost_at
+
+    def _in_maintenance(self) -> bool:
+        cluster = self._world.state.cluster
+        return cluster is not None and cluster.maintenance
+
+    def _fence_of(self, node: str) -> FenceSettings | None:
+        known = self._world.state.nodes.get(node)
+        return known.fence if known is not None else None
 
     async def _power_on(self, node: str, lost_at: int, settings: FenceSettings | None) -> None:
         if settings is None:
             return
         try:
             await self._fence.on(node, settings)
-        except DriverError as error:
+        except Exception as error:  # noqa: BLE001 - logged as a defect by _why_failed
             self._tried.power_failed_s[node, lost_at] = self._clock.monotonic()
             self._tried.powered_on.discard((node, lost_at))
-            logger.warning("primary: cannot switch on again node=%s error=%s", node, error)
+            logger.warning("primary: cannot switch on again node=%s error=%s", node, _why_failed(error, node))
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._fencing.add(task)
         task.add_done_callback(self._fencing.discard)
         return task
+
+
+def _why_failed(error: Exception, node: str) -> str:
+    """A device's failure in its own words; anything else is a defect of PVC, told with its kind."""
+    if isinstance(error, DriverError):
+        return error.message
+    logger.error("primary: the fence of node %s failed unexpectedly", node, exc_info=error)
+    return f"unexpected {type(error).__name__}: {error}"

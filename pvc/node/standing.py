@@ -26,6 +26,9 @@ HELLO_S = 1.0
 
 RETRY_S = 1.0
 
+UNREADY_CHARS_MAX = 300
+"""Of what keeps the node from being ready: it goes into a small ZooKeeper node, and perhaps into the log."""
+
 START_MARGIN_S = 1.0
 """A start takes about so long to begin: it shall not begin when the lease is as good as over."""
 
@@ -40,6 +43,7 @@ class Standing:
         self._changed = changed
         self._session = 0
         self._announced_in = 0
+        self._unready = ""
 
     @property
     def joined(self) -> bool:
@@ -61,6 +65,11 @@ class Standing:
     def note_announced(self, session: int) -> None:
         """The announcement that was begun in this session stands in the log."""
         self._announced_in = session
+        self._unready = ""
+
+    def note_unready(self, why: str) -> None:
+        """What keeps the node from announcing itself; the others are told, for its VMs may wait for that."""
+        self._unready = why[:UNREADY_CHARS_MAX]
 
     def may_start(self) -> bool:
         """Whether a VM may be started now."""
@@ -79,7 +88,7 @@ class Standing:
                     self._session += 1
                     self._changed.set()
                     logger.info("presence: joined name=%s session=%d", self._node, self._session)
-                elif said is None or (said.position, said.fault) != (self._world.position, self._fault):
+                elif said is None or self._is_news(said):
                     said = self._hello()
                     await self._presence.update(msgspec.json.encode(said))
             except Conflict as error:
@@ -90,7 +99,17 @@ class Standing:
 
     def _hello(self) -> Hello:
         state = self._world.state
-        return Hello(version=__version__, position=state.position, state_hash=state.state_hash(), fault=self._fault)
+        return Hello(
+            version=__version__,
+            position=state.position,
+            state_hash=state.state_hash(),
+            fault=self._fault,
+            unready=self._unready,
+        )
+
+    def _is_news(self, said: Hello) -> bool:
+        """Cheaper than to make the next one: that takes the hash of the state."""
+        return (said.position, said.fault, said.unready) != (self._world.position, self._fault, self._unready)
 
     @property
     def _fault(self) -> str:

@@ -14,6 +14,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """Of its state at that position: equal on all nodes."""
     fault: str = ""
     """The code of what has stopped its fold there, if anything has."""
+    unready: str = ""
+    """What keeps it from saying that it is ready, if it has tried to and something does."""
 
 
 def read_hello(data: bytes) -> Hello | None:
@@ -22,3 +24,11 @@ def read_hello(data: bytes) -> Hello | None:
         return msgspec.json.decode(data, type=Hello)
     except msgspec.MsgspecError:
         return None
+
+
+def why_unready(data: bytes) -> str:
+    """What keeps the node from being ready, in words for people; empty where nothing does, or it does not say."""
+    hello = read_hello(data)
+    if hello is None:
+        return ""
+    return f"its fold has stopped: {hello.fault}" if hello.fault else hello.unready

@@ -148,11 +148,13 @@ def _forgive(state: ClusterState, vms: tuple[str, ...]) -> None:
 
 
 def _raise(state: ClusterState, code: str, node: str, message: str, record: Record) -> None:
+    """Where the fault stands already it only says something else now: it is as old, and as well known, as before."""
     if node in state.nodes:
-        fault = Fault(
-            id=fault_id(code, node), code=code, subject=f"node/{node}", message=message, since_us=record.time_us
+        fault_name = fault_id(code, node)
+        fault = state.faults.get(fault_name) or Fault(
+            id=fault_name, code=code, subject=f"node/{node}", message=message, since_us=record.time_us
         )
-        state.put_fault(fault)
+        state.put_fault(replace(fault, message=message))
 
 
 def _change(cluster: ClusterState, name: str, record: Record, **changes: Any) -> None:

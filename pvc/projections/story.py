@@ -14,6 +14,11 @@ from pvc.events.registry import Event, Subject, UnknownEvent, decode_event, subj
 Tell = Callable[[Any], str]
 
 
+def _elected(event: cluster.PrimaryElected) -> str:
+    silent = f"; ZooKeeper had not answered it for {event.silent_s} s" if event.silent_s else ""
+    return f"node {event.node} is primary (epoch {event.epoch}){silent}"
+
+
 def _modified(event: vm.VmModified) -> str:
     changed = [field for field in event.__struct_fields__ if field != "vm" and getattr(event, field) is not None]
     return f"definition changed: {', '.join(changed)}"
@@ -40,7 +45,7 @@ def _moved(event: vm_moves.VmMoved) -> str:
 
 TOLD: dict[type[Event], Tell] = {
     cluster.ClusterInitialised: lambda e: f"cluster {e.name} initialised",
-    cluster.PrimaryElected: lambda e: f"node {e.node} is primary (epoch {e.epoch})",
+    cluster.PrimaryElected: _elected,
     cluster.MaintenanceSet: lambda e: f"maintenance {'on' if e.on else 'off'}{_because(e.reason)}",
     cluster.FeatureLevelRaised: lambda e: f"feature level raised to {e.level}",
     cluster.FaultAcknowledged: lambda e: f"fault {e.fault} acknowledged",

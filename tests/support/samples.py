@@ -58,7 +58,10 @@ SAMPLES: dict[type[Event], tuple[Event, ...]] = {
         cluster.CommandRejected(code="vm.not_found", message="there is no VM 'web09'"),
         cluster.CommandRejected(code="vm.is_running", message="web01 is already running", vm=VM),
     ),
-    cluster.PrimaryElected: (cluster.PrimaryElected(node="hv1", epoch=1),),
+    cluster.PrimaryElected: (
+        cluster.PrimaryElected(node="hv1", epoch=1),
+        cluster.PrimaryElected(node="hv2", epoch=2, silent_s=14),
+    ),
     cluster.MaintenanceSet: (
         cluster.MaintenanceSet(on=True, reason="new switches"),
         cluster.MaintenanceSet(on=True),

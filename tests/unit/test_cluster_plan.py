@@ -12,6 +12,8 @@ from pvc.handlers.cluster_plan import (
     NEVER_SEEN_GRACE_S,
     SELF_FENCE_MARGIN_S,
     UNGUARDED,
+    UNREADY,
+    UNREADY_S,
     BelieveSelfFence,
     DeclareLost,
     Fence,
@@ -40,6 +42,7 @@ class Primary:
         self.tried = Tried()
         self.now_s = 0.0
         self.there = set(self.cluster.state.nodes)
+        self.unready: dict[str, str] = {}
 
     def due(self, *, after_s: float = STEP_S) -> list[Any]:
         """What is due after so long, in which it has looked often."""
@@ -48,7 +51,12 @@ class Primary:
             self.now_s = min(self.now_s + STEP_S, end)
             ready_at = {node.name: node.ready_at for node in self.cluster.state.nodes.values()}
             self.watch.note(frozenset(self.there), self.now_s, self.now_s, ready_at)
+            self.watch.note_unready(self.unready, self.now_s)
         return plan_cluster(self.cluster.state, self.watch, self.tried, self.now_s)
+
+    def says(self, node: str, why: str) -> None:
+        """What keeps a node that is there from saying that it is ready."""
+        self.unready = {node: why}
 
     def gone(self, node: str = "hv3") -> int:
         """The node was there, and is no more, and the log knows it; returns which loss that is."""
@@ -137,6 +145,41 @@ def test_a_lost_node_that_is_there_again_is_left_alone() -> None:
     primary.gone()
     primary.there.add("hv3")
     assert primary.due(after_s=100) == []
+
+
+def test_a_lost_node_that_is_there_and_cannot_say_that_it_is_ready_is_fenced_after_a_time() -> None:
+    primary = Primary().with_agent()
+    loss = primary.gone()
+    primary.there.add("hv3")
+    primary.says("hv3", "libvirtd does not answer")
+    assert primary.due(after_s=UNREADY_S) == []
+    assert primary.due() == [Fence(node="hv3", lost_at=loss)]
+
+
+def test_what_keeps_a_node_from_being_ready_counts_only_while_it_lasts() -> None:
+    primary = Primary().with_agent()
+    primary.gone()
+    primary.there.add("hv3")
+    for _ in range(3):
+        primary.says("hv3", "libvirtd does not answer")
+        assert primary.due(after_s=UNREADY_S - 1) == []
+        primary.says("hv3", "")
+        assert primary.due() == [], "it is about to say so"
+
+
+def test_a_node_that_cannot_say_that_it_is_ready_nor_be_fenced_is_given_up_with_its_reason_once() -> None:
+    primary = Primary()
+    loss = primary.gone()
+    primary.cluster.says_unfenced("hv3", UNGUARDED)
+    primary.there.add("hv3")
+    primary.says("hv3", "libvirtd does not answer")
+    (give_up,) = primary.due(after_s=UNREADY_S + 1)
+    assert give_up == GiveUpFencing(node="hv3", lost_at=loss, why=UNREADY + "libvirtd does not answer")
+    primary.cluster.says_unfenced("hv3", give_up.why)
+    primary.says("hv3", "libvirtd does not answer after 2 tries")
+    assert primary.due(after_s=100) == []
+    primary.there.discard("hv3")
+    assert primary.due() == [GiveUpFencing(node="hv3", lost_at=loss, why=UNGUARDED)]
 
 
 def test_a_node_that_can_neither_be_fenced_nor_fences_itself_is_given_up_once() -> None:

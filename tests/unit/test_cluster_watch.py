@@ -141,6 +141,26 @@ def test_coordinators_are_fenced_one_by_one_where_their_servers_make_the_majorit
     assert fences(cluster, tried, "hv1", "hv2") == {"hv3": "Fence"}
 
 
+def test_a_coordinator_that_could_not_be_fenced_serves_nobody() -> None:
+    cluster = coordinators("hv2", "hv3")
+    cluster.says_lost("hv2")
+    cluster.says_unfenced("hv2", "its BMC does not answer")
+    assert fences(cluster, Tried(), "hv1", "hv3") == {"hv2": "Fence"}, "there is hv3"
+    cluster.says_lost("hv3")
+    assert fences(cluster, Tried(), "hv1")["hv3"] == "GiveUpFencing", "with hv2 dead there is only hv3's server"
+    cluster.says_unfenced("hv3", NEEDED)
+    assert fences(cluster, Tried(), "hv1") == {"hv2": "GiveUpFencing"}, "one of the two serves, and which is not known"
+    assert fences(cluster, Tried(), "hv1", "hv2") == {"hv3": "Fence"}, "hv2 is there again"
+
+
+def test_a_coordinator_that_was_never_installed_serves_nobody() -> None:
+    cluster = coordinators("hv2")
+    cluster.do("node.add", node="hv3", coordinator=True)
+    cluster.says_lost("hv2")
+    assert fences(cluster, Tried(), "hv1") == {"hv2": "GiveUpFencing"}
+    assert fences(cluster, Tried(), "hv1", "hv3") == {"hv2": "Fence"}, "its daemon only has not said that it is ready"
+
+
 def test_a_larger_cluster_can_do_without_two_of_its_coordinators() -> None:
     cluster = coordinators("hv2", "hv3", "hv4", "hv5")
     for name in ("hv3", "hv4", "hv5"):

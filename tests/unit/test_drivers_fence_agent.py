@@ -135,6 +135,20 @@ async def test_a_lasting_failure_is_told_in_the_agents_words_after_two_attempts(
     assert device.actions == ["off", "off"]
 
 
+async def test_a_failure_that_lasts_is_told_in_the_same_words_each_time(device: Device) -> None:
+    # The agents' complaints begin with the time: `2026-05-01 10:15:07,123 ERROR: ...`.
+    device.behave(
+        "echo \"$(date '+%F %T,%N' | cut -c1-23) ERROR: Unable to connect at 192.0.2.7:22 (12:34)\" >&2; exit 1"
+    )
+    told = []
+    for _ in range(2):
+        with pytest.raises(DriverError) as failure:
+            await device.fence.off("hv1", device.settings())
+        told.append(failure.value.message)
+    assert told[0] == told[1]
+    assert told[0].endswith("node hv1: ERROR: Unable to connect at 192.0.2.7:22 (12:34) (exit code 1)")
+
+
 async def test_the_agents_words_are_told_without_the_password(device: Device) -> None:
     device.behave("printf 'unknown option: ' >&2; grep password $home/input >&2; printf '\\033[2J' >&2; exit 1")
     with pytest.raises(DriverError, match=r"unknown option: password=\*\*\*") as failure:
@@ -170,6 +184,13 @@ async def test_a_missing_agent_is_named_with_its_package(device: Device) -> None
         await device.fence.off("hv1", device.settings(agent="fence_nowhere"))
     assert failure.value.code == "fence.agent_missing"
     assert "fence-agents" in failure.value.hint
+
+
+async def test_an_agent_that_cannot_be_run_is_a_failure_of_the_fence_like_any_other(device: Device) -> None:
+    (device.home / "fence_test").write_bytes(b"\x7fELF, and not more of it")
+    with pytest.raises(DriverError, match="fence_test cannot be run: Exec format error") as failure:
+        await device.fence.off("hv1", device.settings())
+    assert failure.value.code == "fence.failed"
 
 
 @pytest.mark.parametrize(

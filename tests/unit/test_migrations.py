@@ -17,6 +17,7 @@ from pvc.drivers.simulated_network import MigrationPhase, SimulatedNetwork
 from pvc.errors import DriverError, Unavailable
 from pvc.events.registry import decode_event
 from pvc.events.vm import VmSpec
+from pvc.events.vm_moves import VmMigrationFailed
 from pvc.handlers.transfers import Transfers
 from pvc.handlers.vm_plan import PREPARE_TIMEOUT_S, PROGRESS_S, TRANSFER_TIMEOUT_S
 from pvc.handlers.vm_reconciler import VmReconciler
@@ -442,3 +443,49 @@ async def test_a_guest_that_is_started_anew_while_it_waits_for_its_turn_is_not_m
     await house.run(60)
     assert (house.vm.node, house.vm.epoch) == ("hv1", 2)
     assert house.told().count("vm.crashed") == 1
+
+
+@virtual
+async def test_storage_that_does_not_answer_at_the_target_makes_it_unable() -> None:
+    house = House()
+    await house.start()
+    never = asyncio.Event()
+
+    async def hang(spec: VmSpec) -> str:
+        await never.wait()
+        return ""
+
+    async def hear(report: Any, cause: str) -> None:
+        house.cluster.report(report)
+
+    reconciler = VmReconciler(
+        "hv2",
+        lambda: house.cluster.state,
+        house.machines["hv2"],
+        hear,
+        VirtualClock(),
+        transfers=Transfers(house.machines["hv2"], lambda vm: None),
+        obstacle=hang,
+    )
+    house.cluster.do("vm.migrate", vm="web01", node="hv2")
+    begin_s = now_s()
+    await reconciler.reconcile(house.vm_id)
+    assert now_s() - begin_s < PREPARE_TIMEOUT_S
+    assert (house.vm.node, house.vm.state) == ("hv1", VmState.RUNNING)
+    failed = decode_event(house.cluster.entries[-1].record.events[0])
+    assert isinstance(failed, VmMigrationFailed)
+    assert failed.code == "vm.target_unable" and "20 s" in failed.message
+
+
+@virtual
+async def test_a_migration_by_shutdown_that_is_cancelled_leaves_the_guest_running() -> None:
+    house = House(migration_method="shutdown")
+    await house.start()
+    house.behave(obeys_acpi_after_s=None)
+    house.cluster.do("vm.migrate", vm="web01", node="hv2", timeout_s=30)
+    await house.run(10)
+    house.cluster.do("vm.cancel_migration", vm="web01")
+    await house.run(120)
+    assert (house.vm.node, house.vm.state, house.vm.epoch) == ("hv1", VmState.RUNNING, 1)
+    assert house.machines["hv1"].snapshot()[house.vm_id].state is DomainState.RUNNING
+    assert house.told()[-1] == "vm.migration_failed"

@@ -443,6 +443,23 @@ def test_maintenance_is_set_with_its_reason_and_lifted() -> None:
     assert refused(TinyCluster(), "cluster.set_maintenance", maintenance=True).code == "cluster.not_initialised"
 
 
+def test_a_fault_whose_reason_changes_stays_as_old_and_as_seen_as_it_is() -> None:
+    cluster = a_cluster("hv1", "hv2")
+    cluster.says_lost("hv2")
+    cluster.says_unfenced("hv2", "its device does not answer")
+    since_us = cluster.state.faults["node.unfenced/hv2"].since_us
+    cluster.do("fault.acknowledge", fault="node.unfenced/hv2")
+    seen_us = cluster.time_us
+    cluster.says_unfenced("hv2", "its device refuses the password")
+    fault = cluster.state.faults["node.unfenced/hv2"]
+    assert fault.message.endswith("its device refuses the password")
+    assert (fault.since_us, fault.acknowledged_by, fault.acknowledged_us) == (since_us, "root", seen_us)
+    cluster.says_ready("hv2")
+    cluster.says_lost("hv2")
+    cluster.says_unfenced("hv2")
+    assert cluster.state.faults["node.unfenced/hv2"].acknowledged_by == "", "another loss is another fault"
+
+
 def test_a_fault_that_was_seen_stays_until_its_cause_is_gone() -> None:
     cluster = a_cluster("hv1", "hv2")
     assert refused(cluster, "fault.acknowledge", fault="node.lost/hv2").code == "fault.not_found"

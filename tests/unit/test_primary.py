@@ -20,7 +20,9 @@ from pvc.drivers.simulated_guest import Behaviour
 from pvc.drivers.simulated_network import SimulatedNetwork
 from pvc.drivers.watchdog import SimulatedWatchdog
 from pvc.errors import Rejected
+from pvc.events.cluster import PrimaryElected
 from pvc.events.record import unseal
+from pvc.events.registry import decode_event
 from pvc.handlers.cluster_plan import FENCE_AGAIN_S, SELF_FENCE_MARGIN_S
 from pvc.log.memory import MemoryLog
 from pvc.node.node import Node, Services
@@ -88,7 +90,8 @@ class Host:
             watchdog_timeout_s=WATCHDOG_S,
             address=self.address,
         )
-        self.daemon = asyncio.create_task(Node(services).run())
+        self.node = Node(services)
+        self.daemon = asyncio.create_task(self.node.run())
 
     def kill(self) -> None:
         """The daemon, as by SIGKILL: its session dies of silence."""
@@ -177,6 +180,10 @@ class House:
                 found.append(host.name)
         assert len(found) <= 1, f"{name} runs on {found}"
         return found
+
+    async def elections(self) -> list[PrimaryElected]:
+        events = [decode_event(raw) for data in await self.log.read(1, 10_000) for raw in unseal(data).record.events]
+        return [event for event in events if isinstance(event, PrimaryElected)]
 
     async def told(self) -> list[str]:
         head = await self.log.head()
@@ -387,6 +394,24 @@ def test_a_cluster_without_a_majority_loses_no_vm_of_a_node_with_an_agent() -> N
         await asyncio.sleep(120)
         assert house.runs_on() == ["hv3"] and house.vm().epoch == 1
         assert "node.lost" not in await house.told()
+
+    live(story)
+
+
+def test_that_nothing_could_be_written_is_on_record_once_it_can_be_again() -> None:
+    async def story(house: House) -> None:
+        await asyncio.sleep(60)
+        elected = [event.silent_s for event in await house.elections()]
+        assert elected == [0], "a beginning is no outage"
+        house.server.go_down()
+        await asyncio.sleep(60)
+        house.server.come_up()
+        await asyncio.sleep(60)
+        _, *later = [event.silent_s for event in await house.elections()]
+        assert len(later) == 1 and 50 <= later[0] <= 75
+        house.hosts[house.primary].kill()
+        await asyncio.sleep(60)
+        assert [event.silent_s for event in await house.elections()][2:] == [0], "that was told already"
 
     live(story)
 
