@@ -112,7 +112,7 @@ def consistency_proof(old: int, new: int, subtree: Subtree) -> list[bytes]:
 
 def root_from_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes]) -> bytes:
     """The root that a proof leads to from the hash of leaf `index` (RFC 9162, 2.1.3.2). Raises Unproven when it cannot
-    be a proof for this index and size."""
+    be a proof for this index and size. The size itself is not proved: it counts only as signed with the root."""
     if not 0 <= index < size:
         raise Unproven(f"there is no leaf {index} in a tree of {size}", code="proof.no_such_leaf")
     _check_hashes([leaf, *proof])
