@@ -44,6 +44,9 @@ VIEWS: dict[Path, str] = {
     ("vm", "log"): "vm_serial:log",
     ("vm", "console"): "vm_serial:console",
     ("vm", "tag", "list"): "vm:list_tags",
+    ("diff",): "diff:diff",
+    ("undo",): "undo:undo",
+    ("whatif",): "whatif:whatif",
     ("history", "vm"): "history:of_vm",
     ("history", "node"): "history:of_node",
     ("history", "cluster"): "history:of_cluster",
@@ -75,6 +78,9 @@ other: a lab needs what no client needs, and the client's start-up must not pay 
 """
 
 
+_FIRST_WORDS: list[Path] = [*GROUPS, *(path for path in VIEWS if len(path) == 1)]
+
+
 class Tree(PvcGroup):
     """A group whose commands are found by their path."""
 
@@ -85,7 +91,7 @@ class Tree(PvcGroup):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The next words below this group: views first, then what changes something, in the manual's order."""
         depth = len(self._path)
-        known = [*VIEWS, *(tuple(card["cli"]) for card in load_cards().values())] if depth else list(GROUPS)
+        known = [*VIEWS, *(tuple(card["cli"]) for card in load_cards().values())] if depth else _FIRST_WORDS
         if not depth:
             known += [(name,) for name in EXTENSIONS if _is_installed(name)]
         return list(dict.fromkeys(path[depth] for path in known if path[:depth] == self._path and len(path) > depth))

@@ -7,6 +7,7 @@ import sys
 import click
 
 from pvc.cli.base import PvcCommand
+from pvc.cli.past import at_option, note_past
 from pvc.cli.progress import ProgressLine
 from pvc.cli.run import sentence
 from pvc.cli.session import Session
@@ -19,20 +20,21 @@ from pvc.client.errors import WaitTimedOut
 HEALTH_STYLES = {"ok": "green", "degraded": "yellow", "critical": "red"}
 
 
-def show_status(session: Session) -> None:
+def show_status(session: Session, at: str | None) -> None:
     """The cluster at one look."""
-    info = session.client.cluster()
+    info = session.client.cluster(at=at or "")
+    past = note_past(session)
     if session.wants_data:
         session.show_data(info)
         return
     if not info["initialised"]:
         session.say("There is no cluster here yet. Make one: pvc cluster init NAME")
         return
-    session.show(render_facts(status_facts(info), session.look))
+    session.show(render_facts(status_facts(info, past=past), session.look))
 
 
-def status_facts(info: ClusterInfo) -> list[tuple[str, str | Cell]]:
-    """All that a person wants to know of the cluster, its health first."""
+def status_facts(info: ClusterInfo, *, past: bool = False) -> list[tuple[str, str | Cell]]:
+    """All that a person wants to know of the cluster, its health first; of the past it is what the log tells."""
     style = HEALTH_STYLES.get(info["health"], "red")
     states = ", ".join(f"{count} {state}" for state, count in info["vms_by_state"].items())
     why = f" ({info['maintenance_reason']})" if info["maintenance_reason"] else ""
@@ -40,7 +42,7 @@ def status_facts(info: ClusterInfo) -> list[tuple[str, str | Cell]]:
     several = info["coordinators"] > 1
     known = f", {info['faults_acknowledged']} acknowledged" if info["faults_acknowledged"] else ""
     return [
-        ("Health", Cell(info["health"], style)),
+        ("Health", Cell(f"{info['health']}{', as far as the log tells' if past else ''}", style)),
         *[line for reason in info["reasons"] for line in _reason(reason, info.get("hints", {}).get(reason, ""), style)],
         ("Cluster", info["name"]),
         ("Id", info["id"]),
@@ -116,6 +118,7 @@ def _wait_for_node(session: Session, reply: Reply) -> None:
 status = PvcCommand(
     "status",
     show_status,
+    params=[at_option()],
     help="Show the cluster at one look, and what is wrong with it.",
     example="pvc cluster status",
 )

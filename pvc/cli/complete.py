@@ -63,6 +63,20 @@ def fault_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     return _asked(ctx, lambda client: _beginning(incomplete, [f["id"] for f in client.faults(acknowledged=False)]))
 
 
+def subjects(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """What there is a history of: `vm/web01`, `node/hv1`, `cluster`."""
+
+    def ask(client: Client) -> list[str]:
+        kind, _, name = incomplete.partition("/")
+        if kind == "vm":
+            return [f"vm/{row['name']}" for row in client.vms(name=f"{name}*", limit=MAX_NAMES)]
+        if kind == "node":
+            return _beginning(incomplete, [f"node/{node['name']}" for node in client.nodes()])
+        return _beginning(incomplete, ["vm/", "node/", "cluster"])
+
+    return _asked(ctx, ask)
+
+
 def connection_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
     """Names of connections."""
     from pvc.client.connections import LOCAL, load_connections

@@ -11,6 +11,7 @@ import click
 from pvc.cli.base import PvcCommand
 from pvc.cli.history import fetch_history, history_options
 from pvc.cli.names import subject_names
+from pvc.cli.past import note_past
 from pvc.cli.session import Session, format_data, now_us
 from pvc.cli.story import who
 from pvc.cli.table import Cell, Column, render_table
@@ -31,6 +32,7 @@ COLUMNS = (
 def show_events(session: Session, subject: str | None, **options: Any) -> None:
     """The newest events, the last one last."""
     records, _, _ = fetch_history(session, subject or "", options)
+    note_past(session)
     if session.wants_data:
         for record in records:
             _show_one(session, record)

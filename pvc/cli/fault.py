@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from pvc.cli.base import PvcCommand
+from pvc.cli.past import at_option, note_past
 from pvc.cli.session import Session, now_us
 from pvc.cli.table import Cell, Column, render_facts, render_table
 from pvc.cli.text import Look
@@ -19,14 +20,15 @@ MAX_HINTS = 10
 """A power cut makes many faults of one kind; what to do about the first of them is what to do about all."""
 
 
-def show_faults(session: Session, new: bool) -> None:
+def show_faults(session: Session, new: bool, at: str | None) -> None:
     """Faults, the newest first."""
-    faults = session.client.faults(acknowledged=False if new else None)
+    faults = session.client.faults(acknowledged=False if new else None, at=at or "")
+    past = note_past(session)
     if session.wants_data:
         session.show_data(faults)
         return
     if not faults:
-        session.say("No fault is unknown to you." if new else "Nothing is wrong.")
+        session.say(_none(new=new, past=past))
         return
     session.show(render_faults(faults, session.look, now_us()))
 
@@ -42,6 +44,12 @@ def render_faults(faults: Sequence[FaultInfo], look: Look, at_us: int) -> str:
     return f"{table}\nWhat to do:\n{render_facts([*hints[:MAX_HINTS], *more], look)}"
 
 
+def _none(*, new: bool, past: bool) -> str:
+    if new:
+        return "No fault was unacknowledged." if past else "No fault is unknown to you."
+    return "Nothing was wrong." if past else "Nothing is wrong."
+
+
 def _row(fault: FaultInfo, at_us: int) -> list[str | Cell]:
     known = fault["acknowledged_by"]
     return [
@@ -55,7 +63,7 @@ def _row(fault: FaultInfo, at_us: int) -> list[str | Cell]:
 list_faults = PvcCommand(
     "list",
     show_faults,
-    params=[click.Option(["--new"], is_flag=True, help="Only those that nobody has acknowledged.")],
+    params=[click.Option(["--new"], is_flag=True, help="Only those that nobody has acknowledged."), at_option()],
     help="List what is wrong with the cluster.\n\nA fault goes by itself when its cause is gone; acknowledged, it no "
     "longer counts for the cluster's health.",
     short_help="List what is wrong with the cluster.",

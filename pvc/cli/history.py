@@ -10,6 +10,7 @@ import click
 from pvc.cli import complete
 from pvc.cli.base import PvcCommand
 from pvc.cli.names import subject_names
+from pvc.cli.past import at_option, note_past
 from pvc.cli.session import Session, now_us
 from pvc.cli.story import render_story
 from pvc.cli.values import When
@@ -61,6 +62,7 @@ def history_options() -> list[click.Parameter]:
             metavar="NUMBER",
             help="How many records, the newest.",
         ),
+        at_option(),
     ]
 
 
@@ -73,12 +75,15 @@ def fetch_history(session: Session, subject: str, options: dict[str, Any]) -> tu
         "until": options.get("until") or "",
         "actor": options.get("actor") or "",
         "type": ",".join(options.get("types") or ()),
+        "at": options.get("at") or "",
     }
     records: list[RecordView] = []
     before: int | str = ""
     while True:
         page = session.client.history(limit=min(PAGE, limit - len(records)), before=before, **filters)
         records += page["records"]
+        if session.client.moment is not None:
+            filters["at"] = str(session.client.moment.position)
         if page["next_before"] is None or len(records) >= limit:
             return records[::-1], page["subjects"], page["next_before"] is not None
         before = page["next_before"]
@@ -86,6 +91,7 @@ def fetch_history(session: Session, subject: str, options: dict[str, Any]) -> tu
 
 def _show(session: Session, subject: str, options: dict[str, Any]) -> None:
     records, subjects, more = fetch_history(session, subject, options)
+    note_past(session)
     if session.wants_data:
         session.show_data(records)
         return
@@ -109,7 +115,7 @@ def _outcomes() -> dict[str, dict[str, bool]]:
 
 
 def _nothing(subject: str, options: dict[str, Any]) -> str:
-    narrowed = [name for name in ("since", "until", "actor", "types") if options.get(name)]
+    narrowed = [name for name in ("since", "until", "actor", "types", "at") if options.get(name)]
     what = f"Nothing is known of {subject.partition('/')[2] or subject}" if subject else "Nothing has happened"
     return f"{what} with these filters." if narrowed else f"{what} yet."
 

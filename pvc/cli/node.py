@@ -8,6 +8,7 @@ import click
 
 from pvc.cli import complete
 from pvc.cli.base import PvcCommand
+from pvc.cli.past import at_option, note_past
 from pvc.cli.session import Session, now_us
 from pvc.cli.table import Cell, Column, render_facts, render_table
 from pvc.cli.text import Look
@@ -30,6 +31,9 @@ COLUMNS = (
     Column("PVC"),
 )
 
+MEASURED = ("CPU", "LOAD", "USED")
+"""Columns of what is measured and never kept."""
+
 STATE_STYLES = {"ready": "green", "joining": "yellow", "lost": "red", "fenced": "red"}
 
 UNKNOWN = "?"
@@ -38,42 +42,47 @@ UNKNOWN = "?"
 SESSIONS = {True: Cell("yes"), False: Cell("none", "red"), None: Cell(UNKNOWN)}
 
 
-def show_nodes(session: Session) -> None:
+def show_nodes(session: Session, at: str | None) -> None:
     """All nodes, one a line."""
-    nodes = session.client.nodes()
+    nodes = session.client.nodes(at=at or "")
+    past = note_past(session)
     if session.wants_data:
         session.show_data(nodes)
         return
-    session.show(render_nodes(nodes, session.look))
+    session.show(render_nodes(nodes, session.look, past=past))
     if not nodes:
         session.note("No node has joined yet.")
     elif len(nodes) > 1 and any(node["primary"] for node in nodes):
         session.note("* the primary: it acts for the whole cluster")
 
 
-def render_nodes(nodes: Sequence[NodeInfo], look: Look) -> str:
-    """The table of nodes; the columns of flushes and faults only where there are some."""
+def render_nodes(nodes: Sequence[NodeInfo], look: Look, *, past: bool = False) -> str:
+    """The table of nodes; the columns of flushes and faults only where there are some, and of the past nothing
+    that was measured."""
     rows = [_row(node, mark=len(nodes) > 1) for node in nodes]
     needed = {"FLUSH": any(_flush(node) for node in nodes), "FAULTS": any(_faults(node) for node in nodes)}
+    needed |= dict.fromkeys(MEASURED, not past)
     shown = [i for i, column in enumerate(COLUMNS) if needed.get(column.title, True)]
     return render_table([COLUMNS[i] for i in shown], [[row[i] for i in shown] for row in rows], look)
 
 
-def show_node(session: Session, node: str) -> None:
+def show_node(session: Session, node: str, at: str | None) -> None:
     """One node in full."""
-    found = session.client.node(node)
+    found = session.client.node(node, at=at or "")
+    past = note_past(session)
     if session.wants_data:
         session.show_data(found)
         return
-    session.show(render_facts(node_facts(found, now_us()), session.look))
+    session.show(render_facts(node_facts(found, now_us(), past=past), session.look))
 
 
-def node_facts(node: NodeInfo, at_us: int) -> list[tuple[str, str | Cell]]:
-    """All that a person wants to know of a node."""
+def node_facts(node: NodeInfo, at_us: int, *, past: bool = False) -> list[tuple[str, str | Cell]]:
+    """All that a person wants to know of a node; of the past nothing that was measured."""
     usage = node["usage"]
     cpu = f"{usage['cpu_per_cent']:.0f} % busy, load {usage['load1']:.2f}" if usage else UNKNOWN
-    used = mib(usage["memory_used_mib"]) if usage else UNKNOWN
-    memory = f"{mib(node['memory_mib'])}: {used} used, {mib(node['memory_allocated_mib'])} allocated to running VMs"
+    cpus = f"{node['vcpus']}: {'' if past else f'{cpu}, '}{node['vcpus_allocated']} given to running VMs"
+    used = "" if past else f"{mib(usage['memory_used_mib']) if usage else UNKNOWN} used, "
+    memory = f"{mib(node['memory_mib'])}: {used}{mib(node['memory_allocated_mib'])} allocated to running VMs"
     away = f", {node['vms_away']} of its own elsewhere" if node["vms_away"] else ""
     roles = [word for word, is_it in (("coordinator", node["coordinator"]), ("primary", node["primary"])) if is_it]
     return [
@@ -83,15 +92,15 @@ def node_facts(node: NodeInfo, at_us: int) -> list[tuple[str, str | Cell]]:
         *_wrong(node),
         ("Fenced", node["evidence"]),
         ("Flush", _flush(node)),
-        ("Session", SESSIONS[node["present"]]),
+        ("Session", "" if past else SESSIONS[node["present"]]),
         ("Roles", ", ".join(roles)),
         ("VMs", f"{node['vms']} ({node['vms_running']} running{away})"),
-        ("CPUs", f"{node['vcpus']}: {cpu}, {node['vcpus_allocated']} given to running VMs"),
+        ("CPUs", cpus),
         ("Memory", f"{memory}, {mib(node['memory_provisioned_mib'])} were all its VMs to run"),
-        ("Measured", ago(usage["time_us"], at_us) if usage else "not lately"),
+        ("Measured", ago(usage["time_us"], at_us) if usage else "" if past else "not lately"),
         ("ZooKeeper", usage["zookeeper"] if usage else ""),
         ("Fence agent", _fence(node["fence"])),
-        ("", _answer(node)),
+        ("", "" if past else _answer(node)),
         ("Self-fence", f"within {node['self_fence_s']} s after it lost its session" if node["self_fence_s"] else ""),
         ("Address", node["address"]),
         ("Hypervisor", node["hypervisor"]),
@@ -177,12 +186,12 @@ def _answer(node: NodeInfo) -> str | Cell:
     return Cell(check["trouble"], "red") if check["trouble"] else f"answers {check['asked_by']}"
 
 
-list_nodes = PvcCommand("list", show_nodes, help="List the nodes.", example="pvc node list")
+list_nodes = PvcCommand("list", show_nodes, params=[at_option()], help="List the nodes.", example="pvc node list")
 
 info = PvcCommand(
     "info",
     show_node,
-    params=[click.Argument(["node"], shell_complete=complete.node_names)],
+    params=[click.Argument(["node"], shell_complete=complete.node_names), at_option()],
     about={"node": "Name of the node."},
     help="Show a node in full.",
     example="pvc node info hv1",

@@ -38,7 +38,7 @@ _CONTROLS = ("dry_run", "yes", "wait", "wait_timeout")
 def run_card(session: Session, card: Card, values: dict[str, Any]) -> int:
     """Run a command with the values from its options and arguments; returns the exit code."""
     controls = {name: values.pop(name, None) for name in _CONTROLS}
-    fields = _given(values)
+    fields = given_fields(values)
     dry_run = bool(controls["dry_run"])
     if dry_run and controls["wait"]:
         raise usage_error("--dry-run and --wait exclude each other", "a dry run changes nothing, so nothing follows")
@@ -55,7 +55,7 @@ def run_card(session: Session, card: Card, values: dict[str, Any]) -> int:
         error.message, error.hint = (as_typed(text, card) for text in (error.message, error.hint))
         raise
     if not controls["wait"]:
-        _show_reply(session, reply, label_of(fields))
+        show_reply(session, reply, label_of(fields))
         return exits.OK
     timeout_s = _wait_s(card, fields, controls["wait_timeout"])
     if finish is not None and reply["record"] is not None:
@@ -102,8 +102,9 @@ def sentence(label: str, summary: str) -> str:
     return f"{label}: {summary}"
 
 
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    """The fields that were given: options that were not are None, or an empty list."""
+def given_fields(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields that were given: options that were not are None, or an empty list. Leaves out what is no field."""
+    values = {name: value for name, value in values.items() if name not in _CONTROLS}
     fields = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     for name in [name for name in fields if name.startswith("no_")]:
         emptied, listed = fields.pop(name), name.removeprefix("no_")
@@ -123,7 +124,8 @@ def _wait_s(card: Card, fields: dict[str, Any], asked: int | None) -> float:
     return wait_s(card) + int(fields.get("timeout_s") or defaults.get("timeout_s") or 0)
 
 
-def _show_reply(session: Session, reply: Reply, label: str) -> None:
+def show_reply(session: Session, reply: Reply, label: str) -> None:
+    """What a command did, or would do."""
     if session.wants_data:
         session.show_data(reply)
     elif not reply["changed"]:
@@ -180,7 +182,7 @@ def _wait(session: Session, reply: Reply, label: str, timeout_s: float) -> int:
             outcome = session.client.wait_for(reply, timeout_s=timeout_s, on_progress=on_progress)
             results = _results(session, reply, on_progress) if outcome is not None else None
     if outcome is None:
-        _show_reply(session, reply, label)
+        show_reply(session, reply, label)
         return exits.OK
     if session.wants_data:
         shown = {"success": outcome.success, "record": outcome.record}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import time
 
-_RELATIVE = re.compile(r"^\d+\s*(s|m|h|d|w)$")
+_RELATIVE = re.compile(
+    r"^(\d{1,6})\s*(s|m|h|d|w|sec|min|(?:second|minute|hour|day|week)s?)(?:\s+ago)?$"  # 2h, 2 h, 2 hours ago
+)
 _CLOCK = re.compile(r"^(\d{1,2}):(\d{2})(?::(\d{2}))?$")
 _MEMORY = re.compile(r"^(\d+)\s*(m|mb|mib|g|gb|gib|t|tb|tib)?$", re.IGNORECASE)
 _DURATION = re.compile(r"^(\d+)\s*(s|m|h)?$")
@@ -82,8 +84,8 @@ def parse_when(text: str, now_s: float) -> str | None:
     from datetime import datetime, timedelta
 
     text = text.strip()
-    if _RELATIVE.match(text):
-        return text.replace(" ", "")
+    if relative := _RELATIVE.match(text):
+        return relative[1] + relative[2][0]
     now = datetime.fromtimestamp(now_s).astimezone()
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     if text in ("today", "yesterday"):
@@ -100,4 +102,4 @@ def _utc(moment: object) -> str:
     from datetime import UTC, datetime
 
     assert isinstance(moment, datetime), "made above"
-    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -129,7 +129,7 @@ class Parts(click.ParamType):  # type: ignore[type-arg]  # generic since Click 8
 
 
 class When(click.ParamType):  # type: ignore[type-arg]  # generic since Click 8.3 only
-    """An instant: 2h, 3d, today, yesterday, 07:30, or a date and time of this machine's zone."""
+    """An instant: 2h, 3d, 2 hours ago, today, yesterday, 07:30, or a date and time of this machine's zone."""
 
     name = "TIME"
 
@@ -141,6 +141,19 @@ class When(click.ParamType):  # type: ignore[type-arg]  # generic since Click 8.
         if parsed is None:
             self.fail(f"{value!r} is no time; write 2h, 3d, today, 07:30, 2026-07-24 or '2026-07-24 07:30'", param, ctx)
         return parsed
+
+
+class Moment(When):
+    """A moment of the log: a position, or an instant."""
+
+    name = "MOMENT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """As the API wants it."""
+        text = str(value).strip()
+        if text == "now" or (text.isascii() and text.isdecimal()):
+            return text
+        return super().convert(text, param, ctx)
 
 
 def int_or_none(text: str) -> int | None:

@@ -9,6 +9,7 @@ import click
 
 from pvc.cli import complete
 from pvc.cli.base import PvcCommand
+from pvc.cli.past import at_option, note_past
 from pvc.cli.session import Session, now_us
 from pvc.cli.table import Cell, Column, render_facts, render_table
 from pvc.cli.text import Look
@@ -55,20 +56,25 @@ AWAY = {"migrate": "migrated by hand", "flush": "its home is flushed", "recovery
 """Why a VM is not at home."""
 
 
-def show_vms(session: Session, state: Sequence[str], tag: str | None, node: str | None, name: str | None) -> None:
+def show_vms(
+    session: Session, state: Sequence[str], tag: str | None, node: str | None, name: str | None, at: str | None
+) -> None:
     """VMs, one a line."""
-    rows = session.client.vms(state=",".join(state), tag=tag or "", node=node or "", name=name or "")
+    rows = session.client.vms(state=",".join(state), tag=tag or "", node=node or "", name=name or "", at=at or "")
+    past = note_past(session)
     if session.wants_data:
         session.show_data(rows)
         return
     session.show(render_vms(rows, session.look))
     if not rows:
         session.note(
-            "No VM is like that."
+            f"No VM {'was' if past else 'is'} like that."
             if state or tag or node or name
+            else "There were no VMs."
+            if past
             else "There are no VMs yet. Define one: pvc vm define -h"
         )
-    elif any(row["restart_required"] for row in rows):
+    elif not past and any(row["restart_required"] for row in rows):
         session.note("* changed since it was started; `pvc vm restart NAME` applies the change")
 
 
@@ -102,9 +108,10 @@ def state_cell(state: str, *, changed: bool = False) -> Cell:
     return Cell(f"{state}*" if changed else state, STATE_STYLES.get(state, "yellow"))
 
 
-def show_vm(session: Session, vm: str) -> None:
+def show_vm(session: Session, vm: str, at: str | None) -> None:
     """One VM in full."""
-    found = session.client.vm(vm)
+    found = session.client.vm(vm, at=at or "")
+    note_past(session)
     if session.wants_data:
         session.show_data(found)
         return
@@ -176,18 +183,21 @@ def _usage(usage: VmUsage | None) -> str:
     return f"{usage['cpu_per_cent']:.0f} % of a CPU, {mib(usage['memory_used_mib'])} of its node's memory"
 
 
-def show_tags(session: Session, vm: str | None) -> None:
+def show_tags(session: Session, vm: str | None, at: str | None) -> None:
     """The tags of a VM, or all tags with the VMs that have them."""
     if vm is not None:
-        tags = session.client.vm(vm)["tags"]
+        tags = session.client.vm(vm, at=at or "")["tags"]
+        note_past(session)
         if session.wants_data:
             session.show_data(tags)
             return
-        rows = [[tag["tag"], "yes" if tag["protected"] else "no"] for tag in tags]
-        session.show(render_table([Column("TAG"), Column("PROTECTED")], rows, session.look))
+        cells = [[tag["tag"], "yes" if tag["protected"] else "no"] for tag in tags]
+        session.show(render_table([Column("TAG"), Column("PROTECTED")], cells, session.look))
         return
     having: dict[str, list[str]] = {}
-    for row in session.client.vms():
+    rows = session.client.vms(at=at or "")
+    note_past(session)
+    for row in rows:
         for name in row["tags"]:
             having.setdefault(name, []).append(row["name"])
     if session.wants_data:
@@ -230,19 +240,25 @@ list_vms = PvcCommand(
         click.Option(["--tag"], metavar="TAG", shell_complete=complete.tag_names, help="Only those with this tag."),
         click.Option(["--node"], metavar="NODE", shell_complete=complete.node_names, help="Only those on this node."),
         click.Option(["--name"], metavar="PATTERN", help="Only those with such a name: * and ? stand for anything."),
+        at_option(),
     ],
     help="List the VMs.",
     example="pvc vm list --state running --name 'web*'",
 )
 
 info = PvcCommand(
-    "info", show_vm, params=[vm_argument()], about=ABOUT_VM, help="Show a VM in full.", example="pvc vm info web01"
+    "info",
+    show_vm,
+    params=[vm_argument(), at_option()],
+    about=ABOUT_VM,
+    help="Show a VM in full.",
+    example="pvc vm info web01",
 )
 
 list_tags = PvcCommand(
     "list",
     show_tags,
-    params=[vm_argument(required=False)],
+    params=[vm_argument(required=False), at_option()],
     about={"vm": "Name or id of the VM; without one, all tags there are."},
     help="List the tags of a VM, or all tags with the VMs that have them.",
     example="pvc vm tag list web01",

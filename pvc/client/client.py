@@ -33,7 +33,7 @@ from pvc.client.cards import load_cards
 from pvc.client.connections import Connection
 from pvc.client.errors import ApiError, ClientError, Unreachable, WaitTimedOut
 from pvc.client.gateways import Gateways
-from pvc.client.transport import Answer, Lost, NoConnection
+from pvc.client.transport import Answer, Lost, Moment, NoConnection
 
 REQUEST_TIMEOUT_S = 65.0
 """Longer than a gateway takes to give up on its log (60 s), so that we hear its reason instead of guessing."""
@@ -88,6 +88,8 @@ class Client:
         self.connection = connection
         self.position = 0
         """The highest log position that any reply has told."""
+        self.moment: Moment | None = None
+        """The moment that the last reply was of, where that was not now."""
         self._source = source
         self._tries = tries
         self._timeout_s = timeout_s
@@ -117,38 +119,41 @@ class Client:
         body = json.dumps(given).encode() if given or card["method"] != "DELETE" else None
         return cast("Reply", self._call(card["method"], path, query, body=body, key=key or os.urandom(16).hex()))
 
-    def cluster(self) -> ClusterInfo:
-        """The cluster at one look."""
-        return cast("ClusterInfo", self.get("/cluster"))
+    def cluster(self, *, at: str = "") -> ClusterInfo:
+        """The cluster at one look. Here and below, `at` is a moment of the past: a position, a time, or how long ago;
+        `moment` then says which one the reply is of."""
+        return cast("ClusterInfo", self.get("/cluster", {"at": at}))
 
-    def nodes(self) -> list[NodeInfo]:
+    def nodes(self, *, at: str = "") -> list[NodeInfo]:
         """All nodes."""
-        return cast("list[NodeInfo]", self._all("/nodes", {}, 0))
+        return cast("list[NodeInfo]", self._all("/nodes", {"at": at}, 0))
 
-    def node(self, name: str) -> NodeInfo:
+    def node(self, name: str, *, at: str = "") -> NodeInfo:
         """One node."""
-        return cast("NodeInfo", self.get(f"/nodes/{quote(name, safe='')}"))
+        return cast("NodeInfo", self.get(f"/nodes/{quote(name, safe='')}", {"at": at}))
 
-    def faults(self, *, acknowledged: bool | None = None) -> list[FaultInfo]:
+    def faults(self, *, acknowledged: bool | None = None, at: str = "") -> list[FaultInfo]:
         """What is wrong, the newest first: all, or only what somebody has taken notice of, or only the rest."""
         query = {} if acknowledged is None else {"acknowledged": "true" if acknowledged else "false"}
-        return cast("list[FaultInfo]", self.get("/faults", query)["items"])
+        return cast("list[FaultInfo]", self.get("/faults", {**query, "at": at})["items"])
 
-    def vms(self, *, state: str = "", tag: str = "", node: str = "", name: str = "", limit: int = 0) -> list[VmRow]:
+    def vms(
+        self, *, state: str = "", tag: str = "", node: str = "", name: str = "", limit: int = 0, at: str = ""
+    ) -> list[VmRow]:
         """The VMs that have all of this, by name; `name` may hold `*` and `?`. `limit` 0 means all."""
-        filters = {"state": state, "tag": tag, "node": node, "name": name}
+        filters = {"state": state, "tag": tag, "node": node, "name": name, "at": at}
         return cast("list[VmRow]", self._all("/vms", filters, limit))
 
-    def vm(self, ref: str) -> VmInfo:
+    def vm(self, ref: str, *, at: str = "") -> VmInfo:
         """One VM, by name or id."""
-        return cast("VmInfo", self.get(f"/vms/{quote(ref, safe='')}"))
+        return cast("VmInfo", self.get(f"/vms/{quote(ref, safe='')}", {"at": at}))
 
     def whoami(self) -> dict[str, Any]:
         """Who the gateway takes us for."""
         return self.get("/whoami")
 
     def history(self, *, limit: int = 50, **filters: str | int) -> HistoryPage:
-        """Records, newest first: `subject`, `actor`, `type`, `since`, `until`, `correlation`, `before`, `after`."""
+        """Records, newest first; `subject`, `actor`, `type`, `since`, `until`, `correlation`, `before` and so on."""
         return cast("HistoryPage", self.get("/history", {**filters, "limit": limit}))
 
     def events(self, filters: Mapping[str, str], *, after: int, wait_s: int = 0, limit: int = 100) -> EventPage:
@@ -247,12 +252,19 @@ class Client:
         """Any query below /api/v1, at least as fresh as everything told before. Raises ApiError, Unreachable."""
         return self._call("GET", path, {**(query or {}), "min_position": self.position or ""})
 
+    def post(self, path: str, *, body: Any = None, key: str = "", **query: str | int) -> dict[str, Any]:
+        """Anything else below /api/v1. It may be sent twice: under one key where that matters."""
+        return self._call("POST", path, query, body=None if body is None else json.dumps(body).encode(), key=key)
+
     def _all(self, path: str, filters: Mapping[str, str], limit: int) -> list[Any]:
         items: list[Any] = []
         after = ""
         while True:
             wanted = min(PAGE, limit - len(items)) if limit else PAGE
             page = self.get(path, {**filters, "limit": wanted, "after": after})
+            if self.moment is not None:
+                # Of all pages the same moment: "two hours ago" is another one with each.
+                filters = {**filters, "at": str(self.moment.position)}
             items += page["items"]
             after = page.get("next") or ""
             if not after or (limit and len(items) >= limit):
@@ -318,6 +330,7 @@ class Client:
 
     def _decoded(self, answer: Answer) -> dict[str, Any]:
         self.position = max(self.position, answer.position)
+        self.moment = answer.at
         try:
             document = json.loads(answer.body)
         except ValueError:

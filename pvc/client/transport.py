@@ -21,6 +21,14 @@ CONNECT_TIMEOUT_S = 5.0
 API_PREFIX = "/api/v1"
 
 
+class Moment(NamedTuple):
+    """A moment of the past that a reply is of."""
+
+    position: int
+    time: str
+    """ISO 8601, when that position's record was written."""
+
+
 class Answer(NamedTuple):
     """A reply as it came."""
 
@@ -29,6 +37,8 @@ class Answer(NamedTuple):
     position: int
     """The gateway's log position (`PVC-Position`), 0 where it told none."""
     body: bytes
+    at: Moment | None = None
+    """Of what moment it is, where that is not now."""
 
 
 class NoConnection(Exception):
@@ -153,7 +163,13 @@ def _answer(response: http.client.HTTPResponse, data: bytes) -> Answer:
         content_type=response.headers.get_content_type(),
         position=int(position) if position.isdecimal() else 0,
         body=data,
+        at=_moment(response),
     )
+
+
+def _moment(response: http.client.HTTPResponse) -> Moment | None:
+    position = response.headers.get("PVC-At", "")
+    return Moment(int(position), response.headers.get("PVC-At-Time", "")) if position.isdecimal() else None
 
 
 def _reason(error: BaseException) -> str:

@@ -21,6 +21,7 @@ from pvc.drivers.machine import boot_id, machine_id, missing_files
 from pvc.drivers.watchdog import LinuxWatchdog
 from pvc.errors import Unavailable
 from pvc.gateway.services import GatewayServices
+from pvc.handlers.what_if import foresee
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.node.node import Node, Services, nothing_missing
@@ -28,6 +29,7 @@ from pvc.node.signing import KeyFiles
 from pvc.node.vouching import VouchingParts
 from pvc.presence.base import Presence
 from pvc.runtime.appender import Appender
+from pvc.runtime.past_files import PastFiles
 from pvc.runtime.snapshots import SnapshotFile, store_snapshot
 from pvc.runtime.telemetry import Telemetry
 from pvc.runtime.world import World
@@ -47,8 +49,10 @@ async def run_daemon(config: Config, stop: asyncio.Event) -> None:
                 clock=services.clock,
                 rng=services.rng,
                 node=services.name,
+                foresee=foresee,
                 telemetry=telemetry,
                 presence=services.presence,
+                past_files=services.past_files,
             )
             await serve(config, Node(services), gateway, stop)
 
@@ -144,6 +148,7 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex,
             clock=clock,
             rng=rng,
             snapshots=snapshots,
+            past_files=None if config.log.kind == "memory" else PastFiles(config.data_dir / "snapshots"),
             presence=presence,
             fence=FenceAgents() if config.log.kind == "zookeeper" else None,
             watchdog=LinuxWatchdog(Path(config.node.watchdog)) if config.node.watchdog else None,

@@ -25,6 +25,7 @@ from pvc.gateway.bodies import control_of
 from pvc.gateway.cards import BASE_PATH
 from pvc.gateway.commands import command_endpoints
 from pvc.gateway.console import CONSOLE, CONSOLE_PATH, CONSOLE_ROLE, serve_console
+from pvc.gateway.diff import DIFF
 from pvc.gateway.endpoint import Call, Endpoint
 from pvc.gateway.health import health_response
 from pvc.gateway.history import HISTORY
@@ -34,6 +35,8 @@ from pvc.gateway.openapi import openapi_endpoint
 from pvc.gateway.problems import NoSuchRoute, WrongMethod, problem_response
 from pvc.gateway.queries import QUERIES
 from pvc.gateway.services import GatewayServices
+from pvc.gateway.undo import UNDO
+from pvc.gateway.what_if import WHAT_IF
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +69,7 @@ def local_app(app: ASGIApp) -> ASGIApp:
 
 def all_endpoints() -> Sequence[Endpoint]:
     """Every endpoint there is, in the order of the manual."""
-    described = [*QUERIES, *HISTORY, *LOG, *PROOFS, *CONSOLE, *command_endpoints()]
+    described = [*QUERIES, *HISTORY, *DIFF, *UNDO, *WHAT_IF, *LOG, *PROOFS, *CONSOLE, *command_endpoints()]
     return [*described, openapi_endpoint(described)]
 
 

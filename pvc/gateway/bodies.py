@@ -48,6 +48,16 @@ async def read_fields(request: Request, fields: Fields) -> dict[str, Any]:
     )
 
 
+async def read_document(request: Request) -> dict[str, Any]:
+    """A body that is a JSON object and nothing else. Raises TooLarge, WrongContentType, Malformed, InvalidInput."""
+    body = await _read_bytes(request)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        shown = f"of the type {kind[:60]!r}" if kind else "without a Content-Type"
+        raise WrongContentType(f"the body came {shown}", hint="send application/json")
+    return _parse_json(body)
+
+
 def merge(sources: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """One set of fields out of several. Raises InvalidInput where two disagree."""
     merged: dict[str, Any] = {}

@@ -91,12 +91,12 @@ def _endpoint(spec: CommandSpec) -> Endpoint:
 
 async def _handle(spec: CommandSpec, fields: Fields, services: GatewayServices, call: Call) -> Response:
     with told_in_access_log(spec.name, services.clock, call.principal.actor) as line:
-        key = _idempotency_key(call.request)
-        dry_run = _dry_run(call.request)
+        key = idempotency_key_of(call.request)
+        dry_run = dry_run_of(call.request)
         values = await read_fields(call.request, fields)
         line.about = str(values.get("vm") or values.get("name") or "")
         command = fields.decode(spec.struct, values)
-        digest = _digest(command)
+        digest = digest_of(command)
         token = make_token(services.rng) if isinstance(command, InitCluster) else None
         if token is not None:
             command = msgspec.structs.replace(command, token_id=token.id, token_sha256=token.sha256)
@@ -104,16 +104,16 @@ async def _handle(spec: CommandSpec, fields: Fields, services: GatewayServices, 
         submission = _submission(spec, services, call, command, key_or_new, digest)
         repeated = await _done_long_ago(services, submission) if key else None
         if repeated is not None:
-            reply = _reply(spec, submission, repeated.position, repeated, Decision(events=()), repeated=True)
+            reply = reply_of(spec, submission, repeated.position, repeated, Decision(events=()), repeated=True)
         elif dry_run:
-            reply = _dry_reply(spec, services, submission)
+            reply = dry_reply(spec, services, submission)
         else:
-            reply = await _real_reply(spec, services, submission, token)
+            reply = await real_reply(spec, services, submission, token)
         line.position = reply.position
         return json_response(reply, reply.position)
 
 
-def _idempotency_key(request: Request) -> str:
+def idempotency_key_of(request: Request) -> str:
     """The client's key for this command, or nothing."""
     key = request.headers.get("idempotency-key")
     if key is None:
@@ -128,13 +128,14 @@ def _idempotency_key(request: Request) -> str:
     return key
 
 
-def _digest(command: msgspec.Struct) -> str:
+def digest_of(command: msgspec.Struct) -> str:
     """A hash of what the client asked for, before the gateway adds anything of its own."""
     data = msgspec.msgpack.encode(command, order="deterministic")
     return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
 
 
-def _dry_run(request: Request) -> bool:
+def dry_run_of(request: Request) -> bool:
+    """Whether nothing is to be done. Raises InvalidInput."""
     text = control_of(request, "dry_run").lower()
     if text not in ("true", "1", "false", "0", ""):
         raise InvalidInput(
@@ -161,7 +162,8 @@ def _submission(
     )
 
 
-def _dry_reply(spec: CommandSpec, services: GatewayServices, submission: Submission) -> Reply:
+def dry_reply(spec: CommandSpec, services: GatewayServices, submission: Submission) -> Reply:
+    """What a command would lead to, against the present state. Raises what the real one would."""
     decision = services.appender.try_out(submission)
     return Reply(
         position=services.world.position,
@@ -177,19 +179,20 @@ def _dry_reply(spec: CommandSpec, services: GatewayServices, submission: Submiss
     )
 
 
-async def _real_reply(
-    spec: CommandSpec, services: GatewayServices, submission: Submission, token: NewToken | None
+async def real_reply(
+    spec: CommandSpec, services: GatewayServices, submission: Submission, token: NewToken | None = None
 ) -> Reply:
+    """Carry a command out; what became of it."""
     outcome = await _submit(services, submission)
     record = outcome.entry.record if outcome.entry else None
-    reply = _reply(spec, submission, outcome.position, record, outcome.decision, repeated=outcome.repeated)
+    reply = reply_of(spec, submission, outcome.position, record, outcome.decision, repeated=outcome.repeated)
     if token is None:
         return reply
     # The secret of a repeated init was shown the first time; this one belongs to no token.
     return InitReply(**msgspec.structs.asdict(reply), token="" if outcome.repeated else token.shown)
 
 
-def _reply(
+def reply_of(
     spec: CommandSpec,
     submission: Submission,
     position: int,
@@ -198,6 +201,7 @@ def _reply(
     *,
     repeated: bool,
 ) -> Reply:
+    """The reply about a record, or about none where nothing had to change."""
     events = record.events if record else ()
     return Reply(
         position=position,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -47,6 +47,11 @@ class Endpoint:
     arguments: type[msgspec.Struct] | None = None
     """The query arguments of a query."""
     command: CommandSpec | None = None
+    body: type[msgspec.Struct] | None = None
+    """The JSON body of what is neither a query nor a command of the registry."""
+    body_example: Mapping[str, Any] | None = None
+    controls: bool = False
+    """Whether it takes a dry run and an idempotency key, as the commands of the registry do."""
     reply: Any = None
     """The type of the JSON reply; None for another kind of reply."""
     before_init: bool = False
@@ -60,9 +65,10 @@ def arguments_of(request: Request, struct: type[T]) -> T:
     return fields.decode(struct, fields.from_texts(texts))
 
 
-def json_response(value: Any, position: int) -> Response:
-    """A reply in JSON that was made at this position."""
-    return Response(msgspec.json.encode(value), 200, {"PVC-Position": str(position)}, media_type="application/json")
+def json_response(value: Any, position: int, headers: Mapping[str, str] | None = None) -> Response:
+    """A reply in JSON that was made at this position, with what else it says of itself."""
+    told = {"PVC-Position": str(position), **(headers or {})}
+    return Response(msgspec.json.encode(value), 200, told, media_type="application/json")
 
 
 _FIELDS: dict[type[msgspec.Struct], Fields] = {}

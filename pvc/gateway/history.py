@@ -14,14 +14,12 @@ from starlette.responses import Response
 from pvc.commands.base import near_names
 from pvc.errors import InvalidInput, NotFound
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
+from pvc.gateway.moments import INDEX_DEADLINE_S, At, find_moment
 from pvc.gateway.records import RecordView, decode_record, record_view
 from pvc.gateway.services import GatewayServices
 from pvc.gateway.times import parse_time_us
 from pvc.log.history import Found, HistoryQuery
 from pvc.projections.state import ClusterState
-
-INDEX_DEADLINE_S = 10.0
-"""How long a query waits for the index to reach what the request may have seen; it is some milliseconds behind."""
 
 MAX_RECORDS = 1_000
 """Records of a page at most: some 500 kB."""
@@ -65,6 +63,7 @@ class HistoryArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     before: Position | None = None
     after: Position | None = None
     limit: Limit = 50
+    at: At = ""
 
 
 class EventArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -100,8 +99,12 @@ class EventPage(msgspec.Struct, frozen=True, kw_only=True):
 
 async def _history(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, HistoryArguments)
-    _check_subject(arguments.subject)
+    check_subject(arguments.subject)
     now_us = services.clock.wall_us()
+    moment = await find_moment(services, arguments.at) if arguments.at else None
+    before = arguments.before
+    if moment is not None:
+        before = moment.position + 1 if before is None else min(before, moment.position + 1)
     query = HistoryQuery(
         subject=arguments.subject,
         actor=arguments.actor,
@@ -109,11 +112,11 @@ async def _history(services: GatewayServices, call: Call) -> Response:
         since_us=parse_time_us("since", arguments.since, now_us) if arguments.since else None,
         until_us=parse_time_us("until", arguments.until, now_us) if arguments.until else None,
         correlation=arguments.correlation,
-        before=arguments.before,
+        before=before,
         after=arguments.after,
         limit=arguments.limit + 1,
     )
-    position = services.world.position
+    position = services.world.position if moment is None else moment.position
     await services.history.reach(position, INDEX_DEADLINE_S)
     found = await services.history.query(query)
     subjects = await services.history.subjects(arguments.subject) if arguments.subject else ()
@@ -122,12 +125,12 @@ async def _history(services: GatewayServices, call: Call) -> Response:
     records = [record_view(one) for one in found[: arguments.limit]]
     following = records[-1].position if len(found) > arguments.limit else None
     page = HistoryPage(position=position, records=records, next_before=following, subjects=list(subjects))
-    return json_response(page, position)
+    return json_response(page, position, moment.headers if moment else None)
 
 
 async def _events(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, EventArguments)
-    _check_subject(arguments.subject)
+    check_subject(arguments.subject)
     await services.history.reach(services.world.position, INDEX_DEADLINE_S)
     found, considered = await _wait_for(services, arguments)
     page = EventPage(
@@ -188,7 +191,8 @@ def _next_events(arguments: EventArguments, after: int, seen: int) -> HistoryQue
     )
 
 
-def _check_subject(subject: str) -> None:
+def check_subject(subject: str) -> None:
+    """Raise InvalidInput unless the text can be a subject."""
     if subject and not _SUBJECT.fullmatch(subject):
         raise InvalidInput(
             f"`subject` cannot be {subject[:80]!r}",
@@ -217,7 +221,8 @@ HISTORY = (
         path="/history",
         handle=_history,
         summary="Who did what, newest first.",
-        help="Also the refused commands. A VM's history stays when the VM is renamed or removed.",
+        help="Also the refused commands. A VM's history stays when the VM is renamed or removed. "
+        "With `at` it ends there.",
         arguments=HistoryArguments,
         reply=HistoryPage,
     ),

@@ -109,7 +109,10 @@ def _key_of(type_: Any) -> str:
 def _schemas(endpoints: Sequence[Endpoint]) -> _Schemas:
     commands = [endpoint.command for endpoint in endpoints if endpoint.command]
     replies = [endpoint.reply for endpoint in endpoints if endpoint.reply is not None]
-    unique = {_key_of(type_): type_ for type_ in [*replies, *(spec.struct for spec in commands), Problem, Health]}
+    bodies = [endpoint.body for endpoint in endpoints if endpoint.body is not None]
+    unique = {
+        _key_of(type_): type_ for type_ in [*replies, *bodies, *(spec.struct for spec in commands), Problem, Health]
+    }
     schemas = _Schemas(list(unique.values()))
     for spec in commands:
         _drop_given_elsewhere(schemas.components[spec.struct.__name__], spec)
@@ -130,7 +133,7 @@ def _drop_given_elsewhere(component: dict[str, Any], spec: CommandSpec) -> None:
 
 
 def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
-    statuses = _PROBLEMS if endpoint.command else _FOR_QUERIES
+    statuses = _PROBLEMS if endpoint.method != "GET" else _FOR_QUERIES
     operation: dict[str, Any] = {
         "operationId": endpoint.name,
         "tags": [endpoint.path.split("/")[1]],
@@ -147,11 +150,14 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         body = _body(endpoint.command, schemas)
         if body is not None:
             operation["requestBody"] = body
+    if endpoint.body is not None:
+        schema = {"schema": schemas.of(endpoint.body), "example": endpoint.body_example}
+        operation["requestBody"] = {"required": True, "content": {"application/json": schema}}
     return operation
 
 
 def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
-    names = ["min_position", *(["dry_run", "key", "source"] if endpoint.command else [])]
+    names = ["min_position", *(["dry_run", "key", "source"] if endpoint.command or endpoint.controls else [])]
     parameters: list[dict[str, Any]] = [{"$ref": f"#/components/parameters/{name}"} for name in names]
     struct = endpoint.command.struct if endpoint.command else endpoint.arguments
     cards = _cards(struct) if struct else {}

@@ -1,4 +1,4 @@
-"""Queries of the present state: the cluster, its faults, its nodes, its VMs, and who is asking.
+"""Queries of the state, now or at a past moment: the cluster, its faults, its nodes, its VMs, and who is asking.
 
 Answered from the fold, and single things beside it with what was measured lately; never from figures alone.
 """
@@ -22,6 +22,7 @@ from pvc.gateway.cluster_health import Heard, assess, zookeeper_modes
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.listing import page_of
 from pvc.gateway.live import fence_checks, migration_progress, node_usage, vm_usage
+from pvc.gateway.moments import At, seen_at, told_of_then
 from pvc.gateway.services import GatewayServices
 from pvc.projections.cluster_views import (
     ClusterInfo,
@@ -33,7 +34,7 @@ from pvc.projections.cluster_views import (
     node_info,
 )
 from pvc.projections.state import ClusterState
-from pvc.projections.views import VmInfo, VmRow, vm_info
+from pvc.projections.views import VmInfo, VmRow, vm_info, vm_row
 from pvc.projections.vm_machine import VmState
 
 DEFAULT_ITEMS = 1_000
@@ -58,6 +59,7 @@ class VmListArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     name: Glob = ""
     limit: Limit = DEFAULT_ITEMS
     after: After = ""
+    at: At = ""
 
 
 class NodeListArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,6 +68,7 @@ class NodeListArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     name: Glob = ""
     limit: Limit = DEFAULT_ITEMS
     after: After = ""
+    at: At = ""
 
 
 class FaultListArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -74,6 +77,13 @@ class FaultListArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     acknowledged: Annotated[
         bool | None, Meta(description="Only those that somebody has taken notice of, or only the others.")
     ] = None
+    at: At = ""
+
+
+class OneArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which moment a single thing is shown at."""
+
+    at: At = ""
 
 
 class NoArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -116,16 +126,22 @@ class WhoAmI(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def _cluster(services: GatewayServices, call: Call) -> Response:
-    arguments_of(call.request, NoArguments)
-    heard = await _hear(services)
-    state = services.world.state
+    at = arguments_of(call.request, OneArguments).at
+    heard = await _hear(services, at)
+    seen = await seen_at(services, at)
+    state = seen.state
+    if seen.moment is not None:
+        await services.past.hash_of(state)
     health, reasons = assess(state, heard)
     zookeeper = zookeeper_modes(state, heard.figures or {})
     info = cluster_info(state, health=health, reasons=reasons, zookeeper=zookeeper)
-    return json_response(info, info.position)
+    return json_response(info, info.position, seen.headers)
 
 
-async def _hear(services: GatewayServices) -> Heard:
+async def _hear(services: GatewayServices, at: str) -> Heard:
+    """What is heard of the nodes just now; of the past nothing is left of the kind."""
+    if at:
+        return Heard()
     figures, hellos = await services.live.figures(), await services.live.hellos()
     return Heard(
         figures=figures if services.live.measured else None,
@@ -137,30 +153,36 @@ async def _hear(services: GatewayServices) -> Heard:
 
 
 async def _faults(services: GatewayServices, call: Call) -> Response:
-    wanted = arguments_of(call.request, FaultListArguments).acknowledged
-    state = services.world.state
+    arguments = arguments_of(call.request, FaultListArguments)
+    wanted = arguments.acknowledged
+    seen = await seen_at(services, arguments.at)
+    state = seen.state
     faults = [fault for fault in faults_in_order(state) if wanted in (None, bool(fault.acknowledged_by))]
     items = [fault_info(state, fault) for fault in faults]
-    return json_response(FaultList(position=state.position, items=items), state.position)
+    return json_response(FaultList(position=state.position, items=items), state.position, seen.headers)
 
 
 async def _nodes(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, NodeListArguments)
-    heard = await _hear(services)
-    state = services.world.state
+    heard = await _hear(services, arguments.at)
+    seen = await seen_at(services, arguments.at)
+    state = seen.state
     names, following = page_of(sorted(state.nodes), _glob(arguments.name), arguments.after, arguments.limit)
     tell = _node_teller(state, heard)
     items = [tell(name) for name in names]
-    return json_response(NodeList(position=state.position, items=items, next=following), state.position)
+    return json_response(NodeList(position=state.position, items=items, next=following), state.position, seen.headers)
 
 
 async def _node(services: GatewayServices, call: Call) -> Response:
-    arguments_of(call.request, NoArguments)
-    name = find_node(services.world.state, call.request.path_params["node"]).name
-    heard = await _hear(services)
-    state = services.world.state
-    find_node(state, name)  # it may have been removed meanwhile
-    return json_response(_node_teller(state, heard)(name), state.position)
+    at = arguments_of(call.request, OneArguments).at
+    name = call.request.path_params["node"]
+    if not at:
+        find_node(services.world.state, name)  # without waiting for those who may not answer
+    heard = await _hear(services, at)
+    seen = await seen_at(services, at)
+    with told_of_then(services, seen, name):
+        find_node(seen.state, name)
+    return json_response(_node_teller(seen.state, heard)(name), seen.state.position, seen.headers)
 
 
 def _node_teller(state: ClusterState, heard: Heard) -> Callable[[str], NodeInfo]:
@@ -180,23 +202,31 @@ def _node_teller(state: ClusterState, heard: Heard) -> Callable[[str], NodeInfo]
 
 async def _vms(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, VmListArguments)
-    state, rows = services.world.state, services.rows
-    ordered = services.names.ordered(state.vm_names)
+    seen = await seen_at(services, arguments.at)
+    state, rows = seen.state, services.rows
+    ordered = services.names.ordered(state.vm_names) if seen.moment is None else sorted(state.vm_names)
     names, following = page_of(ordered, _vm_filter(state, arguments), arguments.after, arguments.limit)
-    # Encoded already, each when its VM last changed; the type is that of what a reader finds there.
-    items = cast("list[VmRow]", [rows.row(state.vms[state.vm_names[name]]) for name in names])
-    rows.forget_but(state.vms)
-    return json_response(VmList(position=state.position, items=items, next=following), state.position)
+    vms = [state.vms[state.vm_names[name]] for name in names]
+    if seen.moment is not None:
+        items = [vm_row(vm) for vm in vms]
+    else:
+        # Encoded already, each when its VM last changed; the type is that of what a reader finds there.
+        items = cast("list[VmRow]", [rows.row(vm) for vm in vms])
+        rows.forget_but(state.vms)
+    return json_response(VmList(position=state.position, items=items, next=following), state.position, seen.headers)
 
 
 async def _vm(services: GatewayServices, call: Call) -> Response:
-    arguments_of(call.request, NoArguments)
-    find_vm(services.world.state, call.request.path_params["vm"])
-    figures = await services.live.figures()
-    state = services.world.state
-    vm = find_vm(state, call.request.path_params["vm"])
+    at = arguments_of(call.request, OneArguments).at
+    ref = call.request.path_params["vm"]
+    if not at:
+        find_vm(services.world.state, ref)
+    figures = {} if at else await services.live.figures()
+    seen = await seen_at(services, at)
+    with told_of_then(services, seen, ref):
+        vm = find_vm(seen.state, ref)
     info = vm_info(vm, usage=vm_usage(figures, vm), progress=migration_progress(figures, vm))
-    return json_response(info, state.position)
+    return json_response(info, seen.state.position, seen.headers)
 
 
 async def _whoami(services: GatewayServices, call: Call) -> Response:
@@ -244,8 +274,9 @@ QUERIES = (
         path="/cluster",
         handle=_cluster,
         summary="The cluster at one look, with its health.",
-        help="`reasons` says why the health is not `ok`. A fault that was acknowledged no longer counts.",
-        arguments=NoArguments,
+        help="`reasons` says why the health is not `ok`. A fault that was acknowledged no longer counts. Of the past "
+        "the health is what the log alone tells.",
+        arguments=OneArguments,
         reply=ClusterInfo,
         before_init=True,
     ),
@@ -265,7 +296,7 @@ QUERIES = (
         path="/nodes",
         handle=_nodes,
         summary="Nodes by name.",
-        help="With what was measured on each within the last seconds; null where it was not heard of.",
+        help="With what was measured on each within the last seconds; null where it was not heard of, and in the past.",
         arguments=NodeListArguments,
         reply=NodeList,
     ),
@@ -275,7 +306,7 @@ QUERIES = (
         path="/nodes/{node}",
         handle=_node,
         summary="All about a node.",
-        arguments=NoArguments,
+        arguments=OneArguments,
         reply=NodeInfo,
     ),
     Endpoint(
@@ -295,8 +326,8 @@ QUERIES = (
         handle=_vm,
         summary="All about a VM.",
         help="`position` in the reply is that of the last record that touched the VM. `usage` and the progress of a "
-        "migration were measured within the last seconds.",
-        arguments=NoArguments,
+        "migration were measured within the last seconds; of the past there are none.",
+        arguments=OneArguments,
         reply=VmInfo,
     ),
     Endpoint(

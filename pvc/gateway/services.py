@@ -7,6 +7,7 @@ import functools
 from dataclasses import dataclass, field
 
 from pvc.clock import Clock, Rng
+from pvc.commands.forecast import Foresee
 from pvc.drivers.hypervisor import Hypervisor
 from pvc.gateway.listing import Names, Rows
 from pvc.gateway.live import Live
@@ -14,6 +15,8 @@ from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.presence.base import Presence
 from pvc.runtime.appender import Appender
+from pvc.runtime.past import PastStates
+from pvc.runtime.past_files import PastFiles
 from pvc.runtime.telemetry import Telemetry
 from pvc.runtime.world import World
 
@@ -32,10 +35,14 @@ class GatewayServices:
     rng: Rng
     node: str
     """This node's name."""
+    foresee: Foresee
+    """What would come of commands and losses."""
     telemetry: Telemetry | None = None
     """What the nodes say of themselves."""
     presence: Presence | None = None
     """Which nodes are there."""
+    past_files: PastFiles | None = None
+    """Where states of the past are kept; without, each is replayed from the beginning."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     """Set when the daemon is about to end: whoever waits or streams answers with what there is, and goes."""
     names: Names = field(default_factory=Names, init=False)
@@ -45,3 +52,8 @@ class GatewayServices:
     def live(self) -> Live:
         """What is known of the nodes just now."""
         return Live(self.telemetry, self.presence, self.clock)
+
+    @functools.cached_property
+    def past(self) -> PastStates:
+        """The states of earlier positions."""
+        return PastStates(self.history, self.past_files)

@@ -120,6 +120,22 @@ class HistoryIndex:
         """The bytes of the record that a command led to, however long ago; None when there is none."""
         return await self._run(self._reading, HistoryFile.command, command_id)
 
+    async def data(self, position: int) -> bytes | None:
+        """The bytes of one record; None where it is not indexed (yet)."""
+        return await self._run(self._reading, HistoryFile.data, position)
+
+    async def records(self, first: int, limit: int) -> list[bytes]:
+        """The bytes of up to `limit` records from `first` on, in order; fewer where they are large or not indexed."""
+        assert first >= 1 and limit >= 1, "positions and limits start at 1"
+        return await self._run(self._reading, HistoryFile.records, first, limit)
+
+    async def position_at(self, time_us: int) -> int:
+        """The last position whose record says that it was written by then, 0 where none does.
+
+        Clocks of nodes differ, so records before it may bear later times; those after it all do.
+        """
+        return await self._run(self._reading, HistoryFile.position_at, time_us)
+
     async def query(self, query: HistoryQuery) -> list[Found]:
         """The records that match. Raises Unavailable (`history.too_slow`, `history.disk`)."""
         return await self._run(self._reading, HistoryFile.query, query)

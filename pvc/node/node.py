@@ -39,6 +39,7 @@ from pvc.node.vouching import Vouching, VouchingParts
 from pvc.presence.base import Presence
 from pvc.projections.state import ClusterState
 from pvc.runtime.appender import Appender, Outcome, Request
+from pvc.runtime.past_files import PastFiles
 from pvc.runtime.snapshots import SnapshotFile, check_same_log, keep_snapshots
 from pvc.runtime.world import World, catch_up, follow
 
@@ -73,6 +74,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     rng: Rng
     snapshots: SnapshotFile | None = None
     """Where the folded state is kept between starts, if anywhere."""
+    past_files: PastFiles | None = None
+    """Where states of the past are kept, if anywhere."""
     presence: Presence
     fence: Fence | None = None
     """How the primary cuts the power of lost nodes; None in a cluster that will never have a second node."""
@@ -159,7 +162,7 @@ class Node:
             for part in self._vouching:
                 group.create_task(part.run())
             if self._services.snapshots is not None:
-                group.create_task(keep_snapshots(self._world, self._services.snapshots))
+                group.create_task(keep_snapshots(self._world, self._services.snapshots, self._services.past_files))
 
     async def _catch_up(self) -> None:
         while True:
@@ -316,6 +319,8 @@ class Node:
                     self._pass_wanted.set()
                 if isinstance(event, NodeDiverged) and self._services.snapshots is not None:
                     self._services.snapshots.discard()
+                    if self._services.past_files is not None:
+                        self._services.past_files.discard()
             if self._primary is not None and (subject.kind != "vm" or isinstance(event, MOVE_ENDED)):
                 self._primary.hint()
 

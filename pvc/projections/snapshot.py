@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from pvc.errors import PvcError
@@ -27,6 +29,15 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 def snapshot(state: ClusterState) -> bytes:
     """The state as bytes."""
+    return _encode(state, state.recent)
+
+
+def snapshot_to_read(state: ClusterState) -> bytes:
+    """The same without the ids of recent commands: nothing is decided on a past state, and they are most of a file."""
+    return _encode(state, {})
+
+
+def _encode(state: ClusterState, recent: Mapping[str, int]) -> bytes:
     return msgspec.msgpack.encode(
         Snapshot(
             projection_version=PROJECTION_VERSION,
@@ -36,7 +47,7 @@ def snapshot(state: ClusterState) -> bytes:
             vms=list(state.vms.values()),
             tokens=list(state.tokens.values()),
             faults=list(state.faults.values()),
-            recent=list(state.recent.items()),
+            recent=list(recent.items()),
         )
     )
 

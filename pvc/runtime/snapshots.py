@@ -18,8 +18,9 @@ from pvc.events.record import unseal
 from pvc.events.registry import knows_level
 from pvc.files import replace_file
 from pvc.log.base import Log
-from pvc.projections.snapshot import StaleSnapshot, restore, snapshot
+from pvc.projections.snapshot import StaleSnapshot, restore, snapshot, snapshot_to_read
 from pvc.projections.state import ClusterState
+from pvc.runtime.past_files import PastFiles
 from pvc.runtime.world import World
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,11 @@ class SnapshotFile:
         if self._barred:  # meanwhile
             self._path.unlink(missing_ok=True)
 
+    @property
+    def discarded(self) -> bool:
+        """Whether the state of this process is not to be trusted."""
+        return self._barred
+
     def discard(self) -> None:
         """The state is not to be trusted: delete the file and store no other; the next start folds the log anew."""
         self._barred = True
@@ -98,14 +104,19 @@ async def check_same_log(world: World, log: Log) -> None:
         )
 
 
-async def keep_snapshots(world: World, file: SnapshotFile) -> None:
-    """Store a snapshot now and then, until cancelled. A disk that is full or broken is tried again the next time."""
+async def keep_snapshots(world: World, file: SnapshotFile, past: PastFiles | None = None) -> None:
+    """Store a snapshot now and then, until cancelled. A disk that is full or broken is tried again the next time.
+
+    With `past`, a state stays there for every so many records, so that the past can be read without a long replay.
+    """
     while True:
         stored = world.position
         with contextlib.suppress(PvcError):  # only the time was up
             await world.reach(stored + EVERY_RECORDS, AT_LEAST_EVERY_S)
         if world.position > stored and world.fault is None:
             await store_snapshot(world, file)
+            if past is not None and not file.discarded:
+                await _store_for_later(world, past)
 
 
 async def store_snapshot(world: World, file: SnapshotFile) -> None:
@@ -115,3 +126,9 @@ async def store_snapshot(world: World, file: SnapshotFile) -> None:
         await asyncio.to_thread(file.save, data)
     except OSError as error:
         logger.warning("snapshot: not stored position=%d error=%s", position, error)
+
+
+async def _store_for_later(world: World, past: PastFiles) -> None:
+    if await asyncio.to_thread(past.wants, world.position) and world.fault is None:
+        data, position = snapshot_to_read(world.state), world.position
+        await asyncio.to_thread(past.save, position, data)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 import msgspec
 from msgspec import inspect as types
@@ -44,7 +45,9 @@ is repeated or comma-separated, and a list of objects is written as JSON. A body
 | `?min_position=<n>` | Wait (at most 10 s) until the answering node has folded position n. |
 | `PVC-Source: cli/0.1.0` | Through what the request comes; it stands in the history. |
 
-Every reply has the header `PVC-Position`: the log's position at that reply.
+Every reply has the header `PVC-Position`: the log's position at that reply. A query about the past (`at`) is answered
+with that of the past, and with `PVC-At` and `PVC-At-Time`: which position that is, and when it was recorded. `at` is a
+position, a time in ISO 8601, how long ago (`2h`), or `now`; see [other times](../time-travel.md).
 
 ## Errors
 
@@ -83,6 +86,7 @@ _TITLES = {
     "history": "History",
     "event": "Events",
     "log": "The log itself",
+    "time": "Other times",
 }
 
 
@@ -122,7 +126,9 @@ def _section(endpoint: Endpoint) -> str:
     text += _fields(endpoint)
     if endpoint.command is not None:
         text += _outcomes(endpoint) + block(_curl(endpoint), "sh")
-    elif isinstance(endpoint.reply, type) and issubclass(endpoint.reply, msgspec.Struct):
+    elif endpoint.body is not None:
+        text += block(_curl_with(endpoint.path, endpoint.body_example), "sh")
+    if endpoint.command is None and isinstance(endpoint.reply, type) and issubclass(endpoint.reply, msgspec.Struct):
         text += f"Reply: `{'`, `'.join(endpoint.reply.__struct_fields__)}`.\n\n"
     return text
 
@@ -180,6 +186,11 @@ def _curl(endpoint: Endpoint) -> str:
         way = "--unix-socket /run/pvc/pvc.sock http://localhost"
     line = f"curl{method} {way}{BASE_PATH}{path}"
     return f"{line} \\\n  --json '{json.dumps(body)}'" if body else line
+
+
+def _curl_with(path: str, body: Mapping[str, Any] | None) -> str:
+    way = '-H "Authorization: Bearer $TOKEN" http://127.0.0.1:7370'
+    return f"curl {way}{BASE_PATH}{path} \\\n  --json '{json.dumps(body)}'"
 
 
 def _console() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -365,11 +365,21 @@ TestCore = Core.TestCase
 
 @pytest.mark.parametrize("seed", range(WALKS))
 def test_a_long_life_breaks_nothing_either(seed: int) -> None:
-    rng = random.Random(seed)
     core = Core()
     core.begin()
+    for step in walk(core, random.Random(seed), WALK_STEPS):
+        if step % 10 == 0:
+            core.snapshot()
+        core.indexes_are_exact()
+        core.each_vm_makes_sense()
+    core.the_hash_is_that_of_a_fresh_state()
+    core.teardown()
+
+
+def walk(core: Core, rng: random.Random, steps: int) -> Iterator[int]:
+    """Live on at random, so many steps; the number of each after it."""
     told: list[Any] = []
-    for step in range(WALK_STEPS):
+    for step in range(steps):
         vm = rng.choice(NAMES)
         match rng.randrange(10):
             case 0:
@@ -396,9 +406,4 @@ def test_a_long_life_breaks_nothing_either(seed: int) -> None:
                     core.give(fitting, vm=vm)
                 else:
                     told.append(core.tell(vm, fitting))
-        if step % 10 == 0:
-            core.snapshot()
-        core.indexes_are_exact()
-        core.each_vm_makes_sense()
-    core.the_hash_is_that_of_a_fresh_state()
-    core.teardown()
+        yield step

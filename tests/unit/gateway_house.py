@@ -22,6 +22,7 @@ from pvc.events.record import Actor
 from pvc.events.types import Role
 from pvc.gateway.app import create_app, local_app
 from pvc.gateway.services import GatewayServices
+from pvc.handlers.what_if import foresee
 from pvc.log.history import HistoryIndex
 from pvc.log.memory import MemoryLog
 from pvc.presence.alone import AlonePresence
@@ -152,6 +153,7 @@ async def a_house(folder: Path, *, initialised: bool = True) -> AsyncIterator[Ho
         clock=clock,
         rng=rng,
         node=NODE,
+        foresee=foresee,
         telemetry=Telemetry(presence, clock),
         presence=presence,
     )

@@ -72,6 +72,10 @@ def test_sizes_and_times_may_have_units() -> None:
     [
         ("2h", "2h"),
         ("3 d", "3d"),
+        ("2 hours ago", "2h"),
+        ("1 week ago", "1w"),
+        ("5min ago", "5m"),
+        ("2 mecs", None),
         ("today", "2026-07-23T22:00:00Z"),
         ("yesterday", "2026-07-22T22:00:00Z"),
         ("07:30", "2026-07-24T05:30:00Z"),

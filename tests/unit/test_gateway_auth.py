@@ -30,8 +30,8 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 @pytest.mark.parametrize("endpoint", all_endpoints(), ids=lambda endpoint: endpoint.name)
 async def test_every_endpoint_asks_for_a_token_and_its_role(house: House, endpoint: Endpoint) -> None:
     await house.define()
-    url = endpoint.path.format(vm="web01", node="hv1", tag="x")
     before = house.services.world.position
+    url = endpoint.path.format(vm="web01", node="hv1", tag="x", position=before)
     check_problem(await house.outside.request(endpoint.method, url), 401, "access.unauthenticated")
     for role in ROLES:
         async with house.outside_with(await house.token(role)) as client:

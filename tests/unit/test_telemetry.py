@@ -126,7 +126,7 @@ def test_figures_are_told_every_few_seconds_and_the_way_of_a_guest_every_second(
         await asyncio.sleep(3 * PUBLISH_S)
         calm = await changes(house, 10 * PUBLISH_S)
         assert calm == pytest.approx(10, abs=1)
-        house.transfers.begin(VM, MOVE, "10.0.0.2")
+        house.transfers.begin(VM, 1, MOVE, "10.0.0.2")
         await asyncio.sleep(PUBLISH_S + PROGRESS_S)
         first = (await house.heard()).transfers[VM]
         assert await changes(house, 10 * PROGRESS_S) == pytest.approx(10, abs=1)

@@ -1,0 +1,101 @@
+"""What if these commands were given, or this node were lost: answered from a fork of the present state."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+from starlette.responses import Response
+
+from pvc.commands.base import Context
+from pvc.commands.forecast import Asked, Forecast, NodeLoss, Question
+from pvc.commands.registry import BY_NAME
+from pvc.errors import InvalidInput
+from pvc.gateway.bodies import read_document
+from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
+from pvc.gateway.fields import Fields
+from pvc.gateway.queries import NoArguments
+from pvc.gateway.services import GatewayServices
+
+MAX_STEPS = 20
+"""Each is played through to its end before the next."""
+
+
+class WhatIfStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One question: either a command with its fields, or the loss of a node."""
+
+    command: Annotated[str, Meta(max_length=63, description="The command.", examples=["vm.start"])] = ""
+    fields: Annotated[dict[str, Any], Meta(description="Its fields, those of the path too.")] = {}
+    node_loss: Annotated[str, Meta(max_length=63, description="The node that is lost.", examples=["hv2"])] = ""
+
+
+class WhatIf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The questions, one after the other."""
+
+    steps: Annotated[tuple[WhatIfStep, ...], Meta(min_length=1, max_length=MAX_STEPS)]
+
+
+async def _what_if(services: GatewayServices, call: Call) -> Response:
+    arguments_of(call.request, NoArguments)
+    asked = await _asked(call)
+    questions = [_question(step, number) for number, step in enumerate(asked.steps)]
+    context = Context(
+        command_id="what-if",
+        time_us=services.clock.wall_us(),
+        actor=call.principal.actor,
+        usage=services.telemetry.usage() if services.telemetry is not None else {},
+    )
+    forecast = await asyncio.to_thread(services.foresee, services.world.state.fork(), questions, context)
+    return json_response(forecast, forecast.position)
+
+
+async def _asked(call: Call) -> WhatIf:
+    document = await read_document(call.request)
+    try:
+        return msgspec.convert(document, WhatIf)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(
+            f"the body is no what-if: {error}",
+            hint='write {"steps": [{"command": "vm.start", "fields": {"vm": "web01"}}, {"node_loss": "hv2"}]}',
+            field="steps",
+        ) from None
+
+
+def _question(step: WhatIfStep, number: int) -> Question:
+    where = f"steps[{number}]"
+    if bool(step.command) == bool(step.node_loss):
+        raise InvalidInput(
+            f"`{where}` must have either `command` or `node_loss`", hint="one question a step", field=where
+        )
+    if step.node_loss:
+        return NodeLoss(node=step.node_loss)
+    spec = BY_NAME.get(step.command)
+    if spec is None:
+        raise InvalidInput(
+            f"there is no command {step.command!r}",
+            code="whatif.unknown_command",
+            hint="`GET /commands` lists them",
+            field=f"{where}.command",
+        )
+    command = Fields(spec.struct, hidden=spec.internal).decode(spec.struct, step.fields)
+    return Asked(name=spec.name, command=command, decide=spec.decide)
+
+
+WHAT_IF = (
+    Endpoint(
+        name="time.whatif",
+        method="POST",
+        path="/whatif",
+        handle=_what_if,
+        summary="What would come of commands, or of the loss of a node.",
+        help="Played through to its end on a fork of the present state, with the decisions that the real thing would "
+        "take; nothing is written. All that has effects outside is taken to succeed: guests start and power off, "
+        "migrations arrive, fence agents cut the power. A command that would be refused has its error in `refusal`.",
+        arguments=NoArguments,
+        body=WhatIf,
+        body_example={"steps": [{"node_loss": "hv2"}, {"command": "vm.start", "fields": {"vm": "web01"}}]},
+        reply=Forecast,
+    ),
+)
