@@ -31,6 +31,17 @@ from pvc.commands.facts_cluster import (
     raise_level,
     recovery,
 )
+from pvc.commands.facts_log import (
+    LogReport,
+    ReportAnchor,
+    ReportCheckpoint,
+    ReportLogDiffers,
+    ReportSigningKey,
+    anchor,
+    checkpoint,
+    log_differs,
+    signing_key,
+)
 from pvc.commands.facts_moves import (
     MoveReport,
     ReportArrived,
@@ -138,7 +149,7 @@ class ReportReset(Struct, frozen=True, kw_only=True):
 
 
 VmReport: TypeAlias = ReportRunning | ReportEnded | ReportStartFailed | ReportShutdownTimedOut | ReportReset
-Report: TypeAlias = ReportNodeReady | VmReport | MoveReport | ReportPrimary | PrimaryReport
+Report: TypeAlias = ReportNodeReady | VmReport | MoveReport | ReportPrimary | PrimaryReport | LogReport
 
 
 def node_ready(state: ClusterState, report: ReportNodeReady, context: Context) -> Decision:
@@ -357,5 +368,9 @@ REPORTS: dict[type[Report], tuple[str, Decide]] = {
     ReportFlushStep: ("node.report_flush_step", flush_step),
     ReportDiverged: ("node.report_diverged", node_diverged),
     ReportLevel: ("cluster.report_level", raise_level),
+    ReportSigningKey: ("log.report_signing_key", signing_key),
+    ReportCheckpoint: ("log.report_checkpoint", checkpoint),
+    ReportAnchor: ("log.report_anchor", anchor),
+    ReportLogDiffers: ("log.report_differs", log_differs),
 }
 """Report -> (its name in records, its decide)."""

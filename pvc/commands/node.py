@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 from pvc.commands.base import CommandSpec, Context, Decision, find_node, invalid, require_cluster
 from pvc.commands.fence_settings import check_settings
+from pvc.commands.log import retirements
 from pvc.commands.vm_ref import NOTHING
 from pvc.errors import Rejected
 from pvc.events import node as e
@@ -116,8 +117,9 @@ def remove_node(state: ClusterState, command: RemoveNode, context: Context) -> D
             code="node.in_service",
             hint=f"flush it first: pvc node flush {node.name} --wait",
         )
+    retired = retirements(state, node.name, "node removed")
     notes = _if_even(len(coordinators) - 1) if node.coordinator else ()
-    return Decision(events=(e.NodeRemoved(node=node.name),), notes=notes)
+    return Decision(events=(e.NodeRemoved(node=node.name), *retired), notes=notes)
 
 
 def set_node_fence(state: ClusterState, command: SetNodeFence, context: Context) -> Decision:

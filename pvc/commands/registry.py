@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pvc.commands import cluster, node, rebalance, vm_define, vm_move, vm_power, vm_settings
+from pvc.commands import cluster, log, node, rebalance, vm_define, vm_move, vm_power, vm_settings
 from pvc.commands.base import CommandSpec
 
 COMMANDS: tuple[CommandSpec, ...] = (
@@ -13,6 +13,7 @@ COMMANDS: tuple[CommandSpec, ...] = (
     *vm_move.SPECS,
     *node.SPECS,
     *rebalance.SPECS,
+    *log.SPECS,
 )
 
 BY_NAME: dict[str, CommandSpec] = {spec.name: spec for spec in COMMANDS}

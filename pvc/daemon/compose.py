@@ -14,6 +14,7 @@ from pvc.clock import SystemClock, SystemRng
 from pvc.daemon.config import Config
 from pvc.daemon.serving import serve
 from pvc.daemon.zookeeper_server import keep_running, mode_of, start_zookeeper
+from pvc.drivers.anchors import Anchor, FileAnchor, SyslogAnchor, WebhookAnchor
 from pvc.drivers.fence_agent import FenceAgents
 from pvc.drivers.hypervisor import Hypervisor
 from pvc.drivers.machine import boot_id, machine_id, missing_files
@@ -24,6 +25,8 @@ from pvc.handlers.what_if import foresee
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.node.node import Node, Services, nothing_missing
+from pvc.node.signing import KeyFiles
+from pvc.node.vouching import VouchingParts
 from pvc.presence.base import Presence
 from pvc.runtime.appender import Appender
 from pvc.runtime.past_files import PastFiles
@@ -152,6 +155,8 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex,
             watchdog_timeout_s=config.node.watchdog_timeout_s,
             address=config.node.address or socket.gethostname(),
             obstacle=missing_files if config.hypervisor.kind == "libvirt" else nothing_missing,
+            vouching=VouchingParts(history=history, keys=KeyFiles(config.data_dir / "log-signing.key")),
+            anchors=tuple(_anchors(config)),
             zookeeper=mode_of(server) if server is not None else None,
         )
         if server is not None:
@@ -160,6 +165,17 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex,
         yield services, history, telemetry
         if world.fault is None:
             await store_snapshot(world, snapshots)
+
+
+def _anchors(config: Config) -> Iterator[Anchor]:
+    """The configured places for checkpoints."""
+    anchor = config.anchor
+    if anchor.file:
+        yield FileAnchor(Path(anchor.file))
+    if anchor.syslog:
+        yield SyslogAnchor(anchor.syslog, config.node_name)
+    if anchor.webhook:
+        yield WebhookAnchor(anchor.webhook, ca_file=anchor.webhook_ca, token_file=anchor.webhook_token_file)
 
 
 @contextlib.contextmanager

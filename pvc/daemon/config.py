@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from pvc.drivers.anchors import check_syslog_target, check_webhook_url
 from pvc.errors import InvalidInput
 from pvc.events.types import NodeName
 
@@ -86,6 +87,21 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     tls_key: str = ""
 
 
+class AnchorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[anchor]`: where the log's signed checkpoints are kept outside of the cluster; the same on all coordinators."""
+
+    file: str = ""
+    """File that they are appended to, such as one on another machine or on storage that is written once."""
+    syslog: str = ""
+    """System log that they are sent to: /dev/log, udp://HOST:PORT or tcp://HOST:PORT."""
+    webhook: str = ""
+    """URL that they are posted to: https, or http on this very machine."""
+    webhook_ca: str = ""
+    """PEM file of the authority of that server's certificate; empty: the system's."""
+    webhook_token_file: str = ""
+    """File with a token that is sent along."""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file; every part has defaults."""
 
@@ -94,6 +110,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     log: LogConfig = LogConfig()
     zookeeper: ZookeeperConfig = ZookeeperConfig()
     gateway: GatewayConfig = GatewayConfig()
+    anchor: AnchorConfig = AnchorConfig()
 
     @property
     def node_name(self) -> str:
@@ -129,6 +146,7 @@ def load_config(path: Path) -> Config:
     except msgspec.ValidationError as error:
         raise _bad(path, f"is not valid: {error}", "docs/configuration.md lists the fields") from error
     _refuse_open_door(path, config.gateway)
+    _check_anchor(path, config.anchor)
     _ = config.node_name  # a host name that is no node name is to be told now, not when it is first needed
     return config
 
@@ -159,6 +177,18 @@ def _refuse_open_door(path: Path, gateway: GatewayConfig) -> None:
             f"would serve the API on {gateway.listen} without TLS",
             "set gateway.tls_cert and gateway.tls_key, or listen on 127.0.0.1",
         )
+
+
+def _check_anchor(path: Path, anchor: AnchorConfig) -> None:
+    try:
+        if anchor.syslog:
+            check_syslog_target(anchor.syslog)
+        if anchor.webhook:
+            check_webhook_url(anchor.webhook)
+    except InvalidInput as error:
+        raise _bad(path, f"has an anchor that cannot be used: {error.message}", error.hint) from error
+    if anchor.file and not anchor.file.startswith("/"):
+        raise _bad(path, f"has the anchor.file {anchor.file!r}", "give its full path")
 
 
 def _bad(path: Path, what: str, hint: str) -> InvalidInput:

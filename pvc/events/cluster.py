@@ -48,6 +48,70 @@ class FaultAcknowledged(Struct, frozen=True, kw_only=True, gc=False):
     fault: str
 
 
+class SigningKeyAdded(Struct, frozen=True, kw_only=True, gc=False):
+    """Fact: from here on the node signs checkpoints of the log with this key, whose private half never leaves it."""
+
+    TYPE: ClassVar[str] = "cluster.signing_key_added"
+    node: str
+    key_id: str
+    """8 hex digits."""
+    key: str
+    """The public half, as C2SP writes a verifier key: NAME+ID+BASE64."""
+
+
+class SigningKeyRetired(Struct, frozen=True, kw_only=True, gc=False):
+    """Nothing that is signed with this key from here on counts; what was signed before stays valid."""
+
+    TYPE: ClassVar[str] = "cluster.signing_key_retired"
+    node: str
+    key_id: str
+    reason: str
+    """`rotated`, `replaced` (the node has lost it) or `node removed`."""
+
+
+class KeyRotationRequested(Struct, frozen=True, kw_only=True, gc=False):
+    """The node is to make a new signing key and retire this one."""
+
+    TYPE: ClassVar[str] = "cluster.key_rotation_requested"
+    node: str
+    key_id: str
+
+
+class LogCheckpointed(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """The primary vouches for the log's first `size` records: a signed note that can be kept outside."""
+
+    TYPE: ClassVar[str] = "cluster.log_checkpointed"
+    node: str
+    epoch: int
+    """Of the primary that signed it."""
+    size: int
+    root: str
+    """The root of the tree over those records (RFC 6962), 64 hex digits."""
+    key_id: str
+    note: str
+    """The signed checkpoint (C2SP tlog-checkpoint)."""
+    anchored: dict[str, int] = {}
+    """Anchor -> size of the newest checkpoint that had been delivered there when this one was made."""
+
+
+class AnchorFailed(Struct, frozen=True, kw_only=True, gc=False):
+    """Checkpoints cannot be delivered to a place outside."""
+
+    TYPE: ClassVar[str] = "cluster.anchor_failed"
+    node: str
+    anchor: str
+    """`file`, `syslog` or `webhook`."""
+    message: str
+
+
+class AnchorRecovered(Struct, frozen=True, kw_only=True, gc=False):
+    """Checkpoints are delivered to that place again, or it is no longer wanted."""
+
+    TYPE: ClassVar[str] = "cluster.anchor_recovered"
+    node: str
+    anchor: str
+
+
 class CommandRejected(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """An authenticated principal asked for something that was refused. Changes nothing."""
 

@@ -124,6 +124,21 @@ class NodeDiverged(Struct, frozen=True, kw_only=True, gc=False):
     """The primary's state hash."""
 
 
+class NodeLogDiffers(Struct, frozen=True, kw_only=True, gc=False):
+    """Fact, found by the node: a checkpoint vouches for other records than those of the node's own copy of the log."""
+
+    TYPE: ClassVar[str] = "node.log_differs"
+    node: str
+    size: int
+    """Of the checkpoint: the difference is among the first so many records."""
+    root: str
+    """Of the tree over the node's own records."""
+    expected: str
+    """What the checkpoint says."""
+    agreed: int = 0
+    """Size of the newest checkpoint before it that the node's copy agreed with."""
+
+
 class NodeRemoved(Struct, frozen=True, kw_only=True, gc=False):
     """The node is no member any more; its history stays."""
 

@@ -24,6 +24,12 @@ Event: TypeAlias = (
     | cluster.MaintenanceSet
     | cluster.FeatureLevelRaised
     | cluster.FaultAcknowledged
+    | cluster.SigningKeyAdded
+    | cluster.SigningKeyRetired
+    | cluster.KeyRotationRequested
+    | cluster.LogCheckpointed
+    | cluster.AnchorFailed
+    | cluster.AnchorRecovered
     | cluster.CommandRejected
     | access.TokenCreated
     | node.NodeJoined
@@ -38,6 +44,7 @@ Event: TypeAlias = (
     | node.NodeFenced
     | node.NodeFenceFailed
     | node.NodeDiverged
+    | node.NodeLogDiffers
     | node.NodeRemoved
     | vm.VmDefined
     | vm.VmModified

@@ -29,6 +29,8 @@ from pvc.gateway.diff import DIFF
 from pvc.gateway.endpoint import Call, Endpoint
 from pvc.gateway.health import health_response
 from pvc.gateway.history import HISTORY
+from pvc.gateway.log import LOG
+from pvc.gateway.log_proofs import PROOFS
 from pvc.gateway.openapi import openapi_endpoint
 from pvc.gateway.problems import NoSuchRoute, WrongMethod, problem_response
 from pvc.gateway.queries import QUERIES
@@ -67,7 +69,7 @@ def local_app(app: ASGIApp) -> ASGIApp:
 
 def all_endpoints() -> Sequence[Endpoint]:
     """Every endpoint there is, in the order of the manual."""
-    described = [*QUERIES, *HISTORY, *DIFF, *UNDO, *WHAT_IF, *CONSOLE, *command_endpoints()]
+    described = [*QUERIES, *HISTORY, *DIFF, *UNDO, *WHAT_IF, *LOG, *PROOFS, *CONSOLE, *command_endpoints()]
     return [*described, openapi_endpoint(described)]
 
 

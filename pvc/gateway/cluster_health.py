@@ -22,7 +22,7 @@ from pvc.runtime.telemetry import STALE_S, NodeFigures
 SERVING = ("leader", "follower", "standalone")
 """What a ZooKeeper server is that serves."""
 
-CRITICAL_FAULTS = frozenset({"node.unfenced", "node.diverged"})
+CRITICAL_FAULTS = frozenset({"node.unfenced", "node.diverged", "node.log_differs"})
 """Those that leave it open what runs, or what is true; others are settled, as far as their node is."""
 
 FEW = 5

@@ -19,10 +19,11 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from pvc.errors import Unavailable
 from pvc.events.record import Entry, unseal
-from pvc.log.base import Log, closed
+from pvc.log.base import MAX_READ_BYTES, Log, closed
 from pvc.log.history_file import ForeignFormat, Found, HistoryFile
 from pvc.log.history_search import HistoryQuery
 from pvc.log.sqlite_common import code_of
+from pvc.log.tree_file import RangeLook
 
 __all__ = ["Found", "HistoryIndex", "HistoryQuery"]
 
@@ -33,6 +34,9 @@ DEADLINE_S = 30.0
 
 PAUSE_S = 1.0
 """Between tries while the disk is full or does not answer."""
+
+ROOT_DEADLINE_S = 10.0
+"""How long a root or proof waits for the index to have the records; it is some milliseconds behind."""
 
 _BATCH = 500
 """Records of one transaction: some 20 ms, so that who waits for the index at its end does not wait long."""
@@ -135,6 +139,31 @@ class HistoryIndex:
     async def query(self, query: HistoryQuery) -> list[Found]:
         """The records that match. Raises Unavailable (`history.too_slow`, `history.disk`)."""
         return await self._run(self._reading, HistoryFile.query, query)
+
+    async def read(self, first: int, limit: int) -> list[bytes]:
+        """The bytes of up to `limit` records from position `first` on, or some 4 MB of them."""
+        return await self._run(self._reading, HistoryFile.read, first, limit, MAX_READ_BYTES)
+
+    async def root(self, size: int) -> bytes:
+        """The root of the tree (RFC 6962) over the first `size` records. Raises Unavailable (`history.behind`) when
+        they are not all there yet."""
+        await self.reach(size, ROOT_DEADLINE_S)
+        return await self._run(self._reading, HistoryFile.root, size)
+
+    async def inclusion(self, position: int, size: int) -> list[bytes]:
+        """The proof that the record at `position` is among the first `size`. Raises Unproven, Unavailable."""
+        await self.reach(size, ROOT_DEADLINE_S)
+        return await self._run(self._reading, HistoryFile.inclusion, position, size)
+
+    async def consistency(self, old: int, new: int) -> list[bytes]:
+        """The proof that the first `old` records are the beginning of the first `new`. Raises Unproven, Unavailable."""
+        await self.reach(new, ROOT_DEADLINE_S)
+        return await self._run(self._reading, HistoryFile.consistency, old, new)
+
+    async def look(self, first: int, limit: int) -> RangeLook:
+        """Hash up to `limit` records from `first` on (1 more than a multiple of 256) anew, and compare with all that is
+        stored. Raises Unavailable."""
+        return await self._run(self._reading, HistoryFile.look, first, limit)
 
     async def close(self) -> None:
         """Let running calls finish, close the file."""

@@ -16,8 +16,10 @@ from pvc.events.registry import Event, Subject, UnknownEvent, decode_event, subj
 from pvc.events.vm import VmDefined, VmRenamed
 from pvc.log.history_search import SPAN, HistoryQuery, find_positions, find_subjects
 from pvc.log.sqlite_common import code_of, make_private, transaction
+from pvc.log.tree_file import TREE_SCHEMA, RangeLook, frontier_at, grow, look_at_range, stored_subtrees
+from pvc.proof.merkle import Frontier, consistency_proof, inclusion_proof, tree_root
 
-FORMAT = 0x50564902
+FORMAT = 0x50564903
 """Stands in the file's header; a file of another format is thrown away and filled anew."""
 
 QUERY_DEADLINE_S = 10.0
@@ -82,6 +84,8 @@ class HistoryFile:
     def __init__(self, path: Path) -> None:
         make_private(path)
         self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        self._frontier: Frontier | None = None
+        """Where the tree stands, once this connection has written."""
         try:
             _prepare(self._db)
         except BaseException:
@@ -127,9 +131,49 @@ class HistoryFile:
 
     def index(self, entries: Sequence[Entry]) -> None:
         """Add records in one transaction; those that are there already are passed over."""
-        with transaction(self._db):
-            known = self.position()
-            _add(self._db, [entry for entry in entries if entry.position > known])
+        try:
+            with transaction(self._db):
+                known = self.position()
+                new = [entry for entry in entries if entry.position > known]
+                _add(self._db, new)
+                if self._frontier is None or self._frontier.size != known:
+                    self._frontier = frontier_at(self._db, known)
+                grow(self._db, self._frontier, (entry.data for entry in new))
+        except BaseException:
+            self._frontier = None  # it may be ahead of what was rolled back
+            raise
+
+    def read(self, first: int, limit: int, max_bytes: int) -> list[bytes]:
+        """The bytes of up to `limit` records from position `first` on; at least one where there is one."""
+        found: list[bytes] = []
+        sql = "SELECT data FROM record WHERE position >= ? ORDER BY position LIMIT ?"
+        for (data,) in self._db.execute(sql, (first, limit)):
+            max_bytes -= len(data)
+            if found and max_bytes < 0:
+                break
+            found.append(bytes(data))
+        return found
+
+    def root(self, size: int) -> bytes:
+        """The root of the tree over the first `size` records, which are there."""
+        with transaction(self._db, "DEFERRED"):
+            return tree_root(size, stored_subtrees(self._db, size))
+
+    def inclusion(self, position: int, size: int) -> list[bytes]:
+        """The proof that the record at `position` is among the first `size`, which are there. Raises Unproven."""
+        with transaction(self._db, "DEFERRED"):
+            return inclusion_proof(position - 1, size, stored_subtrees(self._db, size))
+
+    def consistency(self, old: int, new: int) -> list[bytes]:
+        """The proof that the first `old` records are the beginning of the first `new`, which are there. Raises
+        Unproven."""
+        with transaction(self._db, "DEFERRED"):
+            return consistency_proof(old, new, stored_subtrees(self._db, new))
+
+    def look(self, first: int, limit: int) -> RangeLook:
+        """Hash up to `limit` records from `first` on anew, and compare with all that is stored."""
+        with transaction(self._db, "DEFERRED"):
+            return look_at_range(self._db, first, limit, self.position())
 
     def subjects(self, subject: str) -> tuple[str, ...]:
         """The exact subjects that `subject` stands for, and of which there is any history."""
@@ -168,7 +212,7 @@ def _prepare(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA synchronous = NORMAL")
     db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     if found == 0:
-        db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT")
+        db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} {TREE_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT")
 
 
 def _add(db: sqlite3.Connection, entries: Sequence[Entry]) -> None:

@@ -16,6 +16,7 @@ import msgspec
 from pvc import __version__
 from pvc.clock import Clock, Rng
 from pvc.commands.facts import REPORTS, Report, ReportNodeReady
+from pvc.drivers.anchors import Anchor
 from pvc.drivers.fence import Fence
 from pvc.drivers.hypervisor import Hypervisor
 from pvc.drivers.watchdog import Watchdog
@@ -29,10 +30,12 @@ from pvc.handlers.queue import KeyedQueue
 from pvc.handlers.transfers import Transfers
 from pvc.handlers.vm_reconciler import Obstacle, VmReconciler
 from pvc.log.base import Log
+from pvc.node.anchoring import Anchoring
 from pvc.node.primary import Primary
 from pvc.node.self_fence import SelfFence
 from pvc.node.standing import Standing
 from pvc.node.telemetry import Publisher
+from pvc.node.vouching import Vouching, VouchingParts
 from pvc.presence.base import Presence
 from pvc.projections.state import ClusterState
 from pvc.runtime.appender import Appender, Outcome, Request
@@ -82,6 +85,10 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     address: str = ""
     """Where other nodes reach this one's hypervisor."""
     obstacle: Obstacle = nothing_missing
+    vouching: VouchingParts | None = None
+    """The replica and the signing key, where this node may sign checkpoints of the log."""
+    anchors: tuple[Anchor, ...] = ()
+    """Where checkpoints are kept outside."""
     zookeeper: Callable[[], Awaitable[str]] | None = None
     """What this node's ZooKeeper server is, where it runs one."""
 
@@ -131,6 +138,7 @@ class Node:
             if services.fence is not None
             else None
         )
+        self._vouching = self._make_vouching(services.vouching) if services.vouching is not None else ()
 
     async def run(self) -> None:
         """Catch up, announce the node, and work."""
@@ -151,6 +159,8 @@ class Node:
             group.create_task(self._publisher().run())
             if self._primary is not None:
                 group.create_task(self._primary.run())
+            for part in self._vouching:
+                group.create_task(part.run())
             if self._services.snapshots is not None:
                 group.create_task(keep_snapshots(self._world, self._services.snapshots, self._services.past_files))
 
@@ -329,6 +339,33 @@ class Node:
         actor = Actor(principal=f"node/{self._services.name}", method="node")
         request = Request(name=name, command=report, decide=decide, actor=actor, cause=cause)
         return await self._services.appender.submit(request)
+
+    def _make_vouching(self, parts: VouchingParts) -> tuple[Anchoring, Vouching]:
+        services = self._services
+        common = services.name, services.world
+        anchoring = Anchoring(
+            *common,
+            parts.history,
+            services.anchors,
+            self._submit,
+            services.clock,
+            services.rng,
+            epoch=self._epoch,
+        )
+        vouching = Vouching(
+            *common,
+            parts,
+            self._submit,
+            services.clock,
+            epoch=self._epoch,
+            may_speak=lambda: self.standing.announced,
+            anchored=anchoring.delivered,
+        )
+        return anchoring, vouching
+
+    def _epoch(self) -> int | None:
+        """Of the term in which this node acts for the cluster; 0 where nobody else could, None outside of a term."""
+        return self._primary.epoch if self._primary is not None else 0
 
     def _publisher(self) -> Publisher:
         services = self._services

@@ -76,6 +76,11 @@ class Primary:
         self._claimed_s = float("-inf")
         self._stood_back = False
 
+    @property
+    def epoch(self) -> int | None:
+        """Of the present term; None outside of one."""
+        return self._epoch or None
+
     def hint(self) -> None:
         """Something may have changed that concerns the cluster."""
         self._hinted.set()

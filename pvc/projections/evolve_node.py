@@ -14,6 +14,7 @@ LOST = "node.lost"
 UNFENCED = "node.unfenced"
 FLUSH_INCOMPLETE = "node.flush_incomplete"
 DIVERGED = "node.diverged"
+LOG_DIFFERS = "node.log_differs"
 
 
 def joined(state: ClusterState, event: e.NodeJoined, record: Record) -> None:
@@ -55,6 +56,7 @@ def ready(state: ClusterState, event: e.NodeReady, record: Record) -> None:
     state.drop_fault(fault_id(LOST, event.node))
     state.drop_fault(fault_id(UNFENCED, event.node))
     state.drop_fault(fault_id(DIVERGED, event.node))
+    state.drop_fault(fault_id(LOG_DIFFERS, event.node))
 
 
 def fence_set(state: ClusterState, event: e.NodeFenceSet, record: Record) -> None:
@@ -118,11 +120,18 @@ def diverged(state: ClusterState, event: e.NodeDiverged, record: Record) -> None
     _raise(state, DIVERGED, event.node, message, record)
 
 
+def log_differs(state: ClusterState, event: e.NodeLogDiffers, record: Record) -> None:
+    """Its copy is damaged, or somebody has rewritten one of the two; the node's next start looks again."""
+    between = f"records {event.agreed + 1} to {event.size}"
+    message = f"node {event.node} has other records than the checkpoint of size {event.size} vouches for, in {between}"
+    _raise(state, LOG_DIFFERS, event.node, message, record)
+
+
 def removed(state: ClusterState, event: e.NodeRemoved, record: Record) -> None:
     """The node is gone, with its faults."""
     if event.node in state.nodes:
         state.drop_node(event.node)
-        for code in (LOST, UNFENCED, FLUSH_INCOMPLETE, DIVERGED):
+        for code in (LOST, UNFENCED, FLUSH_INCOMPLETE, DIVERGED, LOG_DIFFERS):
             state.drop_fault(fault_id(code, event.node))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pvc.projections.evolve_node import DIVERGED, FLUSH_INCOMPLETE, LOST, UNFENCED
+from pvc.projections.evolve_log import ANCHOR_FAILING
+from pvc.projections.evolve_node import DIVERGED, FLUSH_INCOMPLETE, LOG_DIFFERS, LOST, UNFENCED
 from pvc.projections.evolve_vm import FAILED, UNPLACED
 from pvc.projections.state import ClusterState, Fault, NodeState
 
@@ -34,6 +35,13 @@ HINTS: dict[str, Callable[[ClusterState, str], str]] = {
         f"shut them down, make room or lift node limits; then again: `pvc node flush {name} --wait`"
     ),
     DIVERGED: lambda state, name: f"restart pvcd on {name}; it folds anew. If it comes back, report it with both logs",
+    LOG_DIFFERS: lambda state, name: (
+        f"change nothing on {name} before there are copies: `pvc log export FILE` there and on another node, then "
+        f"`pvc log verify --files FILE` with the anchored checkpoints"
+    ),
+    ANCHOR_FAILING: lambda state, name: (
+        "mend the place, or take it out of [anchor] in pvc.toml; what it missed is delivered then"
+    ),
     FAILED: lambda state, name: f"`pvc vm info {name}` has the reason; mend it, then `pvc vm start {name}`",
     UNPLACED: lambda state, name: (
         f"make room, bring a node back, or lift its limits (`pvc vm node-limits {name}`); it is placed by itself then"

@@ -12,7 +12,7 @@ from typing import Any
 from pvc.events import access, cluster, node, vm, vm_moves
 from pvc.events.record import Entry, Record, check_follows
 from pvc.events.registry import Event, decode_event
-from pvc.projections import evolve_cluster, evolve_moves, evolve_node, evolve_vm
+from pvc.projections import evolve_cluster, evolve_log, evolve_moves, evolve_node, evolve_vm
 from pvc.projections.state import ClusterState
 
 Evolve = Callable[[ClusterState, Any, Record], None]
@@ -23,6 +23,12 @@ EVOLVE: dict[type[Event], Evolve] = {
     cluster.MaintenanceSet: evolve_cluster.maintenance_set,
     cluster.FeatureLevelRaised: evolve_cluster.level_raised,
     cluster.FaultAcknowledged: evolve_cluster.fault_acknowledged,
+    cluster.SigningKeyAdded: evolve_log.key_added,
+    cluster.SigningKeyRetired: evolve_log.key_retired,
+    cluster.KeyRotationRequested: evolve_log.rotation_requested,
+    cluster.LogCheckpointed: evolve_log.checkpointed,
+    cluster.AnchorFailed: evolve_log.anchor_failed,
+    cluster.AnchorRecovered: evolve_log.anchor_recovered,
     cluster.CommandRejected: evolve_cluster.command_rejected,
     access.TokenCreated: evolve_cluster.token_created,
     node.NodeJoined: evolve_node.joined,
@@ -37,6 +43,7 @@ EVOLVE: dict[type[Event], Evolve] = {
     node.NodeFenced: evolve_node.fenced,
     node.NodeFenceFailed: evolve_node.fence_failed,
     node.NodeDiverged: evolve_node.diverged,
+    node.NodeLogDiffers: evolve_node.log_differs,
     node.NodeRemoved: evolve_node.removed,
     vm.VmDefined: evolve_vm.defined,
     vm.VmModified: evolve_vm.modified,

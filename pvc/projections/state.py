@@ -17,12 +17,12 @@ from pvc.events.fence import FenceSettings
 from pvc.events.record import EMPTY, Head
 from pvc.events.types import EndPolicy, MigrationMethod, Role, Selector, ShutdownTimeoutAction
 from pvc.events.vm import VmSpec
+from pvc.projections.log_state import LogTrust
 from pvc.projections.placed import Load, Placed
 from pvc.projections.vm_machine import ACTIVE, VmState
 
 RECENT_COMMANDS = 10_000
-"""How many command ids are remembered for idempotency: at 50 commands/s more than three minutes of retries, at a
-human pace weeks. Older ones are found in the history index."""
+"""Command ids remembered for idempotency: three minutes at 50 commands/s. Older ones are in the history index."""
 RECENT_SLACK = 2_500
 """How many more may gather before the oldest go, all at once: a dict that loses its first key at each step is slow."""
 _HASH_MODULUS = 1 << 128
@@ -200,6 +200,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     primary_epoch: int = 0
     maintenance: bool = False
     maintenance_reason: str = ""
+    log: LogTrust = LogTrust()
 
 
 def held_mib(vm: Vm) -> int:

@@ -85,6 +85,7 @@ _TITLES = {
     "fault": "Faults",
     "history": "History",
     "event": "Events",
+    "log": "The log itself",
     "time": "Other times",
 }
 

@@ -35,6 +35,7 @@ from tests.bench import (
     moves,
     past,
     process,
+    proofs,
     replay,
 )
 from tests.bench.measure import Bench, Row
@@ -53,6 +54,7 @@ BENCHES: dict[str, tuple[Measure, str]] = {
     "process": (process.measure, "`pvc vm list` as a process, against `import click`"),
     "effect": (effect.measure, "command until effect through the daemon, simulated hypervisor"),
     "history": (history.measure, "newest 50 records of one VM in a long history, against a short one"),
+    "proofs": (proofs.measure, "verify an exported log, against one hash of each record"),
     "past": (past.measure, "the state at a past position of a long log, against a short one; the fork of a state"),
     "cluster": (cluster.measure, "30 nodes and 3,000 VMs in one process: define, mass start, flush, loss of a node"),
     "lab": (lab.measure, "three real hosts: command to effect, event to all nodes, ZooKeeper's leader killed"),

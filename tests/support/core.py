@@ -32,12 +32,16 @@ from pvc.commands.facts_cluster import (
     ReportPrimary,
     ReportRecovery,
 )
+from pvc.commands.facts_log import ReportAnchor, ReportCheckpoint, ReportLogDiffers, ReportSigningKey
 from pvc.commands.facts_moves import ReportArrived, ReportMigrationFailed, ReportPrepared
 from pvc.commands.registry import BY_NAME, COMMANDS
 from pvc.events.record import Actor, CommandRef, Entry, Record, seal
 from pvc.events.registry import Event, encode_event
 from pvc.projections.fold import fold
 from pvc.projections.state import ClusterState, Migration, Vm
+from pvc.proof.merkle import Frontier, leaf_hash
+from pvc.proof.note import origin_of
+from tests.support.keys import TestKey
 
 ADMIN = Actor(principal="root", method="socket", source="test")
 NODE_MEMORY_MIB = 8192
@@ -107,6 +111,44 @@ class TinyCluster:
     def vm(self, name: str = "web01") -> Vm:
         """The VM with this name."""
         return self.state.vms[self.state.vm_names[name]]
+
+    # What is said of the log itself.
+
+    def says_key(self, node: str, word: str) -> TestKey:
+        """The node has a signing key made from this word."""
+        key = TestKey(word, self._origin)
+        self.report(ReportSigningKey(node=node, key=str(key.public)))
+        return key
+
+    def says_checkpoint(self, key: TestKey, anchored: dict[str, int] | None = None) -> tuple[Event, ...]:
+        """The primary vouches for all records there are, with this key."""
+        assert self.state.cluster is not None
+        tree = Frontier()
+        for entry in self.entries:
+            tree.append(leaf_hash(entry.data))
+        return self.report(
+            ReportCheckpoint(
+                primary=self.state.cluster.primary,
+                epoch=self.state.cluster.primary_epoch,
+                note=key.sign(tree.size, tree.root(), self._origin),
+                anchored=anchored or {},
+            )
+        )
+
+    def says_anchor(self, anchor: str, message: str) -> tuple[Event, ...]:
+        """The primary says how an anchor is."""
+        assert self.state.cluster is not None
+        primary, epoch = self.state.cluster.primary, self.state.cluster.primary_epoch
+        return self.report(ReportAnchor(primary=primary, epoch=epoch, anchor=anchor, message=message))
+
+    def says_log_differs(self, node: str) -> tuple[Event, ...]:
+        """The node has other records than a checkpoint vouches for."""
+        return self.report(ReportLogDiffers(node=node, size=3, root="0f" * 32, expected="1e" * 32))
+
+    @property
+    def _origin(self) -> str:
+        assert self.state.cluster is not None
+        return origin_of(self.state.cluster.id)
 
     # What a node reports of a VM's present run.
 

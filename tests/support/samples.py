@@ -29,6 +29,9 @@ FENCE = FenceSettings(
     timeout_s=30,
 )
 
+KEY = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
+NOTE = f"pvc/{OTHER}\n7\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n\n— pvc/{OTHER} x08gow==\n"
+
 SMALL = vm.VmSpec(memory_mib=16, vcpus=1)
 LARGE = vm.VmSpec(
     memory_mib=4096,
@@ -65,6 +68,17 @@ SAMPLES: dict[type[Event], tuple[Event, ...]] = {
         cluster.MaintenanceSet(on=False),
     ),
     cluster.FeatureLevelRaised: (cluster.FeatureLevelRaised(level=2),),
+    cluster.SigningKeyAdded: (cluster.SigningKeyAdded(node="hv1", key_id="c74f20a3", key=KEY),),
+    cluster.SigningKeyRetired: (cluster.SigningKeyRetired(node="hv1", key_id="c74f20a3", reason="rotated"),),
+    cluster.KeyRotationRequested: (cluster.KeyRotationRequested(node="hv1", key_id="c74f20a3"),),
+    cluster.LogCheckpointed: (
+        cluster.LogCheckpointed(node="hv1", epoch=0, size=7, root="5f" * 32, key_id="c74f20a3", note=NOTE),
+        cluster.LogCheckpointed(
+            node="hv1", epoch=2, size=9, root="5f" * 32, key_id="c74f20a3", note=NOTE, anchored={"file": 7}
+        ),
+    ),
+    cluster.AnchorFailed: (cluster.AnchorFailed(node="hv1", anchor="webhook", message="no answer"),),
+    cluster.AnchorRecovered: (cluster.AnchorRecovered(node="hv1", anchor="webhook"),),
     cluster.FaultAcknowledged: (cluster.FaultAcknowledged(fault="node.lost/hv2"),),
     access.TokenCreated: tuple(
         access.TokenCreated(token="abcdefgh", principal="admin", role=role, secret_sha256="5f" * 32) for role in Role
@@ -103,6 +117,10 @@ SAMPLES: dict[type[Event], tuple[Event, ...]] = {
     ),
     node.NodeFenceFailed: (node.NodeFenceFailed(node="hv1", message="the agent does not answer"),),
     node.NodeDiverged: (node.NodeDiverged(node="hv2", position=4711, state_hash="0f" * 16, expected="1e" * 16),),
+    node.NodeLogDiffers: (
+        node.NodeLogDiffers(node="hv2", size=4711, root="0f" * 32, expected="1e" * 32),
+        node.NodeLogDiffers(node="hv2", size=4711, root="0f" * 32, expected="1e" * 32, agreed=4000),
+    ),
     node.NodeRemoved: (node.NodeRemoved(node="hv2"),),
     vm.VmDefined: (
         vm.VmDefined(vm=VM, name="web01", spec=SMALL, node="hv1"),

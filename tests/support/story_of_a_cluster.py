@@ -14,7 +14,7 @@ XML = "<domain><name>xml01</name><memory unit='MiB'>256</memory><vcpu>1</vcpu></
 
 def live(cluster: TinyCluster) -> Iterator[None]:
     """Go on by one step at each `next`."""
-    for chapter in (_begin, _power, _trouble, _change, _boot, _grow, _wander, _service, _loss, _end):
+    for chapter in (_begin, _power, _trouble, _change, _boot, _grow, _prove, _wander, _service, _loss, _end):
         yield from chapter(cluster)
 
 
@@ -135,6 +135,26 @@ def _grow(cluster: TinyCluster) -> Iterator[None]:
     ):
         cluster.do(name, vm="web01", **fields)
         yield
+
+
+def _prove(cluster: TinyCluster) -> Iterator[None]:
+    key = cluster.says_key("hv1", "first")
+    yield
+    cluster.says_checkpoint(key)
+    yield
+    cluster.do("log.rotate_key", node="hv1")
+    yield
+    key = cluster.says_key("hv1", "second")
+    yield
+    cluster.says_checkpoint(key, anchored={"webhook": 1})
+    yield
+    for message in ("no answer", ""):
+        cluster.says_anchor("webhook", message)
+        yield
+    cluster.says_log_differs("hv3")
+    yield
+    cluster.says_key("hv2", "of hv2")
+    yield
 
 
 def _wander(cluster: TinyCluster) -> Iterator[None]:

@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 
 from pvc.commands.base import CommandSpec
+from pvc.commands.facts_log import ReportSigningKey
 from pvc.commands.registry import COMMANDS
 from pvc.events.cluster import CommandRejected
 from pvc.events.record import unseal
 from pvc.gateway import commands as gateway_commands
 from pvc.projections.vm_machine import VmState
+from pvc.proof.note import origin_of
+from tests.support.keys import TestKey
 from tests.unit.gateway_house import WEB01, House, a_house
 
 IN_STATE = {
@@ -213,6 +216,10 @@ async def prepare(house: House, spec: CommandSpec) -> None:
         await did(house, path, **fields)
     if spec.name in ("fault.acknowledge", "node.confirm_fenced"):
         await house.lose("hv2")
+    if spec.name == "log.rotate_key":
+        assert house.state.cluster is not None
+        key = TestKey("hv1", origin_of(house.state.cluster.id))
+        await house.report(ReportSigningKey(node="hv1", key=str(key.public)))
     if spec.name == "cluster.rebalance":
         for name in ("db01", "db02"):
             await house.define(name=name, node="hv1", memory_mib=2048)

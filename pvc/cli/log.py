@@ -1,0 +1,161 @@
+"""`pvc log export`, `keys` and `checkpoint`: what an auditor takes along, to be able to do without the cluster."""
+
+from __future__ import annotations
+
+import base64
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import click
+
+from pvc.cli.base import PvcCommand, usage_error
+from pvc.cli.progress import ProgressLine
+from pvc.cli.session import Session, now_us
+from pvc.cli.table import Cell, Column, render_table
+from pvc.cli.times import when
+from pvc.client.errors import ClientError
+
+PORTION = 4_096
+"""Records of one request, and of one block of the file."""
+
+COLUMNS = (
+    Column("KEY"),
+    Column("NODE"),
+    Column("SINCE"),
+    Column("UNTIL"),
+    Column("PUBLIC KEY"),
+)
+
+
+def show_keys(session: Session) -> None:
+    """All keys, the newest last."""
+    answer = session.client.get("/log/keys")
+    if session.wants_data:
+        session.show_data(answer)
+        return
+    at_us = now_us()
+    rows: list[list[str | Cell]] = []
+    for key in answer["keys"]:
+        until = "in use" if not key["retired_at"] else f"{key['retired_at']} ({when(key['retired_us'], at_us)})"
+        until = "to be replaced" if key["rotating"] else until
+        since = f"{key['added_at']} ({when(key['added_us'], at_us)})"
+        rows.append([key["id"], key["node"], since, Cell(until, "dim" if key["retired_at"] else "green"), key["key"]])
+    session.show(render_table(COLUMNS, rows, session.look))
+    if not rows:
+        session.note("No coordinator has announced a key yet.")
+        return
+    session.note("Keep the public keys outside of the cluster: a verification is worth as much as the way they came.")
+
+
+def show_checkpoint(session: Session) -> None:
+    """The newest signed note, as it is."""
+    answer = session.client.get("/log/keys")["checkpoint"]
+    if answer is None:
+        raise ClientError(
+            "no checkpoint of the log has been signed yet",
+            code="client.no_checkpoint",
+            hint="the first comes within a minute after a coordinator is ready",
+        )
+    if session.wants_data:
+        session.show_data(answer)
+    else:
+        session.show(answer["note"])
+
+
+def export_log(session: Session, file: str, first: int, last: int | None, plain: bool) -> None:
+    """All records into a file that can be verified without a daemon."""
+    from pvc.proof.frames import MAGIC, encode_block, encode_end
+
+    end = last or session.client.get("/log/keys")["position"]
+    if first > end:
+        raise usage_error(f"there are no records {first} to {end}", "leave --first and --last out for all of them")
+    position, newest = first - 1, b""
+    with _written(file) as out, ProgressLine(sys.stderr, plain=False) as progress:
+        out.write(MAGIC)
+        for records in _portions(session, first, end):
+            out.write(encode_block(position + 1, records, compress=not plain))
+            position, newest = position + len(records), records[-1]
+            if progress.moving:
+                progress.step(f"exported {position:,} of {end:,} records")
+        out.write(encode_end(position, newest))
+    told = {"file": file, "first": first, "last": position, "records": position - first + 1}
+    if session.wants_data and file != "-":
+        session.show_data(told)
+    else:
+        session.note(f"Exported the records {first} to {position}. To verify them: pvc log verify --files {file}")
+
+
+def _portions(session: Session, first: int, last: int) -> Iterator[list[bytes]]:
+    while first <= last:
+        limit = min(PORTION, last - first + 1)
+        answer = session.client.get("/log/records", {"first": first, "limit": limit})
+        records = [base64.b64decode(each) for each in answer["records"]]
+        if not records:
+            raise ClientError(
+                f"the gateway has no record {first}", code="client.short_log", hint=f"give --last {first - 1}"
+            )
+        yield records
+        first += len(records)
+
+
+class _written:  # noqa: N801 - used as a function
+    """The file to write; what is not finished is not left behind under its name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._scratch = Path(f"{name}.part")
+        self._out: IO[bytes] | None = None
+
+    def __enter__(self) -> IO[bytes]:
+        if self._name == "-":
+            return sys.stdout.buffer
+        try:
+            # Records name people and addresses, so the file is its owner's alone.
+            self._out = os.fdopen(os.open(self._scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+        except OSError as error:
+            raise usage_error(f"{self._scratch} cannot be written: {error.strerror}", "give another FILE") from error
+        return self._out
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._out is None:
+            sys.stdout.buffer.flush()
+            return
+        self._out.flush()
+        os.fsync(self._out.fileno())
+        self._out.close()
+        if kind is None:
+            self._scratch.replace(self._name)
+        else:
+            self._scratch.unlink(missing_ok=True)
+
+
+export = PvcCommand(
+    "export",
+    export_log,
+    params=[
+        click.Argument(["file"]),
+        click.Option(["--first"], type=click.IntRange(min=1), default=1, show_default=True, metavar="POSITION"),
+        click.Option(["--last"], type=click.IntRange(min=1), metavar="POSITION", help="Default: the newest record."),
+        click.Option(["--plain"], is_flag=True, help="Do not compress: larger, and damage names a single record."),
+    ],
+    about={"file": "The file to write; - is standard output."},
+    help="Write the log's records into a file, byte for byte.\n\nThe file can be verified and kept anywhere.",
+    example="pvc log export audit.pvclog\npvc log verify --files audit.pvclog",
+)
+
+keys = PvcCommand(
+    "keys",
+    show_keys,
+    help="List the keys that sign the log's checkpoints, also the retired ones.",
+    example="pvc log keys -o json | jq -r '.keys[].key' > pvc-keys",
+)
+
+checkpoint = PvcCommand(
+    "checkpoint",
+    show_checkpoint,
+    help="Show the newest signed checkpoint, to be kept outside of the cluster.",
+    example="pvc log checkpoint >> checkpoints",
+)
