@@ -4,63 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.integration.cli_cluster import Cluster, cli, cluster
 from tests.integration.cli_process import Cli
-from tests.integration.daemon_process import DaemonProcess
 
-
-class Cluster:
-    """A cluster of one node, initialised by the CLI."""
-
-    def __init__(self, directory: Path) -> None:
-        self.port = free_port()
-        self.daemon = DaemonProcess(
-            directory, gateway={"socket": str(directory / "pvc.sock"), "listen": f"127.0.0.1:{self.port}"}
-        )
-        self.daemon.start()
-        self.cli = Cli(directory, {"PVC_SOCKET": str(self.daemon.socket)})
-        self.before = self.cli("vm", "list")
-        self.init = self.cli("cluster", "init", "lab")
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def token(self) -> str:
-        found = re.search(r"pvc_[0-9a-z]+_[0-9a-f]+", self.init.out)
-        assert found is not None, self.init
-        return found[0]
-
-    def remote(self, home: Path) -> Cli:
-        """Somebody elsewhere, who has no socket and no connection yet."""
-        return Cli(home, {})
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    made = Cluster(tmp_path_factory.mktemp("cli"))
-    yield made
-    made.daemon.stop()
-
-
-@pytest.fixture
-def cli(cluster: Cluster) -> Cli:
-    return cluster.cli
+__all__ = ["cli", "cluster"]
 
 
 def masked(text: str) -> str:
@@ -300,105 +253,3 @@ def test_the_completion_script_of_every_shell_asks_pvc(cli: Cli, shell: str) -> 
     ran = cli("completion", shell)
     assert ran.code == 0
     assert f"_PVC_COMPLETE={shell}_complete" in ran.out
-
-
-def test_a_question_is_asked_before_damage_and_no_means_no(cli: Cli) -> None:
-    cli("vm", "define", "asked", "--memory", "64")
-    cli("vm", "start", "asked", "--wait")
-    no = cli.on_terminal("vm", "stop", "asked", typing=[("[y/N]", "n\n")])
-    assert no.code == 1
-    assert "Whatever the guest has not written to its disks is lost" in no.out
-    assert "running" in cli("vm", "info", "asked").out
-    yes = cli.on_terminal("vm", "stop", "asked", "--wait", typing=[("[y/N]", "y\n")])
-    assert yes.code == 0
-    assert "asked: forced off" in yes.out
-
-
-def test_progress_moves_on_a_terminal_and_leaves_nothing_behind(cli: Cli) -> None:
-    cli("vm", "define", "moving", "--memory", "64")
-    cli("vm", "start", "moving", "--wait")
-    screen = cli.on_terminal("vm", "shutdown", "moving", "--wait").out
-    assert "⠋" in screen
-    assert "shutdown requested" in screen
-    assert screen.rpartition("\r\x1b[K")[2].startswith("moving: the guest powered off")
-
-
-def test_a_console_is_interactive_and_ctrl_bracket_leaves_it(cli: Cli) -> None:
-    cli("vm", "define", "talk", "--memory", "64")
-    cli("vm", "start", "talk", "--wait")
-    left = cli.on_terminal(
-        "vm", "console", "talk", typing=[("talk heartbeat", "hello guest\r"), ("hello guest", "\x1d")]
-    )
-    assert left.code == 0
-    assert "Press Ctrl-] to leave" in left.out
-    assert "The console is closed." in left.out
-    ended = cli.on_terminal("vm", "console", "talk", typing=[("Press Ctrl-]", "poweroff\r")])
-    assert ended.code == 0
-    assert "talk powers off" in ended.out
-    assert "The guest's console has ended: it is off" in ended.out
-    gone = cli.on_terminal("vm", "console", "talk")
-    assert gone.code != 0
-    assert "not running" in gone.out
-
-
-def test_a_console_that_ends_in_any_way_gives_the_terminal_back(cli: Cli, cluster: Cluster) -> None:
-    cli("vm", "define", "raw", "--memory", "64")
-    cli("vm", "start", "raw", "--wait")
-    shell = "stty -a | grep -o -- '-\\?icanon'; {} -m pvc.cli.main vm console raw; stty -a | grep -o -- '-\\?icanon'"
-    screen = cli.shell_on_terminal(shell, typing=[("raw heartbeat", "\x1d")]).out
-    assert re.findall(r"-?icanon", screen) == ["icanon", "icanon"]
-
-
-def test_the_log_shows_the_last_lines_and_follows(cli: Cli) -> None:
-    cli("vm", "define", "chatty", "--memory", "64")
-    cli("vm", "start", "chatty", "--wait")
-    screen = cli.on_terminal("vm", "log", "chatty", "--follow", typing=[("chatty heartbeat 2", "\x03")])
-    assert screen.code == 130
-    assert cli("vm", "log", "chatty", "--lines", "1").out.count("\n") == 1
-
-
-def test_from_afar_a_token_is_needed_and_a_connection_keeps_it(cluster: Cluster, tmp_path: Path) -> None:
-    remote = cluster.remote(tmp_path)
-    assert remote("vm", "list").code == 5
-    without = remote.with_env(PVC_URL=cluster.url)("vm", "list")
-    assert without.code == 4
-    assert "no token" in without.err
-    wrong = remote("connection", "add", "lab", cluster.url, text="pvc_0123456789ab_00\n")
-    assert wrong.code == 4
-    assert remote("connection", "list", "-o", "json").out == "[]\n"
-    added = remote("connection", "add", "lab", cluster.url, text=f"{cluster.token}\n")
-    assert added.code == 0, added.err
-    assert "There you are admin (admin)." in added.out
-    assert cluster.token not in added.out + added.err
-    assert remote("vm", "list").code == 0
-    listed = remote("connection", "list").out
-    assert cluster.token not in listed
-    assert f"lab         {cluster.url}" in listed
-    assert remote("vm", "define", "afar", "--memory", "64").code == 0
-    assert re.search(r"admin +127\.0\.0\.1, cli/0\.1\.0 +defined as afar", remote("history", "vm", "afar").out)
-    assert remote("connection", "remove", "lab").code == 0
-    assert remote("vm", "list").code == 5
-
-
-def test_a_token_is_asked_for_without_showing_it(cluster: Cluster, tmp_path: Path) -> None:
-    remote = cluster.remote(tmp_path)
-    screen = remote.on_terminal("connection", "add", "lab", cluster.url, typing=[("Token:", f"{cluster.token}\n")])
-    assert screen.code == 0
-    assert cluster.token not in screen.out
-    token_file = tmp_path / "token"
-    token_file.write_text(cluster.token)
-    assert remote("connection", "add", "two", cluster.url, "--token-file", str(token_file), "--use").code == 0
-    chosen = json.loads(remote("connection", "list", "-o", "json").out)
-    assert [entry["name"] for entry in chosen if entry["in_use"]] == ["two"]
-    assert remote("vm", "list", "-c", "lab").code == 0
-    assert remote("-c", "lab", "vm", "list").code == 0
-
-
-def test_tables_fit_the_terminal_and_are_complete_in_a_pipe(cli: Cli) -> None:
-    text = "a description that is far too long for a narrow terminal, but whole in a pipe"
-    cli("vm", "define", "wordy", "--memory", "64", "--description", text)
-    lines = cli.on_terminal("vm", "list", "--name", "wordy", width=70).out.splitlines()
-    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
-    assert max(len(line) for line in plain) <= 70
-    assert "…" in plain[1]
-    assert text in cli("vm", "list", "--name", "wordy").out

@@ -22,7 +22,7 @@ from pvc.errors import Rejected
 from pvc.projections.snapshot import restore, snapshot
 from pvc.projections.state import ClusterState, FlushState, NodeState, Vm
 from pvc.projections.vm_machine import ACTIVE, VmState
-from tests.property.test_core_machine import FITTING, NAMES, Core
+from tests.property.core_machine import FITTING, NAMES, Core
 from tests.support.core import NODE_MEMORY_MIB, node_ready
 
 NODES = ["hv1", "hv2", "hv3", "hv4"]

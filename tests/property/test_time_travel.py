@@ -15,7 +15,7 @@ from pvc.projections.diff import FieldChange, ObjectChange, diff_states
 from pvc.projections.snapshot import restore, snapshot_to_read
 from pvc.runtime.past import PastStates
 from pvc.runtime.past_files import PastFiles
-from tests.property.test_core_machine import Core, walk
+from tests.property.core_machine import Core, walk
 from tests.support.core import replayed
 
 SPACING = 8

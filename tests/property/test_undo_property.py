@@ -11,7 +11,7 @@ from pvc.commands.undo import inverse_of
 from pvc.errors import Rejected
 from pvc.projections.diff import diff_states
 from pvc.projections.state import ClusterState
-from tests.property.test_core_machine import Core, walk
+from tests.property.core_machine import Core, walk
 from tests.support.core import replayed
 
 EXACT = {"vm.modify", "vm.rename", "vm.add_tag", "vm.remove_tag", "vm.set_autostart", "vm.disable", "vm.enable"}

@@ -9,6 +9,7 @@ import pytest
 from pvc.commands.facts import MAX_AUTOSTARTS, RESTART_LIMIT, RESTART_WINDOW_US, Ending, ReportReset, ReportRunning
 from pvc.events.record import seal
 from pvc.projections.vm_machine import ACTIVE, AT_REST, VmState
+from tests.support.answers import types
 from tests.support.core import (
     NODE_MEMORY_MIB,
     SECOND_US,
@@ -19,11 +20,6 @@ from tests.support.core import (
     node_ready,
     timed_out,
 )
-
-
-def types(events: tuple[Any, ...]) -> list[str]:
-    return [event.TYPE for event in events]
-
 
 # One table: what follows from each report in each state (nothing where it is not named).
 

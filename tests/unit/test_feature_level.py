@@ -35,8 +35,9 @@ from pvc.projections.vm_machine import VmState
 from pvc.runtime.snapshots import SnapshotFile
 from pvc.runtime.world import World, catch_up
 from tests.support.core import ADMIN, a_cluster_with_vm
-from tests.unit.test_appender import a_desk, virtual
-from tests.unit.test_primary import House, live, other_than
+from tests.support.virtual import virtual
+from tests.unit.appender_desk import a_desk
+from tests.unit.primary_house import House, live, other_than
 
 NEXT = FEATURE_LEVEL + 1
 

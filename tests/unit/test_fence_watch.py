@@ -17,8 +17,8 @@ from pvc.runtime.telemetry import NodeFigures
 from pvc.runtime.world import World
 from pvc.sim.loop import VirtualClock, run_virtual
 from tests.support.core import TinyCluster, a_cluster
-from tests.unit.test_primary import House, other_than
-from tests.unit.test_primary import live as live_nodes
+from tests.unit.primary_house import House, other_than
+from tests.unit.primary_house import live as live_nodes
 
 TIMEOUT_S = 20
 """Of each agent."""

@@ -13,7 +13,7 @@ from pvc.handlers import cluster_plan as plan
 from pvc.handlers.cluster_plan import FENCE_AGAIN_S, UNREADY_S
 from pvc.projections.state import NodeState
 from pvc.projections.vm_machine import VmState
-from tests.unit.test_primary import Host, House, live, other_than
+from tests.unit.primary_house import Host, House, live, other_than
 
 
 class Broken:

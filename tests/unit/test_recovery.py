@@ -21,11 +21,8 @@ from pvc.errors import Rejected
 from pvc.events.record import MAX_RECORD_BYTES
 from pvc.projections.state import NodeState
 from pvc.projections.vm_machine import ACTIVE, AT_REST, WANTED, VmState
+from tests.support.answers import types
 from tests.support.core import NODE_MEMORY_MIB, TinyCluster, a_cluster, bring
-
-
-def types(events: tuple[Any, ...]) -> list[str]:
-    return [event.TYPE for event in events]
 
 
 def a_cluster_of_three() -> TinyCluster:

@@ -11,19 +11,11 @@ from pvc.commands.cluster import derived_id
 from pvc.errors import InvalidInput, Rejected
 from pvc.events import vm as e
 from pvc.projections.vm_machine import AT_REST, VmState
+from tests.support.answers import refused
 from tests.support.core import TinyCluster, a_cluster, a_cluster_with_vm, command
 
 XML = "<domain><name>web01</name><memory unit='MiB'>512</memory><vcpu>2</vcpu></domain>"
 DISK = {"path": "/images/a.raw"}
-
-
-def refused(cluster: TinyCluster, name: str, /, **fields: Any) -> Rejected:
-    head = cluster.state.head
-    with pytest.raises(Rejected) as refusal:
-        cluster.do(name, **fields)
-    assert cluster.state.head == head, "a refusal records nothing"
-    assert refusal.value.message and refusal.value.hint
-    return refusal.value
 
 
 def test_a_definition_becomes_a_stopped_vm() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,8 +18,9 @@ from pvc.handlers.transfers import Transfers
 from pvc.handlers.vm_plan import ASK_AGAIN_S
 from pvc.handlers.vm_reconciler import DISAGREEMENT_S, MAX_MESSAGE, VmReconciler
 from pvc.projections.vm_machine import VmState
-from pvc.sim.loop import VirtualClock, run_virtual
+from pvc.sim.loop import VirtualClock
 from tests.support.core import TinyCluster, a_cluster_with_vm
+from tests.support.virtual import virtual
 
 
 class Killed(BaseException):
@@ -74,16 +75,6 @@ class House:
     @property
     def state(self) -> VmState:
         return self.cluster.vm().state
-
-
-def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Any:
-    import functools
-
-    @functools.wraps(test)
-    def run(**arguments: Any) -> None:
-        run_virtual(test(**arguments))
-
-    return run
 
 
 @virtual
