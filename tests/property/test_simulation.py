@@ -27,8 +27,8 @@ MUTANT_SEEDS = 60
 FEWEST_KILLS = 50
 """Of one undisturbed run: with fewer effects it would not have tried much."""
 
-uncovered = pytest.mark.no_cover
-"""Measuring coverage triples a run's time, and what runs here runs in the first block as well."""
+unmeasured = pytest.mark.unmeasured
+"""What runs in these tests runs in the first block as well."""
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=uncovered) for block in range(1, BLOCKS))])
+@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=unmeasured) for block in range(1, BLOCKS))])
 def test_whatever_fails_everything_heals_and_nothing_is_lost(block: int) -> None:
     per_block = max(1, SEEDS // BLOCKS)
     lives = 0
@@ -47,7 +47,7 @@ def test_whatever_fails_everything_heals_and_nothing_is_lost(block: int) -> None
     assert lives > per_block, "no node was ever killed, so nothing was tried"
 
 
-@uncovered
+@unmeasured
 @pytest.mark.parametrize("seed", range(1, 6))
 def test_a_kill_after_each_single_effect_heals(seed: int) -> None:
     """Without any other fault: first the run undisturbed, then one run per effect of it, killed right after it."""
@@ -62,7 +62,7 @@ def test_a_kill_after_each_single_effect_heals(seed: int) -> None:
         assert result.lives == 2, f"seed {seed}: the node was not killed at effect {kill_at}"
 
 
-@uncovered
+@unmeasured
 def test_the_same_seed_gives_the_same_run() -> None:
     assert Simulation(7).run().trace == Simulation(7).run().trace
 
@@ -130,7 +130,7 @@ MUTANTS: dict[str, tuple[int, Change]] = {
 
 
 # Each begins with the first seed that is known to catch it; when the code around it changes it may take some more.
-@uncovered
+@unmeasured
 @pytest.mark.parametrize("name", MUTANTS)
 def test_the_simulation_catches_a_mutant(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first, change = MUTANTS[name]
