@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from pvc.errors import PvcError
-from pvc.gateway.live import Hello, fence_checks
+from pvc.gateway.live import fence_checks
+from pvc.presence.hello import Hello
 from pvc.projections.cluster_views import Health
 from pvc.projections.evolve_vm import FAILED
 from pvc.projections.state import ClusterState, FlushState, Node, NodeState, Vm, held_mib
@@ -36,7 +37,7 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
 
     figures: Mapping[str, NodeFigures] | None = None
     """None: nothing is measured here."""
-    hellos: Mapping[str, Hello] | None = None
+    hellos: Mapping[str, Hello | None] | None = None
     """None: it is not known who is there."""
     silent: bool = False
     """Those who know who is there do not answer."""
@@ -90,17 +91,17 @@ def zookeeper_modes(state: ClusterState, figures: Mapping[str, NodeFigures]) -> 
     }
 
 
-def _stopped_folds(hellos: Mapping[str, Hello]) -> Iterator[Reason]:
+def _stopped_folds(hellos: Mapping[str, Hello | None]) -> Iterator[Reason]:
     for name, hello in sorted(hellos.items()):
-        if hello.fault:
+        if hello is not None and hello.fault:
             yield Health.CRITICAL, f"node {name} only lets its VMs go on: its fold has stopped: {hello.fault}"
 
 
-def _divergence(hellos: Mapping[str, Hello]) -> Iterator[Reason]:
+def _divergence(hellos: Mapping[str, Hello | None]) -> Iterator[Reason]:
     """Equal positions have equal states, in one version of PVC; anything else is a defect or a damaged log."""
     by_position: dict[tuple[int, str], dict[str, list[str]]] = {}
     for name, hello in sorted(hellos.items()):
-        if hello.state_hash:
+        if hello is not None and hello.state_hash:
             at = by_position.setdefault((hello.position, hello.version), {})
             at.setdefault(hello.state_hash, []).append(name)
     for (position, _), by_hash in sorted(by_position.items()):

@@ -9,11 +9,10 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
-import msgspec
-
 from pvc.clock import Clock
 from pvc.errors import PvcError
 from pvc.presence.base import Presence
+from pvc.presence.hello import Hello, read_hello
 from pvc.projections.cluster_views import FenceCheck, NodeUsage
 from pvc.projections.state import ClusterState, NodeState, Vm
 from pvc.projections.views import MigrationProgress, VmUsage
@@ -31,15 +30,6 @@ AGAIN_S = 5.0
 """After a reading that failed, so that not every request in an outage waits out the deadline."""
 
 
-class Hello(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node says of itself in its place; of what it says, what is compared."""
-
-    version: str = ""
-    position: int = 0
-    state_hash: str = ""
-    fault: str = ""
-
-
 class Live:
     """What is known of the nodes just now. Lives in one event loop."""
 
@@ -48,7 +38,7 @@ class Live:
         self._presence = presence
         self._clock = clock
         self._lock = asyncio.Lock()
-        self._hellos: dict[str, Hello] | None = None
+        self._hellos: dict[str, Hello | None] | None = None
         self._hellos_until_s = float("-inf")
         self._figures_again_s = float("-inf")
 
@@ -70,8 +60,11 @@ class Live:
                     self._figures_again_s = self._clock.monotonic() + AGAIN_S
             return self._telemetry.latest()
 
-    async def hellos(self) -> Mapping[str, Hello] | None:
-        """Who is there, and what each says of itself; None where that is not known just now."""
+    async def hellos(self) -> Mapping[str, Hello | None] | None:
+        """Who is there, and what each says of itself; None where that is not known just now.
+
+        Whose hello cannot be read, as it is of another version, is there all the same, with None.
+        """
         if self._presence is None:
             return None
         async with self._lock:
@@ -80,14 +73,14 @@ class Live:
                 self._hellos_until_s = self._clock.monotonic() + (AGAIN_S if self._hellos is None else FRESH_S)
             return self._hellos
 
-    async def _ask(self, presence: Presence) -> dict[str, Hello] | None:
+    async def _ask(self, presence: Presence) -> dict[str, Hello | None] | None:
         try:
             async with asyncio.timeout(DEADLINE_S):
                 members = await presence.members()
         except (PvcError, TimeoutError) as error:
             logger.debug("live: members not read error=%s", error)
             return None
-        return {name: _hello(member.hello) for name, member in members.items()}
+        return {name: read_hello(member.hello) for name, member in members.items()}
 
 
 def node_usage(figures: NodeFigures | None) -> NodeUsage | None:
@@ -129,10 +122,3 @@ def migration_progress(figures: Mapping[str, NodeFigures], vm: Vm) -> MigrationP
     if transfer is None:
         return None
     return MigrationProgress(**{field: getattr(transfer, field) for field in MigrationProgress.__struct_fields__})
-
-
-def _hello(data: bytes) -> Hello:
-    try:
-        return msgspec.json.decode(data, type=Hello)
-    except msgspec.MsgspecError:
-        return Hello()  # of another version; that it is there is what counts

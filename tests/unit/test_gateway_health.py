@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from pvc.events.fence import FenceSettings
 from pvc.gateway.cluster_health import Heard, assess, zookeeper_modes
-from pvc.gateway.live import Hello
+from pvc.presence.hello import Hello
 from pvc.projections.cluster_views import Health
 from pvc.projections.state import Cluster, ClusterState, Fault, FlushState, Node, NodeState
 from pvc.projections.vm_machine import VmState
@@ -136,6 +136,11 @@ def test_a_divergence_that_the_primary_has_found_is_told_of_once() -> None:
 def test_another_version_may_hash_the_same_state_otherwise() -> None:
     said = hellos(hv1="a", hv2="a", hv3="b")
     said["hv3"] = replace(said["hv3"], version="2")
+    assert assess(three_nodes(), Heard(hellos=said)) == (Health.OK, [])
+
+
+def test_who_is_there_and_cannot_be_understood_is_no_reason() -> None:
+    said: dict[str, Hello | None] = {**hellos(hv1="a", hv2="a"), "hv3": None}
     assert assess(three_nodes(), Heard(hellos=said)) == (Health.OK, [])
 
 
