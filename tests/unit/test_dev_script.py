@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -134,3 +135,47 @@ def test_continuous_integration_runs_the_tests_and_nothing_else() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert "exec ./dev test </dev/null" in script.read_text()
+
+
+def dev_test(bin_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`./dev test --no-lint` with a pytest that tells its options, and fails when it has several workers."""
+    put(
+        bin_dir,
+        "python",
+        'echo "runs: $*"; case "$*" in *--numprocesses*)'
+        ' echo "= short test summary info ="; echo "FAILED one"; echo "= 1 failed ="; exit 1 ;; esac',
+    )
+    script = f"""
+        source deploy/dev/test.sh
+        LOGS={bin_dir}/logs
+        is_root() {{ true; }}
+        install_for() {{ :; }}
+        run --no-lint {shlex.join(arguments)}
+    """
+    return bash(script, PATH=f"{bin_dir}:{os.environ['PATH']}")
+
+
+def test_a_fast_test_that_fails_keeps_no_other_from_being_run_and_is_told_of_again_at_the_end(bin_dir: Path) -> None:
+    result = dev_test(bin_dir)
+    assert result.returncode == 1, result.stderr
+    runs = [line for line in result.stdout.splitlines() if line.startswith("runs:")]
+    for kind in ("unit", "property", "integration", "lab"):
+        assert sum(f"tests/{kind}" in run for run in runs) == 1, kind
+        1
+    ] * 4
+    assert [run for run in runs if "--numprocesses" in run] == [run for run in runs if "tests/unit" in run]
+    (summing_up,) = [run for run in runs if "tests.coverage_summary" in run]
+    assert "--cov-append" in summing_up and "tests/integration" in summing_up
+    assert result.stdout.endswith("The fast tests, above:\nFAILED one\n= 1 failed =\n")
+
+
+def test_what_is_chosen_by_hand_is_one_run_of_its_own(bin_dir: Path) -> None:
+    result = dev_test(bin_dir, "tests/unit", "-k", "tags")
+    assert result.returncode == 0, result.stderr
+    (run,) = result.stdout.splitlines()
+    assert run.endswith(" tests/unit -k tags") and "--cov" not in run and "--numprocesses" not in run
+
+
+def test_a_part_of_the_fast_tests_needs_nothing_real(bin_dir: Path) -> None:
+    (run,) = dev_test(bin_dir, "--fast", "-x").stdout.splitlines()
+    assert run.endswith(" tests/unit tests/contract tests/property -x")
