@@ -161,8 +161,6 @@ def test_a_fast_test_that_fails_keeps_no_other_from_being_run_and_is_told_of_aga
     runs = [line for line in result.stdout.splitlines() if line.startswith("runs:")]
     for kind in ("unit", "property", "integration", "lab"):
         assert sum(f"tests/{kind}" in run for run in runs) == 1, kind
-        1
-    ] * 4
     assert [run for run in runs if "--numprocesses" in run] == [run for run in runs if "tests/unit" in run]
     (summing_up,) = [run for run in runs if "tests.coverage_summary" in run]
     assert "--cov-append" in summing_up and "tests/integration" in summing_up
