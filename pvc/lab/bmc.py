@@ -13,8 +13,6 @@ import shlex
 import shutil
 import signal
 import socket
-import subprocess
-import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -22,6 +20,7 @@ from pathlib import Path
 
 from pvc.errors import DriverError
 from pvc.files import replace_file
+from pvc.lab.shell import start_to_stay
 
 PROGRAM = "ipmi_sim"
 _LAN_CONF = """\
@@ -161,13 +160,7 @@ class Bmc:
     def _spawn(self) -> None:
         command = [*self._run_in, PROGRAM, "-c", str(self._lan_conf), "-f", str(self.directory / "emulator")]
         command += ["-s", str(self.directory / "state"), "-n"]
-        with (self.directory / "bmc.log").open("ab") as log:
-            # Fixed words and the lab's own paths; it outlives us on purpose.
-            process = subprocess.Popen(  # noqa: S603
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
-            )
-        # Reaps it when it ends while we still run, so that it leaves no zombie.
-        threading.Thread(target=process.wait, daemon=True).start()
+        start_to_stay(command, self.directory / "bmc.log")
 
     def _listens(self) -> bool:
         """Read from its own namespace's table of sockets, so that it need not be reachable from here."""

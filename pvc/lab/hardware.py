@@ -7,14 +7,12 @@ When it bites it presses the host's reset button; `pvc.lab.watchdog` is what the
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import threading
 from pathlib import Path
 
 from pvc.lab import processes
 from pvc.lab.host_files import WATCHDOG
-from pvc.lab.shell import clean_environment
+from pvc.lab.shell import clean_environment, start_to_stay
 
 WATCHDOG_MODULE = "pvc.lab.watchdog"
 
@@ -37,18 +35,7 @@ class HostWatchdog:
         if self.running:
             return
         command = [sys.executable, "-P", "-m", WATCHDOG_MODULE, "--fifo", str(self._fifo), "--", *self._reset]
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(  # noqa: S603 - our own program; it outlives us on purpose
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                cwd="/",
-                env=clean_environment(),
-            )
-        # Reaps it when it ends while we still run, so that it leaves no zombie.
-        threading.Thread(target=process.wait, daemon=True).start()
+        start_to_stay(command, self.log, env=clean_environment())
 
     def end(self) -> None:
         """Take its power away, also while it is about to bite; if that is what called us, we go on."""

@@ -14,7 +14,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +28,7 @@ from pvc.lab.hardware import HostWatchdog
 from pvc.lab.host_files import BINDS
 from pvc.lab.init import Reply, UnitStatus
 from pvc.lab.plan import HostPlan, LabPlan
-from pvc.lab.shell import clean_environment
+from pvc.lab.shell import clean_environment, start_to_stay
 
 Power = Literal["on", "off", "frozen"]
 
@@ -292,18 +291,7 @@ class LabHost:
         command += ["unshare", "--mount", "--uts", "--pid", "--fork", "--mount-proc", "--propagation=private"]
         command += ["bash", "-c", _BOOT_SCRIPT, "bash", str(self.home / "boot_id")]
         command += [word for pair in binds.items() for word in pair] + ["--", *inner]
-        with (self.home / "journal/init.log").open("ab") as log:
-            process = subprocess.Popen(  # noqa: S603 - it outlives us on purpose
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                cwd="/",
-                env=clean_environment(),
-            )
-        # Reaps it when it ends while we still run, so that it leaves no zombie.
-        threading.Thread(target=process.wait, daemon=True).start()
+        start_to_stay(command, self.home / "journal/init.log", env=clean_environment())
 
     def _is_unplugged(self) -> bool:
         with contextlib.suppress(OSError, ValueError):

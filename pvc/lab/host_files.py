@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from pvc.lab.libvirt_host import QEMU_CONF
 from pvc.lab.plan import BMC_USER, CLUSTER, HostPlan, LabPlan
 
 DATA_DIR = "/var/lib/pvc"
@@ -38,16 +39,6 @@ keepalive_count = 3
 unix_sock_rw_perms = "0700"
 auth_unix_ro = "none"
 auth_unix_rw = "none"
-"""
-_QEMU_CONF = """\
-security_driver = "none"
-user = "root"
-group = "root"
-namespaces = []
-cgroup_controllers = []
-remember_owner = 0
-keepalive_interval = 2
-keepalive_count = 3
 """
 _PVC_TOML = """\
 [node]
@@ -101,7 +92,7 @@ def write_host_files(home: Path, plan: LabPlan, host: HostPlan, *, bin_dir: Path
         if not (home / name).is_symlink():  # the cache, which all hosts share
             (home / name).mkdir(parents=True, exist_ok=True)
     (home / "etc/libvirtd.conf").write_text(_LIBVIRTD_CONF.format(uuid=uuid.uuid4()))
-    (home / "etc/qemu.conf").write_text(_QEMU_CONF)
+    (home / "etc/qemu.conf").write_text(QEMU_CONF)
     (home / "pvc-etc/pvc.toml").write_text(pvc_toml(plan, host))
     password = home / "pvc-etc" / Path(FENCE_PASSWORD_FILE).name
     password.touch(mode=0o600)

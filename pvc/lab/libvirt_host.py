@@ -15,13 +15,13 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 from pvc.errors import DriverError, PvcError
+from pvc.lab.shell import start_to_stay
 
 _BINDS = {
     "etc": "/etc/libvirt",
@@ -52,7 +52,7 @@ keepalive_interval = 2
 keepalive_count = 3
 """
 """Open to everybody who reaches it: for a lab without a way in."""
-_QEMU_CONF = """\
+QEMU_CONF = """\
 security_driver = "none"
 user = "root"
 group = "root"
@@ -193,7 +193,7 @@ class LibvirtHost:
             listen = _LISTEN_CONF.format(port=self.listen_tcp) if self.listen_tcp else ""
             (etc / "libvirtd.conf").write_text(_LIBVIRTD_CONF.format(uuid=uuid.uuid4()) + listen)
         ports = _MIGRATION_CONF.format(*self._migration_ports) if self._migration_ports else ""
-        (etc / "qemu.conf").write_text(_QEMU_CONF + ports)
+        (etc / "qemu.conf").write_text(QEMU_CONF + ports)
 
     def _binds(self) -> dict[Path, str]:
         """Directory of the host -> where libvirt looks for it."""
@@ -207,13 +207,7 @@ class LibvirtHost:
         pairs = [str(path) for pair in self._binds().items() for path in pair]
         command = ["unshare", "--mount", "--propagation", "private", "bash", "-c"]
         command += [f"{script}exec -a pvc-lab-host sleep infinity", "bash", *pairs]
-        with (self.directory / "holder.log").open("wb") as log:
-            # Fixed words and our own directory's path; it outlives us on purpose.
-            holder = subprocess.Popen(  # noqa: S603
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
-            )
-        # Reaps it when it ends while we still run, so that it leaves no zombie.
-        threading.Thread(target=holder.wait, daemon=True).start()
+        start_to_stay(command, self.directory / "holder.log")
         self._wait(lambda: bool(self._named("pvc-lab-host")), "the namespace was not made, see holder.log")
 
     def _run_inside(self, *command: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pvc.errors import DriverError
@@ -74,6 +75,16 @@ def run(*command: str, stdin: str = "", check: bool = True, timeout_s: float = C
         said = (done.stderr or done.stdout).strip().splitlines()
         raise DriverError(f"{' '.join(command)}: {said[-1] if said else 'failed'}", code="lab.command_failed")
     return done.stdout
+
+
+def start_to_stay(command: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None) -> None:
+    """Start what outlives us; all that it says is appended to `log`. `env` None is our own environment."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own programs, fixed words and the lab's paths
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/", env=env
+        )
+    # Reaps it when it ends while we still run, so that it leaves no zombie.
+    threading.Thread(target=process.wait, daemon=True).start()
 
 
 def clean_environment(extra: Sequence[tuple[str, str]] = ()) -> dict[str, str]:
