@@ -60,6 +60,14 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Digest identity for ZooKeeper; empty: none, and whoever reaches ZooKeeper can read and append."""
     password_file: str = ""
     """File with that identity's password."""
+    archivist_user: str = ""
+    """Second identity, for coordinators: it alone may delete records that are archived. Set before the log is made."""
+    archivist_password_file: str = ""
+    """File with the second identity's password."""
+    segment_records: Annotated[int, Meta(ge=2, le=4_096)] = 4_096
+    """A segment of the log is full at so many records, at 2 MB or after a day."""
+    hot_segments: Annotated[int, Meta(ge=1, le=1_000)] = 16
+    """So many full segments stay in ZooKeeper; what is older is in the archive alone. The same on all coordinators."""
     tls_ca: str = ""
     """PEM file of the authority of ZooKeeper's certificates; empty: no TLS."""
     tls_cert: str = ""
