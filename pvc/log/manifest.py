@@ -47,11 +47,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """A signed checkpoint of that root, where the node has a key."""
 
     @property
-    def blob(self) -> str:
-        """Name of the segment's file in every archive."""
-        return f"log-{self.first:020d}-{self.last:020d}-{self.digest.hex()[:16]}.pvclog"
-
-    @property
     def head(self) -> Head:
         """The log's head at the segment's end."""
         return Head(position=self.last, hash=self.hash, record_id=self.record)
