@@ -30,6 +30,7 @@ from pvc.gateway.endpoint import Call, Endpoint
 from pvc.gateway.health import health_response
 from pvc.gateway.history import HISTORY
 from pvc.gateway.log import LOG
+from pvc.gateway.log_care import LOG_CARE
 from pvc.gateway.log_proofs import PROOFS
 from pvc.gateway.openapi import openapi_endpoint
 from pvc.gateway.problems import NoSuchRoute, WrongMethod, problem_response
@@ -69,7 +70,7 @@ def local_app(app: ASGIApp) -> ASGIApp:
 
 def all_endpoints() -> Sequence[Endpoint]:
     """Every endpoint there is, in the order of the manual."""
-    described = [*QUERIES, *HISTORY, *DIFF, *UNDO, *WHAT_IF, *LOG, *PROOFS, *CONSOLE, *command_endpoints()]
+    described = [*QUERIES, *HISTORY, *DIFF, *UNDO, *WHAT_IF, *LOG, *PROOFS, *LOG_CARE, *CONSOLE, *command_endpoints()]
     return [*described, openapi_endpoint(described)]
 
 

@@ -10,7 +10,7 @@ from pvc.errors import PvcError
 from pvc.events.record import Head
 from pvc.projections.state import Cluster, ClusterState, Fault, Node, Token, Vm
 
-PROJECTION_VERSION = 6
+PROJECTION_VERSION = 7
 """Raised whenever the fold's outcome changes for the same log; snapshots of another version are discarded."""
 
 
