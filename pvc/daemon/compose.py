@@ -66,11 +66,16 @@ async def open_log(config: Config) -> Log:
             return await SqliteLog.open(config.data_dir / "log.db")
         case "zookeeper":
             from pvc.daemon.zookeeper_access import zookeeper_access, zookeeper_hosts
+            from pvc.log.quota import MIB, Quota
             from pvc.log.zookeeper import ZookeeperLog
 
             access = zookeeper_access(config.log)
             return await ZookeeperLog.open(
-                zookeeper_hosts(config), config.log.cluster, credentials=access.credentials, tls=access.tls
+                zookeeper_hosts(config),
+                config.log.cluster,
+                credentials=access.credentials,
+                tls=access.tls,
+                quota=Quota(records=config.log.quota_records, size_bytes=config.log.quota_mib * MIB),
             )
         case "memory":
             from pvc.log.memory import MemoryLog

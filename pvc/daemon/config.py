@@ -64,6 +64,11 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """PEM file of the authority of ZooKeeper's certificates; empty: no TLS."""
     tls_cert: str = ""
     tls_key: str = ""
+    quota_records: Annotated[int, Meta(ge=100_000, le=100_000_000)] = 200_000
+    """Records in ZooKeeper, at most: three times the hot window of 16 segments of 4,096."""
+    quota_mib: Annotated[int, Meta(ge=48, le=65_536)] = 64
+    """Their bytes, at most: twice the hot window of 16 segments of 2 MB. With the records' own 350 bytes each that is
+    half a heap of 256 MiB; a server of that size was out of memory at 291,000 records of 335 bytes."""
 
 
 class ZookeeperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

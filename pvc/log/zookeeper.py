@@ -17,6 +17,7 @@ from typing import Self
 from pvc.errors import LogDamaged, OutcomeUnknown, Unavailable
 from pvc.events.record import Entry, Head
 from pvc.log.base import MAX_READ_BYTES, check_batch, conflict
+from pvc.log.quota import Quota, set_quota
 from pvc.log.zookeeper_layout import Layout, encode_head
 from pvc.log.zookeeper_view import PAUSE_S, Seen, View
 from pvc.zookeeper.bridge import SESSION_TIMEOUT_S
@@ -66,11 +67,13 @@ class ZookeeperLog:
         credentials: Credentials | None = None,
         tls: Tls | None = None,
         seen: Seen | None = None,
+        quota: Quota | None = None,
         deadline_s: float = DEADLINE_S,
         session_timeout_s: float = SESSION_TIMEOUT_S,
     ) -> Self:
         """Connect to `hosts` ("a:2181,b:2181,c:2181") and find the log of `cluster`, or found it if there is none.
 
+        With `quota`, ZooKeeper is told to refuse what goes beyond it (`log.quota`).
         With `seen`, the log must exist, be that incarnation, and reach at least as far with the same record there.
         Raises Unavailable after `deadline_s` without a server, LogDamaged, InvalidInput (the cluster's name).
         """
@@ -86,6 +89,8 @@ class ZookeeperLog:
         try:
             view.bridge.start()
             await view.insist(view.refresh)
+            if quota is not None:
+                await view.insist(lambda: set_quota(view.bridge, view.layout, quota))
         except BaseException:
             await view.close()
             raise

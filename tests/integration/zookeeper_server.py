@@ -45,6 +45,7 @@ class ZookeeperServer:
         config.write_text(
             f"tickTime={TICK_MS}\ndataDir={self.data}\nclientPort={self.port}\nclientPortAddress=127.0.0.1\n"
             "admin.enableServer=false\n4lw.commands.whitelist=ruok,srvr\nmaxClientCnxns=0\n"
+            "enforceQuota=true\n"
         )
         classpath = ":".join(str(jar) for jar in (JARS / "zookeeper.jar", JARS / "slf4j-simple.jar"))
         with (self.home / "server.log").open("ab") as log:
