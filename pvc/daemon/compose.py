@@ -10,8 +10,10 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from pvc.clock import SystemClock, SystemRng
+from pvc.clock import Clock, Rng, SystemClock, SystemRng
+from pvc.daemon.archives import make_archives
 from pvc.daemon.config import Config
+from pvc.daemon.contact import contact_of
 from pvc.daemon.serving import serve
 from pvc.daemon.zookeeper_server import keep_running, mode_of, start_zookeeper
 from pvc.drivers.anchors import Anchor, FileAnchor, SyslogAnchor, WebhookAnchor
@@ -20,13 +22,14 @@ from pvc.drivers.hypervisor import Hypervisor
 from pvc.drivers.machine import boot_id, machine_id, missing_files
 from pvc.drivers.watchdog import LinuxWatchdog
 from pvc.errors import Unavailable
-from pvc.gateway.services import GatewayServices
+from pvc.gateway.services import GatewayServices, PeerParts
 from pvc.handlers.what_if import foresee
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.node.node import Node, Services, nothing_missing
 from pvc.node.signing import KeyFiles
 from pvc.node.vouching import VouchingParts
+from pvc.peers.secret import PeerSecret, read_secret
 from pvc.presence.base import Presence
 from pvc.runtime.appender import Appender
 from pvc.runtime.past_files import PastFiles
@@ -39,7 +42,7 @@ async def run_daemon(config: Config, stop: asyncio.Event) -> None:
     """Run node and gateway until `stop` is set. Raises PvcError when something needed cannot be opened."""
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _only_one(config.data_dir):
-        async with _opened(config) as (services, history, telemetry):
+        async with _opened(config) as (services, history, telemetry, parts):
             gateway = GatewayServices(
                 world=services.world,
                 appender=services.appender,
@@ -53,6 +56,7 @@ async def run_daemon(config: Config, stop: asyncio.Event) -> None:
                 telemetry=telemetry,
                 presence=services.presence,
                 past_files=services.past_files,
+                peers=parts,
             )
             await serve(config, Node(services), gateway, stop)
 
@@ -103,6 +107,32 @@ async def open_presence(config: Config) -> Presence:
     )
 
 
+async def open_peer_secret(
+    config: Config, clock: Clock, rng: Rng, stack: contextlib.AsyncExitStack
+) -> PeerSecret | None:
+    """The secret that this node shares with the others; None where there are none."""
+    if config.log.kind != "zookeeper":
+        return None
+    from pvc.daemon.zookeeper_access import zookeeper_access, zookeeper_hosts
+
+    access = zookeeper_access(config.log)
+    secret = PeerSecret(
+        lambda: read_secret(
+            zookeeper_hosts(config), config.log.cluster, rng=rng, credentials=access.credentials, tls=access.tls
+        ),
+        clock,
+    )
+    await secret.load()
+    stack.push_async_callback(secret.close)
+    return secret
+
+
+def incarnation_of(log: Log) -> str:
+    """Which log this is; empty where it cannot be exchanged for another one without anybody's noticing."""
+    seen = getattr(log, "seen", None)
+    return seen.incarnation if seen is not None else ""
+
+
 async def open_hypervisor(config: Config) -> Hypervisor:
     """The configured hypervisor."""
     console_dir = config.data_dir / "console"
@@ -126,7 +156,7 @@ async def open_hypervisor(config: Config) -> Hypervisor:
 
 
 @contextlib.asynccontextmanager
-async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex, Telemetry]]:
+async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex, Telemetry, PeerParts]]:
     clock, rng = SystemClock(), SystemRng()
     async with contextlib.AsyncExitStack() as stack:
         server = await start_zookeeper(config)
@@ -140,6 +170,15 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex,
         stack.push_async_callback(presence.close)
         telemetry = Telemetry(presence, clock)
         snapshots = SnapshotFile(config.data_dir / "snapshot")
+        archives = make_archives(config)
+        for archive in archives:
+            stack.push_async_callback(archive.close)
+        parts = PeerParts(
+            secret=await open_peer_secret(config, clock, rng, stack),
+            archive=archives[0],
+            snapshots=snapshots,
+            incarnation=lambda: incarnation_of(log),
+        )
         # With the log in memory nothing is left of what the state was folded from.
         state = None if config.log.kind == "memory" else await asyncio.to_thread(snapshots.load)
         world = World(state, behind=True)
@@ -159,6 +198,7 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex,
             watchdog=LinuxWatchdog(Path(config.node.watchdog)) if config.node.watchdog else None,
             watchdog_timeout_s=config.node.watchdog_timeout_s,
             address=config.node.address or socket.gethostname(),
+            contact=contact_of(config),
             obstacle=missing_files if config.hypervisor.kind == "libvirt" else nothing_missing,
             vouching=VouchingParts(history=history, keys=KeyFiles(config.data_dir / "log-signing.key")),
             anchors=tuple(_anchors(config)),
@@ -167,7 +207,7 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex,
         if server is not None:
             keeper = asyncio.create_task(keep_running(server), name="zookeeper")
             stack.callback(keeper.cancel)
-        yield services, history, telemetry
+        yield services, history, telemetry, parts
         if world.fault is None:
             await store_snapshot(world, snapshots)
 

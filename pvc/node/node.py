@@ -37,6 +37,7 @@ from pvc.node.standing import Standing
 from pvc.node.telemetry import Publisher
 from pvc.node.vouching import Vouching, VouchingParts
 from pvc.presence.base import Presence
+from pvc.presence.hello import Contact
 from pvc.projections.state import ClusterState
 from pvc.runtime.appender import Appender, Outcome, Request
 from pvc.runtime.past_files import PastFiles
@@ -84,6 +85,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     watchdog_timeout_s: int = 10
     address: str = ""
     """Where other nodes reach this one's hypervisor."""
+    contact: Contact = Contact()
+    """How they reach its gateway."""
     obstacle: Obstacle = nothing_missing
     vouching: VouchingParts | None = None
     """The replica and the signing key, where this node may sign checkpoints of the log."""
@@ -101,7 +104,9 @@ class Node:
         self._world = services.world
         self._hypervisor = services.hypervisor
         self._pass_wanted = asyncio.Event()
-        self.standing = Standing(services.name, services.world, services.presence, self._pass_wanted)
+        self.standing = Standing(
+            services.name, services.world, services.presence, self._pass_wanted, contact=services.contact
+        )
         self._transfers = Transfers(services.hypervisor, lambda vm_id: self.queue.wake(vm_id))
         self._reconciler = VmReconciler(
             services.name,

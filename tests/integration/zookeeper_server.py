@@ -66,6 +66,16 @@ class ZookeeperServer:
         """Kill -9, as when the machine loses power (its disk cache survives)."""
         self._end(signal.SIGKILL)
 
+    def freeze(self) -> None:
+        """Let it neither answer nor hang up."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def restart(self) -> None:
         self.kill()
         self.start()
