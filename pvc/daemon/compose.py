@@ -7,13 +7,13 @@ import contextlib
 import fcntl
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
-from pvc.clock import Clock, Rng, SystemClock, SystemRng
-from pvc.daemon.archives import make_archives
+from pvc.clock import SystemClock, SystemRng
 from pvc.daemon.config import Config
-from pvc.daemon.contact import contact_of
+from pvc.daemon.contact import contact_of, load_peer_secret, make_peer_secret
+from pvc.daemon.logs import archive_parts, await_whole_log, incarnation_of, make_copies, open_log, remove_replica
 from pvc.daemon.serving import serve
 from pvc.daemon.zookeeper_server import keep_running, mode_of, start_zookeeper
 from pvc.drivers.anchors import Anchor, FileAnchor, SyslogAnchor, WebhookAnchor
@@ -24,13 +24,12 @@ from pvc.drivers.watchdog import LinuxWatchdog
 from pvc.errors import Unavailable
 from pvc.gateway.services import GatewayServices, PeerParts
 from pvc.handlers.what_if import foresee
-from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.node.node import Node, Services, nothing_missing
 from pvc.node.signing import KeyFiles
 from pvc.node.vouching import VouchingParts
-from pvc.peers.secret import PeerSecret, read_secret
-from pvc.presence.base import Presence
+from pvc.peers.client import Peers
+from pvc.presence.base import Member, Presence
 from pvc.runtime.appender import Appender
 from pvc.runtime.past_files import PastFiles
 from pvc.runtime.snapshots import SnapshotFile, store_snapshot
@@ -42,49 +41,44 @@ async def run_daemon(config: Config, stop: asyncio.Event) -> None:
     """Run node and gateway until `stop` is set. Raises PvcError when something needed cannot be opened."""
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _only_one(config.data_dir):
-        async with _opened(config) as (services, history, telemetry, parts):
-            gateway = GatewayServices(
-                world=services.world,
-                appender=services.appender,
-                log=services.log,
-                history=history,
-                hypervisor=services.hypervisor,
-                clock=services.clock,
-                rng=services.rng,
-                node=services.name,
-                foresee=foresee,
-                telemetry=telemetry,
-                presence=services.presence,
-                past_files=services.past_files,
-                peers=parts,
-            )
-            await serve(config, Node(services), gateway, stop)
+        while not stop.is_set():
+            await _run_once(config, stop)
 
 
-async def open_log(config: Config) -> Log:
-    """The configured log."""
-    match config.log.kind:
-        case "sqlite":
-            from pvc.log.sqlite import SqliteLog
+async def _run_once(config: Config, stop: asyncio.Event) -> None:
+    """Until `stop` is set, or a log that was damaged can be used again: then all begins anew, as after a start."""
+    async with _opened(config) as (services, history, telemetry, parts):
+        gateway = GatewayServices(
+            world=services.world,
+            appender=services.appender,
+            log=services.log,
+            history=history,
+            hypervisor=services.hypervisor,
+            clock=services.clock,
+            rng=services.rng,
+            node=services.name,
+            foresee=foresee,
+            telemetry=telemetry,
+            presence=services.presence,
+            past_files=services.past_files,
+            peers=parts,
+        )
+        leave = asyncio.Event()
+        watching = [
+            asyncio.create_task(_pass_on(stop, leave), name="stop"),
+            asyncio.create_task(await_whole_log(config, services.world, history, leave), name="await a whole log"),
+        ]
+        try:
+            await serve(config, Node(services), gateway, leave)
+        finally:
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
 
-            return await SqliteLog.open(config.data_dir / "log.db")
-        case "zookeeper":
-            from pvc.daemon.zookeeper_access import zookeeper_access, zookeeper_hosts
-            from pvc.log.quota import MIB, Quota
-            from pvc.log.zookeeper import ZookeeperLog
 
-            access = zookeeper_access(config.log)
-            return await ZookeeperLog.open(
-                zookeeper_hosts(config),
-                config.log.cluster,
-                credentials=access.credentials,
-                tls=access.tls,
-                quota=Quota(records=config.log.quota_records, size_bytes=config.log.quota_mib * MIB),
-            )
-        case "memory":
-            from pvc.log.memory import MemoryLog
-
-            return MemoryLog()
+async def _pass_on(event: asyncio.Event, to: asyncio.Event) -> None:
+    await event.wait()
+    to.set()
 
 
 async def open_presence(config: Config) -> Presence:
@@ -105,32 +99,6 @@ async def open_presence(config: Config) -> Presence:
         tls=access.tls,
         session_timeout_s=config.node.session_timeout_s,
     )
-
-
-async def open_peer_secret(
-    config: Config, clock: Clock, rng: Rng, stack: contextlib.AsyncExitStack
-) -> PeerSecret | None:
-    """The secret that this node shares with the others; None where there are none."""
-    if config.log.kind != "zookeeper":
-        return None
-    from pvc.daemon.zookeeper_access import zookeeper_access, zookeeper_hosts
-
-    access = zookeeper_access(config.log)
-    secret = PeerSecret(
-        lambda: read_secret(
-            zookeeper_hosts(config), config.log.cluster, rng=rng, credentials=access.credentials, tls=access.tls
-        ),
-        clock,
-    )
-    await secret.load()
-    stack.push_async_callback(secret.close)
-    return secret
-
-
-def incarnation_of(log: Log) -> str:
-    """Which log this is; empty where it cannot be exchanged for another one without anybody's noticing."""
-    seen = getattr(log, "seen", None)
-    return seen.incarnation if seen is not None else ""
 
 
 async def open_hypervisor(config: Config) -> Hypervisor:
@@ -160,22 +128,34 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex,
     clock, rng = SystemClock(), SystemRng()
     async with contextlib.AsyncExitStack() as stack:
         server = await start_zookeeper(config)
-        log = await open_log(config)
-        stack.push_async_callback(log.close)
+        if config.log.kind == "memory":
+            remove_replica(config)  # of a log that is no more
         history = await HistoryIndex.open(config.data_dir / "history.db")
         stack.push_async_callback(history.close)
+        presence: Presence | None = None
+
+        async def members() -> Mapping[str, Member]:
+            return await presence.members() if presence is not None else {}
+
+        secret = make_peer_secret(config, clock, rng)
+        peers = Peers(config.node_name, members, secret, clock=clock, rng=rng) if secret is not None else None
+        copies = make_copies(config, peers)
+        for archive in copies.archives:
+            stack.push_async_callback(archive.close)
+        log = await open_log(config, copies, may_found=history.position == 0)
+        stack.push_async_callback(log.close)
+        if secret is not None:
+            await load_peer_secret(secret)
+            stack.push_async_callback(secret.close)
         hypervisor = await open_hypervisor(config)
         stack.push_async_callback(hypervisor.close)
         presence = await open_presence(config)
         stack.push_async_callback(presence.close)
         telemetry = Telemetry(presence, clock)
         snapshots = SnapshotFile(config.data_dir / "snapshot")
-        archives = make_archives(config)
-        for archive in archives:
-            stack.push_async_callback(archive.close)
         parts = PeerParts(
-            secret=await open_peer_secret(config, clock, rng, stack),
-            archive=archives[0],
+            secret=secret,
+            archive=copies.archives[0],
             snapshots=snapshots,
             incarnation=lambda: incarnation_of(log),
         )
@@ -203,6 +183,7 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex,
             vouching=VouchingParts(history=history, keys=KeyFiles(config.data_dir / "log-signing.key")),
             anchors=tuple(_anchors(config)),
             zookeeper=mode_of(server) if server is not None else None,
+            archive=archive_parts(config, log, history, copies),
         )
         if server is not None:
             keeper = asyncio.create_task(keep_running(server), name="zookeeper")

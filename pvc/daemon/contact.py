@@ -1,16 +1,21 @@
-"""Tells how other nodes reach this node's gateway: from where it listens, where this node is, and its certificate."""
+"""How this node and the others reach each other: where its gateway is, its certificate, and the secret they share."""
 
 from __future__ import annotations
 
 import hashlib
 import ipaddress
+import logging
 import socket
 import ssl
 from pathlib import Path
 
+from pvc.clock import Clock, Rng
 from pvc.daemon.config import Config, split_listen
-from pvc.errors import Unavailable
+from pvc.errors import PvcError, Unavailable
+from pvc.peers.secret import PeerSecret, read_secret
 from pvc.presence.hello import Contact
+
+logger = logging.getLogger(__name__)
 
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 
@@ -29,6 +34,27 @@ def contact_of(config: Config) -> Contact:
         host = config.node.address or socket.gethostname()
     shown = f"[{host}]" if ":" in host else host
     return Contact(gateway=f"https://{shown}:{port}", certificate=_fingerprint(Path(config.gateway.tls_cert)))
+
+
+def make_peer_secret(config: Config, clock: Clock, rng: Rng) -> PeerSecret | None:
+    """The secret of this cluster's nodes, not yet read; None where there is but one."""
+    if config.log.kind != "zookeeper":
+        return None
+    from pvc.daemon.zookeeper_access import zookeeper_access, zookeeper_hosts
+
+    access = zookeeper_access(config.log)
+    hosts, cluster = zookeeper_hosts(config), config.log.cluster
+    return PeerSecret(
+        lambda: read_secret(hosts, cluster, rng=rng, credentials=access.credentials, tls=access.tls), clock
+    )
+
+
+async def load_peer_secret(secret: PeerSecret) -> None:
+    """Read it. A node runs without it too, and is a peer to nobody until it has been read."""
+    try:
+        await secret.load()
+    except PvcError as error:
+        logger.warning("peers: the secret cannot be read code=%s error=%s", error.code, error.message)
 
 
 def _is_loopback(host: str) -> bool:

@@ -79,6 +79,8 @@ class ZookeeperLog:
         source: SegmentSource | None = None,
         limits: SegmentLimits | None = None,
         holder: str = "",
+        may_found: bool = True,
+        even_damaged: bool = False,
         deadline_s: float = DEADLINE_S,
         session_timeout_s: float = SESSION_TIMEOUT_S,
     ) -> Self:
@@ -88,7 +90,8 @@ class ZookeeperLog:
         With `seen`, the log must exist, be that incarnation, and reach at least as far with the same record there.
         `archivist`: a second identity, which alone may delete archived records where the log was founded with one.
         `source`: where the segments come from that are archived; without one they cannot be read. `holder`: under which
-        name to append where somebody holds the log.
+        name to append where somebody holds the log. `may_found`: whether to found it; not for who has a copy of one.
+        `even_damaged`: open it all the same, for every call to tell what is wrong with it.
         Raises Unavailable after `deadline_s` without a server, LogDamaged, InvalidInput (the cluster's name).
         """
         view = View(
@@ -99,6 +102,7 @@ class ZookeeperLog:
             tls=tls,
             seen=seen,
             holder=holder,
+            may_found=may_found,
             deadline_s=deadline_s,
             session_timeout_s=session_timeout_s,
         )
@@ -107,6 +111,10 @@ class ZookeeperLog:
             await view.insist(view.refresh)
             if quota is not None:
                 await view.insist(lambda: set_quota(view.bridge, view.layout, quota))
+        except LogDamaged:
+            if not even_damaged:
+                await view.close()
+                raise
         except BaseException:
             await view.close()
             raise
@@ -116,6 +124,16 @@ class ZookeeperLog:
     def seen(self) -> Seen:
         """What to remember across restarts and to hand to the next `open`."""
         return Seen(incarnation=self._view.incarnation, head=self._view.head)
+
+    @property
+    def incarnation(self) -> str:
+        """Made with the log; another one is another log."""
+        return self._view.incarnation
+
+    @property
+    def held_by(self) -> str:
+        """Who alone may append, as of the last look; empty: everybody."""
+        return self._view.stored.holder
 
     @property
     def segments(self) -> Segments:

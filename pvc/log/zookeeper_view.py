@@ -67,12 +67,14 @@ class View:
         tls: Tls | None,
         seen: Seen | None,
         holder: str,
+        may_found: bool,
         deadline_s: float,
         session_timeout_s: float,
     ) -> None:
         self.layout = layout
         self.deadline_s = deadline_s
         self.holder = holder
+        self._may_found = may_found
         self._archivist = digest_of(archivist) if archivist else ""
         self.incarnation = seen.incarnation if seen else ""
         self.head = seen.head if seen else EMPTY
@@ -296,7 +298,7 @@ class View:
                 data, _version = await self.bridge.get(self.layout.active)
                 break
             except NoNode:
-                if self.incarnation:
+                if self.incarnation or not self._may_found:
                     raise self.gone() from None
                 await self._found()
         else:

@@ -1,4 +1,4 @@
-"""The archivist: keeps this node's copies of the log's sealed segments, and takes out of ZooKeeper what is safe elsewhere.
+"""The archivist: keeps a node's copies of the log's sealed segments, and takes out of ZooKeeper what is safe elsewhere.
 
 One pass: describe what was sealed (any coordinator, in order), keep what is described in the own archive (every
 coordinator) and in the shared one (the primary), remove from ZooKeeper what all have (the primary). Every step is found
@@ -19,7 +19,7 @@ from pvc.log.archived import SegmentSource
 from pvc.log.history import HistoryIndex
 from pvc.log.manifest import Manifest, check_records, describe
 from pvc.log.segments import Chained, Sealed, Segments, check_chain
-from pvc.presence.base import Member
+from pvc.presence.base import Member, Presence
 from pvc.presence.hello import read_hello
 from pvc.projections.state import ClusterState
 from pvc.runtime.shelves import Shelf
@@ -27,7 +27,7 @@ from pvc.runtime.world import World
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 10.0
+LOOK_S = 5.0
 """Between two passes: a segment takes a busy cluster a minute, and is in no hurry."""
 
 RETRY_S = 30.0
@@ -49,6 +49,11 @@ class ArchiveParts(msgspec.Struct, frozen=True, kw_only=True):
     incarnation: Callable[[], str]
 
 
+async def unsigned(size: int, root: bytes) -> str:
+    """The signature of a node that has no key."""
+    return ""
+
+
 class Archivist:
     """One coordinator's part; `run` until cancelled."""
 
@@ -57,17 +62,18 @@ class Archivist:
         node: str,
         world: World,
         parts: ArchiveParts,
+        presence: Presence,
         *,
-        members: Callable[[], Awaitable[Mapping[str, Member]]],
-        is_primary: Callable[[], bool],
+        epoch: Callable[[], int | None],
         sign: Callable[[int, bytes], Awaitable[str]],
     ) -> None:
-        """`sign`: a signed checkpoint of a root at a size, empty where this node has no key."""
+        """`epoch`: of the term in which this node acts for the cluster, None outside of one; `sign`: a signed
+        checkpoint of a root at a size, empty where this node has no key."""
         self._node = node
         self._world = world
         self._parts = parts
-        self._members = members
-        self._is_primary = is_primary
+        self._presence = presence
+        self._epoch = epoch
         self._sign = sign
         self._chain: list[Chained] = []
         """All manifests, checked one against the next."""
@@ -106,7 +112,7 @@ class Archivist:
         await self._learn_manifests()
         await self._describe(sealed)
         busy = await self._keep_own()
-        if self._is_primary():
+        if self._epoch() is not None:
             for shelf in self._parts.shared:
                 with contextlib.suppress(Unavailable):  # Ceph may be down, and its VMs be started by this very cluster
                     busy |= await self._keep_shared(shelf)
@@ -156,6 +162,7 @@ class Archivist:
     async def _keep_own(self) -> bool:
         """Keep what is described and not yet in the own archive, in order; whether there is more."""
         spans = await self._parts.own.spans()
+        self._kept = 0  # a copy that was found damaged has been set aside
         for _ in range(KEPT_PER_PASS):
             while self._kept < len(self._chain) and _span(self._chain[self._kept].manifest) in spans:
                 self._kept += 1
@@ -203,7 +210,7 @@ class Archivist:
         old = sealed[: max(0, len(sealed) - self._parts.hot_segments)]
         if not old:
             return
-        safe = safe_position(self._world.state, await self._members(), self._node, self.archived)
+        safe = safe_position(self._world.state, await self._presence.members(), self._node, self.archived)
         for segment in old:
             if segment.last <= safe:
                 await self._parts.segments.remove(segment)
@@ -214,8 +221,8 @@ class Archivist:
 
 
 def safe_position(state: ClusterState, members: Mapping[str, Member], own_name: str, own_archived: int) -> int:
-    """Up to which position records may leave ZooKeeper: every node that is there has folded them, every coordinator that
-    is there has them in its archive, and these are a majority of the coordinators. 0: none. Pure."""
+    """Up to which position records may leave ZooKeeper: every node that is there has folded them, every coordinator
+    that is there has them in its archive, and these are a majority of the coordinators. 0: none. Pure."""
     coordinators = {node.name for node in state.nodes.values() if node.coordinator}
     hellos = {name: read_hello(member.hello) for name, member in members.items()}
     present = [name for name in coordinators if hellos.get(name) is not None]

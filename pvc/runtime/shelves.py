@@ -1,14 +1,16 @@
 """Finds copies of archived segments: in this node's own archive, at other nodes, in Ceph; each is checked before use.
 
-An archive's name for a blob tells which bytes it has, the segment's manifest which records: two nodes may have compressed
-the same records into different bytes, and both copies are good.
+An archive's name for a blob tells which bytes it has, the segment's manifest which records: two nodes may have
+compressed the same records into different bytes, and both copies are good.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 from pvc.archive.base import Archive, DamagedCopy, blob_name, not_found, parse_blob_name
@@ -16,6 +18,9 @@ from pvc.errors import LogDamaged, NotFound, PvcError, Unavailable
 from pvc.log.manifest import Manifest, decode_blob, encode_blob
 
 logger = logging.getLogger(__name__)
+
+KEPT_DAMAGE = 20
+"""Findings remembered."""
 
 Span = tuple[int, int]
 """First and last position of a segment."""
@@ -100,10 +105,10 @@ class Shelf:
 class AllCopies:
     """Every place that may have a segment, the nearest first. A `pvc.log.archived.SegmentSource`."""
 
-    def __init__(self, places: Sequence[Copies], *, on_damage: Callable[[str, Manifest, PvcError], None]) -> None:
-        """`on_damage` is told of each place whose copy is bad."""
+    def __init__(self, places: Sequence[Copies]) -> None:
         self._places = places
-        self._on_damage = on_damage
+        self.damage: deque[str] = deque(maxlen=KEPT_DAMAGE)
+        """What was found damaged, in words, the newest last."""
 
     async def fetch(self, manifest: Manifest) -> list[bytes]:
         """The segment's records, from the first place that has a good copy. Raises Unavailable."""
@@ -112,8 +117,8 @@ class AllCopies:
             try:
                 return await place.fetch(manifest)
             except (DamagedCopy, LogDamaged) as error:
-                self._on_damage(place.title, manifest, error)
                 tried.append(f"{place.title}: {error.message}")
+                await self._set_aside(place, manifest, error)
             except PvcError as error:
                 tried.append(f"{place.title}: {error.message}")
         where = "; ".join(tried) or "no archive is configured"
@@ -122,3 +127,11 @@ class AllCopies:
             code="log.archive_unreachable",
             hint="bring a node back that has them in its archive, or copy its archive's files into this node's",
         )
+
+    async def _set_aside(self, place: Copies, manifest: Manifest, error: PvcError) -> None:
+        """A bad copy makes room for a good one, which the archivist brings."""
+        logger.error("archive: damaged copy where=%r error=%s", place.title, error.message)
+        self.damage.append(f"{place.title}: {error.message}")
+        if isinstance(place, Shelf):
+            with contextlib.suppress(PvcError):
+                await place.discard(manifest)
