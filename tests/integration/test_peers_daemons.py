@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -15,18 +16,22 @@ from pvc.archive.directory import DirectoryArchive
 from pvc.clock import SystemClock, SystemRng
 from pvc.errors import Unavailable
 from pvc.log.manifest import describe, encode_blob
+from pvc.log.zookeeper_layout import Layout
 from pvc.peers.client import Peer, Peers
 from pvc.peers.copies import PeerCopies
 from pvc.peers.secret import PeerSecret, read_secret
 from pvc.presence.zookeeper import ZookeeperPresence
 from pvc.projections.snapshot import PROJECTION_VERSION, restore
 from tests.integration.daemon_process import DaemonProcess
+from tests.integration.zookeeper_clients import zk_client
 from tests.integration.zookeeper_server import ZookeeperServer
 from tests.support.certificates import a_certificate
 
 pytestmark = pytest.mark.zookeeper
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
+
+SEGMENT_RECORDS = 8
 
 
 class Two:
@@ -57,7 +62,13 @@ def daemons(own_zookeeper: ZookeeperServer, cluster: str, tmp_path: Path) -> Ite
         made[name] = DaemonProcess(
             tmp_path / name,
             node={"name": name, "address": "127.0.0.1"},
-            log={"kind": "zookeeper", "hosts": own_zookeeper.hosts, "cluster": cluster},
+            log={
+                "kind": "zookeeper",
+                "hosts": own_zookeeper.hosts,
+                "cluster": cluster,
+                "segment_records": SEGMENT_RECORDS,
+                "hot_segments": 1,
+            },
             gateway={"listen": f"0.0.0.0:{port}", "tls_cert": str(certificate.cert), "tls_key": str(certificate.key)},
         )
     yield made
@@ -69,8 +80,8 @@ def daemons(own_zookeeper: ZookeeperServer, cluster: str, tmp_path: Path) -> Ite
 async def two(own_zookeeper: ZookeeperServer, cluster: str, daemons: dict[str, DaemonProcess]) -> AsyncIterator[Two]:
     await asyncio.to_thread(daemons["hv1"].start)
     with daemons["hv1"].client() as client:
-        await asyncio.to_thread(client.command, "cluster.init", {"name": "main"})
-        await asyncio.to_thread(client.command, "node.add", {"node": "hv2"})
+        await asyncio.to_thread(client.command, "cluster.init", {"name": "main", "coordinators": ["hv1"]})
+        await asyncio.to_thread(client.command, "node.add", {"node": "hv2", "coordinator": True})
     await asyncio.to_thread(daemons["hv2"].start)
     presence = await ZookeeperPresence.open(own_zookeeper.hosts, cluster, machine="test", session_timeout_s=4)
     secret = PeerSecret(lambda: read_secret(own_zookeeper.hosts, cluster, rng=SystemRng()), SystemClock())
@@ -109,6 +120,34 @@ async def test_a_third_node_has_records_segments_and_a_snapshot_from_them(two: T
     state = restore(found.data)
     assert state.position == found.position >= reply["position"]
     assert {"web0", "web1", "web2"} <= set(state.vm_names)
+
+
+async def test_a_node_that_lost_all_its_files_has_what_left_zookeeper_from_the_other_one(
+    two: Two, own_zookeeper: ZookeeperServer, cluster: str, tmp_path: Path
+) -> None:
+    with two.daemons["hv1"].client() as client:
+        for number in range(4 * SEGMENT_RECORDS):
+            fields = {"name": f"web{number}", "memory_mib": 64, "vcpus": 1}
+            position = (await asyncio.to_thread(client.command, "vm.define", fields))["position"]
+    await two.until_there(position)
+    with zk_client(own_zookeeper.hosts) as zookeeper:
+        async with asyncio.timeout(PATIENCE_S):
+            while len(zookeeper.get_children(Layout(cluster).segments)) > 2:
+                await asyncio.sleep(0.2)
+
+    await asyncio.to_thread(two.daemons["hv1"].stop)
+    data = tmp_path / "hv1" / "data"
+    assert list((data / "archive").glob("log-*.pvclog")), "it had them itself"
+    shutil.rmtree(data / "archive")
+    for file in ("history.db", "history.db-wal", "history.db-shm", "snapshot"):
+        (data / file).unlink(missing_ok=True)
+    await asyncio.to_thread(two.daemons["hv1"].start)
+
+    there = await two.until_there(position)
+    ours, theirs = [await two.peers.replica(there[name], position) for name in ("hv1", "hv2")]
+    assert (ours.hash, ours.root) == (theirs.hash, theirs.root)
+    with two.daemons["hv1"].client() as client:
+        assert len(await asyncio.to_thread(client.vms)) == 4 * SEGMENT_RECORDS
 
 
 async def test_while_zookeeper_hangs_nodes_still_give_what_they_have(two: Two, own_zookeeper: ZookeeperServer) -> None:
