@@ -239,11 +239,10 @@ def _check_quota(path: Path, log: LogConfig) -> None:
     """The fuse must not blow in good order: the full segments that stay, and as many that wait for the archive."""
     records, mib = 2 * log.hot_segments * log.segment_records, 3 * log.hot_segments
     if log.quota_records < records or log.quota_mib < mib:
-        raise _bad(
-            path,
-            f"has too small a quota for log.hot_segments = {log.hot_segments}",
-            f"set log.quota_records to {records} and log.quota_mib to {mib}, or more, and zookeeper.heap_mib to match",
+        hint = (
+            f"set log.quota_records to {records} and log.quota_mib to {mib}, or more, and zookeeper.heap_mib to match"
         )
+        raise _bad(path, f"has too small a quota for log.hot_segments = {log.hot_segments}", hint)
 
 
 def _bad(path: Path, what: str, hint: str) -> InvalidInput:
