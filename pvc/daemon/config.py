@@ -242,7 +242,7 @@ def _check_quota(path: Path, log: LogConfig) -> None:
         hint = (
             f"set log.quota_records to {records} and log.quota_mib to {mib}, or more, and zookeeper.heap_mib to match"
         )
-        raise _bad(path, f"has too small a quota for log.hot_segments = {log.hot_segments}", hint)
+        raise _bad(path, f"has too small a quota for log.hot_segments = {log.hot_segments}", hint=hint)
 
 
 def _bad(path: Path, what: str, hint: str) -> InvalidInput:
