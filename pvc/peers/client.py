@@ -55,6 +55,9 @@ SEGMENT_S = 60.0
 
 SNAPSHOT_S = 300.0
 
+MEMBERS_S = 3.0
+"""For ZooKeeper to say who is there. Presence itself would wait longer; who was there last is as good then."""
+
 MAX_ASKED = 5
 """Nodes that are asked for one thing: each may use up its whole time."""
 
@@ -108,8 +111,9 @@ class Peers:
     async def others(self) -> tuple[Peer, ...]:
         """The nodes that are there and can be reached, in no order; those of the last time while ZooKeeper is away."""
         try:
-            members = await self._members()
-        except Unavailable:
+            async with asyncio.timeout(MEMBERS_S):
+                members = await self._members()
+        except (Unavailable, TimeoutError):
             return self._known
         self._known = tuple(peer for name, member in members.items() if (peer := _peer(name, member)) is not None)
         self._known = tuple(peer for peer in self._known if peer.name != self._node)

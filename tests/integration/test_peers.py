@@ -22,6 +22,7 @@ from pvc.events.record import unseal
 from pvc.events.types import Role
 from pvc.gateway import log_parts
 from pvc.log.manifest import Manifest, describe, encode_blob
+from pvc.peers import client
 from pvc.peers.client import Peers
 from pvc.peers.copies import PeerCopies
 from pvc.peers.credentials import Question, sign
@@ -253,7 +254,9 @@ async def test_when_nobody_has_it_each_node_asked_is_named_with_its_reason(clust
     assert "hv4: the gateway https://127.0.0.1:1 cannot be reached" in refusal.value.message
 
 
-async def test_while_zookeeper_is_away_the_nodes_of_the_last_time_are_asked(cluster: Cluster, hv1: PeerNode) -> None:
+async def test_while_zookeeper_is_away_the_nodes_of_the_last_time_are_asked(
+    cluster: Cluster, hv1: PeerNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     manifest, records = await archived(hv1)
     peers = await cluster.seen_from("hv2")
     assert [peer.name for peer in await peers.others()] == ["hv1"]
@@ -262,6 +265,14 @@ async def test_while_zookeeper_is_away_the_nodes_of_the_last_time_are_asked(clus
         raise Unavailable("away", code="presence.unreachable")
 
     peers._members = away
+    assert await PeerCopies(peers).fetch(manifest) == records
+
+    async def hanging() -> Mapping[str, Member]:
+        await asyncio.sleep(60)
+        return {}
+
+    monkeypatch.setattr(client, "MEMBERS_S", 0.1)
+    peers._members = hanging
     assert await PeerCopies(peers).fetch(manifest) == records
 
 
