@@ -14,6 +14,7 @@ from pathlib import Path
 from pvc.clock import SystemClock, SystemRng
 from pvc.daemon.config import Config
 from pvc.daemon.contact import contact_of, load_peer_secret, make_peer_secret
+from pvc.daemon.first_state import first_state
 from pvc.daemon.log_care import DaemonLogCare
 from pvc.daemon.logs import (
     LogCopies,
@@ -185,7 +186,7 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
             incarnation=lambda: incarnation_of(log),
         )
         # With the log in memory nothing is left of what the state was folded from.
-        state = None if config.log.kind == "memory" else await asyncio.to_thread(snapshots.load)
+        state = None if config.log.kind == "memory" else await first_state(snapshots, log, peers)
         world = World(state, behind=True)
         services = Services(
             name=config.node_name,
