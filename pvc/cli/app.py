@@ -28,6 +28,7 @@ GROUPS: dict[Path, str] = {
     ("vm", "tag"): "Tags of VMs.",
     ("history",): "Who did what, when, from where and why, and what came of it.",
     ("log",): "The log itself: whether it is whole, and the proof of it.",
+    ("audit",): "What the history may say of whom.",
     ("event",): "Everything that happens, one event a line.",
     ("connection",): "Which cluster this command talks to.",
     ("completion",): "Completion of commands and names by the shell's Tab key.",

@@ -22,6 +22,7 @@ from pvc.drivers.watchdog import LinuxWatchdog
 from pvc.errors import Unavailable
 from pvc.gateway.services import GatewayServices
 from pvc.handlers.what_if import foresee
+from pvc.keyring.base import Keyring
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.node.node import Node, Services, nothing_missing
@@ -30,6 +31,7 @@ from pvc.node.vouching import VouchingParts
 from pvc.presence.base import Presence
 from pvc.runtime.appender import Appender
 from pvc.runtime.past_files import PastFiles
+from pvc.runtime.people import People
 from pvc.runtime.snapshots import SnapshotFile, store_snapshot
 from pvc.runtime.telemetry import Telemetry
 from pvc.runtime.world import World
@@ -39,7 +41,7 @@ async def run_daemon(config: Config, stop: asyncio.Event) -> None:
     """Run node and gateway until `stop` is set. Raises PvcError when something needed cannot be opened."""
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _only_one(config.data_dir):
-        async with _opened(config) as (services, history, telemetry):
+        async with _opened(config) as (services, history, telemetry, people):
             gateway = GatewayServices(
                 world=services.world,
                 appender=services.appender,
@@ -53,6 +55,7 @@ async def run_daemon(config: Config, stop: asyncio.Event) -> None:
                 telemetry=telemetry,
                 presence=services.presence,
                 past_files=services.past_files,
+                people=people,
             )
             await serve(config, Node(services), gateway, stop)
 
@@ -98,6 +101,27 @@ async def open_presence(config: Config) -> Presence:
     )
 
 
+async def open_keyring(config: Config) -> Keyring:
+    """The keys of people's names: beside the log, where all gateways find them, and not in it."""
+    match config.log.kind:
+        case "sqlite":
+            from pvc.keyring.file import FileKeyring
+
+            return FileKeyring(config.data_dir / "keyring")
+        case "zookeeper":
+            from pvc.daemon.zookeeper_access import zookeeper_access, zookeeper_hosts
+            from pvc.keyring.zookeeper import ZookeeperKeyring
+
+            access = zookeeper_access(config.log)
+            return await ZookeeperKeyring.open(
+                zookeeper_hosts(config), config.log.cluster, credentials=access.credentials, tls=access.tls
+            )
+        case "memory":
+            from pvc.keyring.memory import MemoryKeyring
+
+            return MemoryKeyring()
+
+
 async def open_hypervisor(config: Config) -> Hypervisor:
     """The configured hypervisor."""
     console_dir = config.data_dir / "console"
@@ -121,7 +145,7 @@ async def open_hypervisor(config: Config) -> Hypervisor:
 
 
 @contextlib.asynccontextmanager
-async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex, Telemetry]]:
+async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex, Telemetry, People]]:
     clock, rng = SystemClock(), SystemRng()
     async with contextlib.AsyncExitStack() as stack:
         server = await start_zookeeper(config)
@@ -134,10 +158,13 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex,
         presence = await open_presence(config)
         stack.push_async_callback(presence.close)
         telemetry = Telemetry(presence, clock)
+        keyring = await open_keyring(config)
+        stack.push_async_callback(keyring.close)
         snapshots = SnapshotFile(config.data_dir / "snapshot")
         # With the log in memory nothing is left of what the state was folded from.
         state = None if config.log.kind == "memory" else await asyncio.to_thread(snapshots.load)
         world = World(state, behind=True)
+        people = People(keyring, world, clock, rng)
         services = Services(
             name=config.node_name,
             boot=boot_id(),
@@ -157,12 +184,13 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex,
             obstacle=missing_files if config.hypervisor.kind == "libvirt" else nothing_missing,
             vouching=VouchingParts(history=history, keys=KeyFiles(config.data_dir / "log-signing.key")),
             anchors=tuple(_anchors(config)),
+            people=people,
             zookeeper=mode_of(server) if server is not None else None,
         )
         if server is not None:
             keeper = asyncio.create_task(keep_running(server), name="zookeeper")
             stack.callback(keeper.cancel)
-        yield services, history, telemetry
+        yield services, history, telemetry, people
         if world.fault is None:
             await store_snapshot(world, snapshots)
 

@@ -23,7 +23,10 @@ ZERO_HASH = bytes(32)
 
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """Who caused a record: a principal (`admin`, `root`, `node/hv1`), how it proved itself, and from where."""
+    """Who caused a record: a principal (`root`, `node/hv1`, a person), how it proved itself, and from where.
+
+    A person's name and address are sealed (`pvc.events.sealed`); records of earlier versions have them as they are.
+    """
 
     principal: str
     method: str

@@ -94,6 +94,7 @@ class _Methods:
         if not endpoint.before_init:
             require_cluster(self._services.world.state)
         response = await endpoint.handle(self._services, Call(request=request, principal=principal))
+        await _make_readable(self._services, response)
         await response(scope, receive, send)
 
 
@@ -142,7 +143,18 @@ class _Border:
         if started:
             logger.warning("gateway: reply cut short path=%r code=%s", scope.get("path"), problem.code)
             return
-        await _refuse(scope, receive, send_with_position, problem_response(problem, self._services.world.position))
+        response = problem_response(problem, self._services.world.position)
+        await _make_readable(self._services, response)
+        await _refuse(scope, receive, send_with_position, response)
+
+
+async def _make_readable(services: GatewayServices, response: Response) -> None:
+    """Open what is sealed in a reply. The only place where that is done, so that no view can forget it, nor another
+    layer come to depend on names."""
+    body = await services.people.readable(bytes(response.body))
+    if body != response.body:
+        response.body = body
+        response.headers["content-length"] = str(len(body))
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, response: Response) -> None:

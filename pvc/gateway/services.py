@@ -17,6 +17,7 @@ from pvc.presence.base import Presence
 from pvc.runtime.appender import Appender
 from pvc.runtime.past import PastStates
 from pvc.runtime.past_files import PastFiles
+from pvc.runtime.people import People
 from pvc.runtime.telemetry import Telemetry
 from pvc.runtime.world import World
 
@@ -41,6 +42,8 @@ class GatewayServices:
     """What the nodes say of themselves."""
     presence: Presence | None = None
     """Which nodes are there."""
+    people: People
+    """Seals and opens the names of people."""
     past_files: PastFiles | None = None
     """Where states of the past are kept; without, each is replayed from the beginning."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)

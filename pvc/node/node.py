@@ -31,6 +31,7 @@ from pvc.handlers.transfers import Transfers
 from pvc.handlers.vm_reconciler import Obstacle, VmReconciler
 from pvc.log.base import Log
 from pvc.node.anchoring import Anchoring
+from pvc.node.erasing import Erasing
 from pvc.node.primary import Primary
 from pvc.node.self_fence import SelfFence
 from pvc.node.standing import Standing
@@ -40,6 +41,7 @@ from pvc.presence.base import Presence
 from pvc.projections.state import ClusterState
 from pvc.runtime.appender import Appender, Outcome, Request
 from pvc.runtime.past_files import PastFiles
+from pvc.runtime.people import People
 from pvc.runtime.snapshots import SnapshotFile, check_same_log, keep_snapshots
 from pvc.runtime.world import World, catch_up, follow
 
@@ -89,6 +91,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """The replica and the signing key, where this node may sign checkpoints of the log."""
     anchors: tuple[Anchor, ...] = ()
     """Where checkpoints are kept outside."""
+    people: People | None = None
+    """Where the keys of people's names are, if anywhere."""
     zookeeper: Callable[[], Awaitable[str]] | None = None
     """What this node's ZooKeeper server is, where it runs one."""
 
@@ -161,6 +165,8 @@ class Node:
                 group.create_task(self._primary.run())
             for part in self._vouching:
                 group.create_task(part.run())
+            if self._services.people is not None:
+                group.create_task(self._erasing(self._services.people).run())
             if self._services.snapshots is not None:
                 group.create_task(keep_snapshots(self._world, self._services.snapshots, self._services.past_files))
 
@@ -362,6 +368,10 @@ class Node:
             anchored=anchoring.delivered,
         )
         return anchoring, vouching
+
+    def _erasing(self, people: People) -> Erasing:
+        services = self._services
+        return Erasing(services.name, services.world, people, self._submit, services.clock, epoch=self._epoch)
 
     def _epoch(self) -> int | None:
         """Of the term in which this node acts for the cluster; 0 where nobody else could, None outside of a term."""

@@ -86,6 +86,7 @@ _TITLES = {
     "history": "History",
     "event": "Events",
     "log": "The log itself",
+    "audit": "The people in the log",
     "time": "Other times",
 }
 

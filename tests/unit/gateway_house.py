@@ -23,11 +23,13 @@ from pvc.events.types import Role
 from pvc.gateway.app import create_app, local_app
 from pvc.gateway.services import GatewayServices
 from pvc.handlers.what_if import foresee
+from pvc.keyring.memory import MemoryKeyring
 from pvc.log.history import HistoryIndex
 from pvc.log.memory import MemoryLog
 from pvc.presence.alone import AlonePresence
 from pvc.projections.state import ClusterState
 from pvc.runtime.appender import Appender, Outcome, Request
+from pvc.runtime.people import People
 from pvc.runtime.telemetry import NodeFigures, Telemetry
 from pvc.runtime.world import World
 
@@ -156,6 +158,7 @@ async def a_house(folder: Path, *, initialised: bool = True) -> AsyncIterator[Ho
         foresee=foresee,
         telemetry=Telemetry(presence, clock),
         presence=presence,
+        people=People(MemoryKeyring(), world, clock, rng),
     )
     running = [asyncio.create_task(appender.run()), asyncio.create_task(history.run(log))]
     house = House(services, log, hypervisor)
