@@ -87,7 +87,7 @@ def unreachable(where: str, reason: str) -> Unavailable:
     )
 
 
-def damaged(where: str, reason: str) -> Unavailable:
+def unreadable(where: str, reason: str) -> Unavailable:
     """What a call gets when what is stored is no key."""
     return Unavailable(
         f"the keys of people's names at {where} cannot be read: {reason}",

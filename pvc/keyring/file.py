@@ -15,7 +15,7 @@ import msgspec
 
 from pvc.errors import PvcError
 from pvc.files import replace_file
-from pvc.keyring.base import DEADLINE_S, IdTaken, PersonKey, closed, damaged, unreachable
+from pvc.keyring.base import DEADLINE_S, IdTaken, PersonKey, closed, unreachable, unreadable
 
 FORMAT = 1
 
@@ -93,9 +93,9 @@ class FileKeyring:
             raise self._failed(error) from error
         except msgspec.MsgspecError:
             # The decoder's words could quote what it stumbled over.
-            raise damaged(str(self._path), "it is no keyring") from None
+            raise unreadable(str(self._path), "it is no keyring") from None
         if stored.format != FORMAT:
-            raise damaged(str(self._path), f"its format is {stored.format}, not {FORMAT}")
+            raise unreadable(str(self._path), f"its format is {stored.format}, not {FORMAT}")
         return stored.keys
 
     def _store(self, keys: list[PersonKey]) -> None:

@@ -17,7 +17,7 @@ from typing import Self, TypeVar
 
 import msgspec
 
-from pvc.keyring.base import DEADLINE_S, IdTaken, PersonKey, closed, damaged, unreachable
+from pvc.keyring.base import DEADLINE_S, IdTaken, PersonKey, closed, unreachable, unreadable
 from pvc.zookeeper.bridge import SESSION_TIMEOUT_S, Bridge
 from pvc.zookeeper.place import ancestors, place_of
 from pvc.zookeeper.types import (
@@ -171,7 +171,7 @@ class ZookeeperKeyring:
             if key.id == key_id:
                 return key
         # The decoder's words could quote what it stumbled over.
-        raise damaged(self._layout.key(key_id), "it is no key") from None
+        raise unreadable(self._layout.key(key_id), "it is no key") from None
 
     async def _insist(self, act: Callable[[], Awaitable[T]]) -> T:
         """Do `act`, which may be repeated, again after every outage or lost race, until the deadline."""
