@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,10 @@ def check_proof(session: Session, file: str, keys: tuple[str, ...]) -> int:
     return exits.OK
 
 
+_SEALED = re.compile(r"person~([0-9a-f]{8})~.*")
+"""A name that only the cluster's gateways can read."""
+
+
 def _facts(told: dict[str, Any]) -> list[tuple[str, str | Cell]]:
     facts: list[tuple[str, str | Cell]] = [("Verdict", Cell(f"proved: {told['statement']}", "green"))]
     record = told.get("record")
@@ -69,7 +74,7 @@ def _facts(told: dict[str, Any]) -> list[tuple[str, str | Cell]]:
         facts += [
             ("Position", str(record["position"])),
             ("When", when(record["time_us"], now_us())),
-            ("Who", f"{record['actor']['principal']} ({record['actor']['method']})"),
+            ("Who", f"{_SEALED.sub(r'person-\1', record['actor']['principal'])} ({record['actor']['method']})"),
             ("Command", record["command"]["name"]),
             ("Events", ", ".join(f"{event['type']} {json.dumps(event['data'])}" for event in record["events"])),
         ]

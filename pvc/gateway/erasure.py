@@ -56,11 +56,15 @@ async def notes_on_erasure(services: GatewayServices, given: ErasePerson, comman
     plain = (await services.history.actors(name)).get(name, 0)
     tokens = [token.id for token in services.world.state.tokens.values() if token.principal == command.principal]
     notes = [
-        f"unreadable, for everybody and for good: the name and the addresses of {name} in {records} records",
+        f"unreadable, for everybody and for good: the name and the addresses of {name} in {_records(records)}",
         f"stays: what was done in them, and when, by {pseudonym}; the log, its proofs and replicas verify as before",
     ]
     if plain:
-        notes.append(f"stays readable: {plain} records of before names were sealed say {name} as they are")
+        notes.append(f"stays readable: {name}, in {_records(plain)} of before names were sealed")
     if tokens:
         notes.append(f"goes on: the token {', '.join(tokens)}; who uses it will be {pseudonym}, with a new key")
     return [*notes, "to be destroyed by hand: copies of the keys in backups, and what was exported or sent with names"]
+
+
+def _records(count: int) -> str:
+    return f"{count} record{'' if count == 1 else 's'}"

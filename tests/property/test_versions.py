@@ -161,7 +161,7 @@ def test_tuples_and_bytes_survive_the_way_up() -> None:
     kind=st.sampled_from(["vm.teleported", "vm.started", "moon.landed"]),
     version=st.integers(2, 9),
     fields=st.dictionaries(
-        st.text(max_size=5), st.one_of(st.integers(), st.text(max_size=5), st.booleans()), max_size=4
+        st.text(max_size=5), st.one_of(st.integers(-(2**63), 2**64 - 1), st.text(max_size=5), st.booleans()), max_size=4
     ),
 )
 def test_a_newer_event_passes_through_storage_history_and_stream_and_stops_only_the_fold(

@@ -163,7 +163,7 @@ async def test_the_key_is_gone_and_the_log_says_so(house: House) -> None:
         assert await house.services.people.keyring.find(NAME) is None
         assert house.services.people._keys.keys() <= set(await house.services.people.keyring.ids())
     gone, requested = await history(house, "type=access.*&limit=2")
-    assert gone["events"][0]["summary"] == f"{pseudonym} is erased: node hv1 has destroyed its key"
+    assert gone["events"][0]["summary"] == f"key {pseudonym[-8:]} of {pseudonym} is destroyed, by node hv1"
     assert gone["cause"] == requested["id"]
 
 
@@ -188,7 +188,7 @@ async def test_records_of_before_names_were_sealed_are_said_to_stay(house: House
         )
         await house.services.people.seal("bert")
         told = await erase(house, "bert")
-        assert any("stays readable: 1 records" in note for note in told["notes"])
+        assert any("stays readable: bert, in 1 record of before" in note for note in told["notes"])
     old = (await history(house, "actor=bert"))[-1]
     assert (old["actor"]["principal"], old["actor"]["address"]) == ("bert", "192.0.2.9")
 

@@ -14,7 +14,7 @@ from pvc.events.access import ErasureRequested
 from pvc.events.record import Actor
 from pvc.events.sealed import erased_name, hidden_name, parse_sealed, shortened
 from pvc.keyring.base import PersonKey, unreachable
-from pvc.keyring.cipher import open_sealed
+from pvc.keyring.cipher import open_sealed, seal_name
 from pvc.keyring.memory import MemoryKeyring
 from pvc.runtime.people import People
 from pvc.runtime.world import World
@@ -243,3 +243,18 @@ def key_in(principal: str) -> str:
     sealed = parse_sealed(principal)
     assert sealed is not None
     return sealed.key
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("person~3f2a91c0~qwYVES6gq_7MtdvTAbP1jVZpwnDZl0TVEr1btaa2E4q56DRUlaexxx6kAtxqLRJt", "anna"),
+        ("address~3f2a91c0~9bFlIkpYt5HfavHYvDZfjaIoQvwrg1WfsUC1kineuo69jyFij5TTryNG5Iw", "192.0.2.7"),
+    ],
+)
+async def test_what_was_sealed_once_can_be_opened_for_ever(people: People, keyring: Cut, text: str, meant: str) -> None:
+    key = await keyring.make(PersonKey(id="3f2a91c0", principal="anna", secret=bytes(range(64))))
+    assert await shown(people, text) == meant
+    assert meant != key.principal or seal_name(key) == text, (
+        "sealed as then, it is found by equality with what was then"
+    )
