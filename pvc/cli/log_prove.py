@@ -63,8 +63,9 @@ def check_proof(session: Session, file: str, keys: tuple[str, ...]) -> int:
     return exits.OK
 
 
-_SEALED = re.compile(r"person~([0-9a-f]{8})~.*")
-"""A name that only the cluster's gateways can read."""
+def _who(principal: str) -> str:
+    """A sealed name by its key, as only the cluster's gateways can read it."""
+    return re.sub(r"person~([0-9a-f]{8})~.*", r"person-\1", principal)
 
 
 def _facts(told: dict[str, Any]) -> list[tuple[str, str | Cell]]:
@@ -74,7 +75,7 @@ def _facts(told: dict[str, Any]) -> list[tuple[str, str | Cell]]:
         facts += [
             ("Position", str(record["position"])),
             ("When", when(record["time_us"], now_us())),
-            ("Who", f"{_SEALED.sub(r'person-\1', record['actor']['principal'])} ({record['actor']['method']})"),
+            ("Who", f"{_who(record['actor']['principal'])} ({record['actor']['method']})"),
             ("Command", record["command"]["name"]),
             ("Events", ", ".join(f"{event['type']} {json.dumps(event['data'])}" for event in record["events"])),
         ]

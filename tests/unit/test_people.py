@@ -255,6 +255,4 @@ def key_in(principal: str) -> str:
 async def test_what_was_sealed_once_can_be_opened_for_ever(people: People, keyring: Cut, text: str, meant: str) -> None:
     key = await keyring.make(PersonKey(id="3f2a91c0", principal="anna", secret=bytes(range(64))))
     assert await shown(people, text) == meant
-    assert meant != key.principal or seal_name(key) == text, (
-        "sealed as then, it is found by equality with what was then"
-    )
+    assert meant != key.principal or seal_name(key) == text, "so it is found by equality"
