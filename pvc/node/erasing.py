@@ -11,7 +11,6 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from pvc.clock import Clock
 from pvc.commands.audit import ReportPersonErased
 from pvc.errors import PvcError
 from pvc.events.access import ErasureRequested
@@ -34,13 +33,12 @@ class Erasing:
     """One node's part; `run` until cancelled."""
 
     def __init__(
-        self, node: str, world: World, people: People, submit: Submit, clock: Clock, *, epoch: Callable[[], int | None]
+        self, node: str, world: World, people: People, submit: Submit, epoch: Callable[[], int | None]
     ) -> None:
         self._node = node
         self._world = world
         self._people = people
         self._submit = submit
-        self._clock = clock
         self._epoch = epoch
         self._wanted = asyncio.Event()
 
@@ -51,7 +49,7 @@ class Erasing:
         with self._world.listening(self._note):
             while True:
                 self._wanted.clear()
-                epoch, now_s = self._epoch(), self._clock.monotonic()
+                epoch, now_s = self._epoch(), self._people.clock.monotonic()
                 if epoch is not None:
                     try:
                         await self._destroy_requested()

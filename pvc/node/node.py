@@ -31,6 +31,7 @@ from pvc.handlers.transfers import Transfers
 from pvc.handlers.vm_reconciler import Obstacle, VmReconciler
 from pvc.log.base import Log
 from pvc.node.anchoring import Anchoring
+from pvc.node.archivist import ArchiveParts, Archivist, unsigned
 from pvc.node.erasing import Erasing
 from pvc.node.primary import Primary
 from pvc.node.self_fence import SelfFence
@@ -42,7 +43,7 @@ from pvc.projections.state import ClusterState
 from pvc.runtime.appender import Appender, Outcome, Request
 from pvc.runtime.past_files import PastFiles
 from pvc.runtime.people import People
-from pvc.runtime.snapshots import SnapshotFile, check_same_log, keep_snapshots
+from pvc.runtime.snapshots import SnapshotFile, check_same_log, keep_snapshots, newest_seen
 from pvc.runtime.world import World, catch_up, follow
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """Where checkpoints are kept outside."""
     people: People | None = None
     """Where the keys of people's names are, if anywhere."""
+    archive: ArchiveParts | None = None
+    """Where sealed segments of the log go, where the log has any."""
     zookeeper: Callable[[], Awaitable[str]] | None = None
     """What this node's ZooKeeper server is, where it runs one."""
 
@@ -105,7 +108,13 @@ class Node:
         self._world = services.world
         self._hypervisor = services.hypervisor
         self._pass_wanted = asyncio.Event()
-        self.standing = Standing(services.name, services.world, services.presence, self._pass_wanted)
+        self.standing = Standing(
+            services.name,
+            services.world,
+            services.presence,
+            self._pass_wanted,
+            archived=lambda: self.archivist.archived if self.archivist else 0,
+        )
         self._transfers = Transfers(services.hypervisor, lambda vm_id: self.queue.wake(vm_id))
         self._reconciler = VmReconciler(
             services.name,
@@ -143,6 +152,12 @@ class Node:
             else None
         )
         self._vouching = self._make_vouching(services.vouching) if services.vouching is not None else ()
+        sign = self._vouching[1].sign if self._vouching else unsigned
+        people = services.people
+        self._erasing = people and Erasing(services.name, self._world, people, self._submit, self._epoch)
+        self.archivist = services.archive and Archivist(
+            services.name, self._world, services.archive, services.presence, epoch=self._epoch, sign=sign
+        )
 
     async def run(self) -> None:
         """Catch up, announce the node, and work."""
@@ -163,17 +178,16 @@ class Node:
             group.create_task(self._publisher().run())
             if self._primary is not None:
                 group.create_task(self._primary.run())
-            for part in self._vouching:
+            for part in filter(None, (*self._vouching, self._erasing, self.archivist)):
                 group.create_task(part.run())
-            if self._services.people is not None:
-                group.create_task(self._erasing(self._services.people).run())
             if self._services.snapshots is not None:
                 group.create_task(keep_snapshots(self._world, self._services.snapshots, self._services.past_files))
 
     async def _catch_up(self) -> None:
+        replica = self._services.vouching.history if self._services.vouching is not None else None
         while True:
             try:
-                await check_same_log(self._world, self._services.log)
+                await check_same_log(await newest_seen(self._world, replica), self._services.log)
                 return await catch_up(self._world, self._services.log)
             except Unavailable as error:
                 logger.warning("log: not available yet error=%s", error)
@@ -368,10 +382,6 @@ class Node:
             anchored=anchoring.delivered,
         )
         return anchoring, vouching
-
-    def _erasing(self, people: People) -> Erasing:
-        services = self._services
-        return Erasing(services.name, services.world, people, self._submit, services.clock, epoch=self._epoch)
 
     def _epoch(self) -> int | None:
         """Of the term in which this node acts for the cluster; 0 where nobody else could, None outside of a term."""

@@ -60,7 +60,7 @@ class People:
     def __init__(self, keyring: Keyring, world: World, clock: Clock, rng: Rng) -> None:
         self.keyring = keyring
         self._world = world
-        self._clock = clock
+        self.clock = clock
         self._rng = rng
         self._keys: dict[str, PersonKey] = {}
         self._ids: dict[str, str] = {}
@@ -179,13 +179,13 @@ class People:
 
     async def _learn(self, ids: set[str]) -> None:
         unknown = ids - self._keys.keys() - self._world.state.erasures.keys() - self._gone
-        if not unknown or self._clock.monotonic() < self._again_s:
+        if not unknown or self.clock.monotonic() < self._again_s:
             return
         try:
             async with asyncio.timeout(READ_DEADLINE_S):
                 found = await self.keyring.read(unknown)
         except (PvcError, TimeoutError) as error:
-            self._again_s = self._clock.monotonic() + AGAIN_S
+            self._again_s = self.clock.monotonic() + AGAIN_S
             reason = error.message if isinstance(error, PvcError) else f"no answer within {READ_DEADLINE_S:g} s"
             logger.warning("people: names stay sealed for now reason=%s", reason)
             return

@@ -88,7 +88,7 @@ class Daemon:
         clock, rng = VirtualClock(), random.Random(next(SEEDS))
         self.appender = Appender(world, house.log, origin="hv1", clock=clock, rng=rng)
         self.people = People(house.keys, world, clock, rng)
-        self.erasing = Erasing("hv1", world, self.people, self.submit, clock, epoch=epoch)
+        self.erasing = Erasing("hv1", world, self.people, self.submit, epoch)
 
     async def submit(self, report: Any, cause: str = "") -> Outcome:
         if self.deaf:

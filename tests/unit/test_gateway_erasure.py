@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 import pytest
 
-from pvc.clock import SystemClock
 from pvc.commands.audit import ErasePerson, erase_person
 from pvc.commands.base import Decision
 from pvc.commands.facts import REPORTS
@@ -50,7 +49,7 @@ async def destroying(house: House) -> AsyncIterator[None]:
         return await house.services.appender.submit(request)
 
     services = house.services
-    erasing = Erasing("hv1", services.world, services.people, submit, SystemClock(), epoch=lambda: 0)
+    erasing = Erasing("hv1", services.world, services.people, submit, lambda: 0)
     task = asyncio.create_task(erasing.run())
     try:
         yield
