@@ -61,6 +61,7 @@ VIEWS: dict[Path, str] = {
     ("log", "prove"): "log_prove:prove",
     ("log", "verify-proof"): "log_prove:verify_proof",
     ("log", "consistency"): "log_prove:consistency",
+    ("audit", "people"): "audit:people",
     ("connection", "list"): "connection:list_connections",
     ("connection", "add"): "connection:add",
     ("connection", "use"): "connection:use",

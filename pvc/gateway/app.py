@@ -32,7 +32,8 @@ from pvc.gateway.history import HISTORY
 from pvc.gateway.log import LOG
 from pvc.gateway.log_proofs import PROOFS
 from pvc.gateway.openapi import openapi_endpoint
-from pvc.gateway.problems import NoSuchRoute, WrongMethod, problem_response
+from pvc.gateway.people import PEOPLE
+from pvc.gateway.problems import CONTENT_TYPE, NoSuchRoute, WrongMethod, problem_response
 from pvc.gateway.queries import QUERIES
 from pvc.gateway.services import GatewayServices
 from pvc.gateway.undo import UNDO
@@ -69,7 +70,7 @@ def local_app(app: ASGIApp) -> ASGIApp:
 
 def all_endpoints() -> Sequence[Endpoint]:
     """Every endpoint there is, in the order of the manual."""
-    described = [*QUERIES, *HISTORY, *DIFF, *UNDO, *WHAT_IF, *LOG, *PROOFS, *CONSOLE, *command_endpoints()]
+    described = [*QUERIES, *HISTORY, *DIFF, *UNDO, *WHAT_IF, *LOG, *PROOFS, *PEOPLE, *CONSOLE, *command_endpoints()]
     return [*described, openapi_endpoint(described)]
 
 
@@ -150,7 +151,9 @@ class _Border:
 
 async def _make_readable(services: GatewayServices, response: Response) -> None:
     """Open what is sealed in a reply. The only place where that is done, so that no view can forget it, nor another
-    layer come to depend on names."""
+    layer come to depend on names. Bytes of the log, and what a guest has written, are nobody's to change."""
+    if response.media_type not in ("application/json", CONTENT_TYPE):
+        return
     body = await services.people.readable(bytes(response.body))
     if body != response.body:
         response.body = body

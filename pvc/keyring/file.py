@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,7 +33,8 @@ class FileKeyring:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._turn = asyncio.Lock()
+        # One thread, so that a change which nobody waits for any more is still over before the next one begins.
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keyring")
         self._closed = False
 
     async def find(self, principal: str) -> PersonKey | None:
@@ -59,13 +61,14 @@ class FileKeyring:
     async def close(self) -> None:
         """Refuse all further calls."""
         self._closed = True
+        self._worker.shutdown(wait=False)
 
     async def _in_turn(self, work: Callable[[], T]) -> T:
         if self._closed:
             raise closed()
         try:
-            async with asyncio.timeout(DEADLINE_S), self._turn:
-                return await asyncio.to_thread(work)
+            async with asyncio.timeout(DEADLINE_S):
+                return await asyncio.get_running_loop().run_in_executor(self._worker, work)
         except TimeoutError:
             raise unreachable(str(self._path), f"the disk did not answer within {DEADLINE_S:g} s") from None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
+import threading
 from pathlib import Path
 
 import msgspec
@@ -74,3 +76,20 @@ async def test_a_folder_that_is_gone_is_said_to_be_unreachable(tmp_path: Path) -
     with pytest.raises(Unavailable) as refusal:
         await FileKeyring(tmp_path / "nowhere" / "keyring").make(new_key("anna", RNG))
     assert refusal.value.code == "keyring.unreachable"
+
+
+async def test_a_change_that_nobody_waits_for_any_more_is_over_before_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyring, slow = FileKeyring(tmp_path / "keyring"), threading.Event()
+    store = keyring._store
+    monkeypatch.setattr(keyring, "_store", lambda keys: (slow.wait(), store(keys)))
+    making = asyncio.create_task(keyring.make(new_key("anna", RNG)))
+    await asyncio.sleep(0.05)
+    making.cancel()
+    other = asyncio.create_task(keyring.make(new_key("bert", RNG)))
+    await asyncio.sleep(0.05)
+    slow.set()
+    await other
+    assert len(await keyring.ids()) == 2
+    assert await keyring.find("anna") is not None

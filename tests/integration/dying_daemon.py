@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Collection
+from typing import Any
 
 from pvc.daemon import compose
 from pvc.daemon.config import Config
@@ -62,8 +63,8 @@ class MortalKeyring:
         await self._keyring.close()
 
 
-async def open_log(config: Config) -> Log:
-    return MortalLog(await real_open_log(config), life, LogFaults())
+async def open_log(*parts: Any, **options: Any) -> Log:
+    return MortalLog(await real_open_log(*parts, **options), life, LogFaults())
 
 
 async def open_hypervisor(config: Config) -> Hypervisor:

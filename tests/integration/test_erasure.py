@@ -84,6 +84,7 @@ def test_a_persons_name_is_on_the_disk_only_in_the_keyring_and_after_the_erasure
 
         unasked = cli("audit", "erase", NAME)
         assert (unasked.code, "--yes" in unasked.err) == (2, True)
+        assert NAME in cli("audit", "people").out
         dry = cli("audit", "erase", NAME, "--dry-run")
         assert dry.code == 0 and f"the name and the addresses of {NAME} in 2 records" in dry.err
         assert len(keys_in(tmp_path)) == 1
@@ -99,6 +100,8 @@ def test_a_persons_name_is_on_the_disk_only_in_the_keyring_and_after_the_erasure
         assert [text for text in everything if "kowalska" in text] == []
         assert cli("history", "all", "--actor", NAME).out == ""
         assert is_whole(daemon)
+        people = cli("audit", "people").out
+        assert pseudonym in people and "erased " in people and NAME not in people
 
         exported = tmp_path / "all.pvclog"
         assert cli("log", "export", "--plain", str(exported)).code == 0

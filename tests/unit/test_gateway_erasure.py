@@ -192,6 +192,24 @@ async def test_records_of_before_names_were_sealed_are_said_to_stay(house: House
     assert (old["actor"]["principal"], old["actor"]["address"]) == ("bert", "192.0.2.9")
 
 
+async def test_the_people_of_the_log_are_listed_with_what_became_of_them(house: House) -> None:
+    async def people() -> list[tuple[str, str, int]]:
+        items = (await house.root.get("/audit/people")).json()["items"]
+        return [(one["name"], one["state"], one["records"]) for one in items]
+
+    assert await people() == [("admin", "readable", 0)]
+    await anna_acts(house)
+    assert await people() == [("admin", "readable", 0), (NAME, "readable", 4)]
+    key = (await erase(house))["events"][0]["data"]["key"]
+    assert (await people())[1:] == [(f"erased-{key}", "erasing", 4)]
+    async with destroying(house):
+        await until(lambda: bool(house.state.erasures[key].erased_us))
+    await house.services.people.seal(NAME)
+    assert (await people())[1:] == [(NAME, "readable", 0), (f"erased-{key}", "erased", 4)]
+    viewer = house.outside_with(await house.person("bert", Role.VIEWER))
+    assert (await viewer.get("/audit/people")).status_code == 403
+
+
 async def test_nobody_can_be_erased_who_has_no_key(house: House) -> None:
     before = house.services.world.position
     for name in ("nobody", "root", "erased-00000000"):
