@@ -47,6 +47,7 @@ class Erasing:
         swept_in: int | None = None
         swept_s = 0.0
         with self._world.listening(self._note):
+            self._people.forget_erased()
             while True:
                 self._wanted.clear()
                 epoch, now_s = self._epoch(), self._people.clock.monotonic()

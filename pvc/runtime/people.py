@@ -45,6 +45,9 @@ AGAIN_S = 5.0
 TRIES = 10
 """Draws of a key's id: with a thousand people one is taken once in four million draws."""
 
+MAX_OPENED = 20_000
+"""Texts remembered opened, some 200 bytes each: opening one costs 20 us, and pages of the history are asked for again."""
+
 MAX_GONE = 10_000
 """Ids remembered of which there is no key; what somebody wrote into a description must not fill the memory."""
 
@@ -65,6 +68,8 @@ class People:
         self._keys: dict[str, PersonKey] = {}
         self._ids: dict[str, str] = {}
         """Principal -> id of the key in memory."""
+        self._opened: dict[str, str] = {}
+        """Sealed text -> what it says; nothing of a key that was let go of."""
         self._gone: set[str] = set()
         """Ids of which the keyring has no key: destroyed, whoever did it."""
         self._again_s = float("-inf")
@@ -113,9 +118,10 @@ class People:
         await self._learn({found[2].decode() for found in _SEALED.finditer(body)})
         return _SEALED.sub(lambda found: msgspec.json.encode(self._shown(found[0].decode()))[1:-1], body)
 
-    def shown(self, text: str) -> str:
-        """A text with what is sealed in it opened, as far as the keys are in memory."""
-        return SEALED.sub(lambda found: self._shown(found[0]), text)
+    def forget_erased(self) -> None:
+        """Let go of all keys that are erased by now."""
+        for key_id in self._keys.keys() & self._world.state.erasures.keys():
+            self.forget(key_id)
 
     def note(self, entry: Entry, events: tuple[Event, ...]) -> None:
         """Let go of the keys of those who are to be erased. To be called after each record."""
@@ -125,6 +131,8 @@ class People:
 
     def forget(self, key_id: str) -> None:
         """Let go of a key."""
+        of_it = f"~{key_id}~"
+        self._opened = {text: opened for text, opened in self._opened.items() if of_it not in text}
         key = self._keys.pop(key_id, None)
         if key is not None and self._ids.get(key.principal) == key_id:
             del self._ids[key.principal]
@@ -202,6 +210,9 @@ class People:
                 self._gone.add(key_id)
 
     def _shown(self, text: str) -> str:
+        known = self._opened.get(text)
+        if known is not None and text.split("~", 2)[1] not in self._world.state.erasures:
+            return known
         sealed = parse_sealed(text)
         if sealed is None:
             return text
@@ -209,6 +220,9 @@ class People:
         erased = sealed.key in self._world.state.erasures or sealed.key in self._gone
         opened = open_sealed(key, sealed) if key is not None and not erased else None
         if opened is not None:
+            if len(self._opened) >= MAX_OPENED:
+                self._opened.clear()
+            self._opened[text] = opened
             return opened
         if sealed.kind == "person":
             return erased_name(sealed.key) if erased else hidden_name(sealed.key)

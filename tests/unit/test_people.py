@@ -149,8 +149,9 @@ async def test_without_the_keyring_a_reader_sees_pseudonyms_and_asks_only_now_an
 async def test_what_the_log_calls_erased_nobody_opens_though_the_key_is_still_there(people: People) -> None:
     sealed = await people.seal_actor(ANNA)
     key = key_in(sealed.principal)
+    assert await shown(people, f"{sealed.principal} {sealed.address}") == "anna 192.0.2.7"
     erase(people, key)
-    assert people._keys == {} and people._ids == {}
+    assert people._keys == {} and people._ids == {} and people._opened == {}
     assert await shown(people, sealed.principal) == erased_name(key)
     assert await shown(people, sealed.address) == "erased"
     assert await people.find("anna") == ""
