@@ -46,7 +46,7 @@ TRIES = 10
 """Draws of a key's id: with a thousand people one is taken once in four million draws."""
 
 MAX_OPENED = 20_000
-"""Texts remembered opened, some 200 bytes each: opening one costs 20 us, and pages of the history are asked for again."""
+"""Texts remembered opened, some 200 bytes each: opening one costs 20 us, and pages are asked for again."""
 
 MAX_GONE = 10_000
 """Ids remembered of which there is no key; what somebody wrote into a description must not fill the memory."""
