@@ -12,7 +12,8 @@ from pathlib import Path
 
 from pvc.clock import SystemClock, SystemRng
 from pvc.daemon.config import Config
-from pvc.daemon.logs import archive_parts, await_whole_log, make_copies, open_log, remove_replica
+from pvc.daemon.log_care import DaemonLogCare
+from pvc.daemon.logs import LogCopies, archive_parts, await_whole_log, make_copies, open_log, remove_replica
 from pvc.daemon.serving import serve
 from pvc.daemon.zookeeper_server import keep_running, mode_of, start_zookeeper
 from pvc.drivers.anchors import Anchor, FileAnchor, SyslogAnchor, WebhookAnchor
@@ -47,7 +48,9 @@ async def run_daemon(config: Config, stop: asyncio.Event) -> None:
 
 async def _run_once(config: Config, stop: asyncio.Event) -> None:
     """Until `stop` is set, or a log that was damaged can be used again: then all begins anew, as after a start."""
-    async with _opened(config) as (services, history, telemetry, people):
+    leave = asyncio.Event()
+    async with _opened(config) as (services, history, telemetry, copies, people):
+        care = DaemonLogCare(config, services, history, copies, leave.set)
         gateway = GatewayServices(
             world=services.world,
             appender=services.appender,
@@ -62,8 +65,8 @@ async def _run_once(config: Config, stop: asyncio.Event) -> None:
             presence=services.presence,
             past_files=services.past_files,
             people=people,
+            log_care=care,
         )
-        leave = asyncio.Event()
         watching = [
             asyncio.create_task(_pass_on(stop, leave), name="stop"),
             asyncio.create_task(await_whole_log(config, services.world, history, leave), name="await a whole log"),
@@ -74,6 +77,7 @@ async def _run_once(config: Config, stop: asyncio.Event) -> None:
             for task in watching:
                 task.cancel()
             await asyncio.gather(*watching, return_exceptions=True)
+            await care.close()
 
 
 async def _pass_on(event: asyncio.Event, to: asyncio.Event) -> None:
@@ -145,7 +149,7 @@ async def open_hypervisor(config: Config) -> Hypervisor:
 
 
 @contextlib.asynccontextmanager
-async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex, Telemetry, People]]:
+async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex, Telemetry, LogCopies, People]]:
     clock, rng = SystemClock(), SystemRng()
     async with contextlib.AsyncExitStack() as stack:
         server = await start_zookeeper(config)
@@ -196,7 +200,7 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex,
         if server is not None:
             keeper = asyncio.create_task(keep_running(server), name="zookeeper")
             stack.callback(keeper.cancel)
-        yield services, history, telemetry, people
+        yield services, history, telemetry, copies, people
         if world.fault is None:
             await store_snapshot(world, snapshots)
 

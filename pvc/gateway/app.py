@@ -30,6 +30,7 @@ from pvc.gateway.endpoint import Call, Endpoint
 from pvc.gateway.health import health_response
 from pvc.gateway.history import HISTORY
 from pvc.gateway.log import LOG
+from pvc.gateway.log_care import LOG_CARE
 from pvc.gateway.log_proofs import PROOFS
 from pvc.gateway.openapi import openapi_endpoint
 from pvc.gateway.people import PEOPLE
@@ -70,7 +71,10 @@ def local_app(app: ASGIApp) -> ASGIApp:
 
 def all_endpoints() -> Sequence[Endpoint]:
     """Every endpoint there is, in the order of the manual."""
-    described = [*QUERIES, *HISTORY, *DIFF, *UNDO, *WHAT_IF, *LOG, *PROOFS, *PEOPLE, *CONSOLE, *command_endpoints()]
+    described = [
+        *(*QUERIES, *HISTORY, *DIFF, *UNDO, *WHAT_IF, *LOG, *PROOFS, *LOG_CARE, *PEOPLE),
+        *(*CONSOLE, *command_endpoints()),
+    ]
     return [*described, openapi_endpoint(described)]
 
 

@@ -15,6 +15,7 @@ from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.presence.base import Presence
 from pvc.runtime.appender import Appender
+from pvc.runtime.log_care import LogCare
 from pvc.runtime.past import PastStates
 from pvc.runtime.past_files import PastFiles
 from pvc.runtime.people import People
@@ -44,6 +45,8 @@ class GatewayServices:
     """Which nodes are there."""
     people: People
     """Seals and opens the names of people."""
+    log_care: LogCare | None = None
+    """What can be asked and done about the log as a whole."""
     past_files: PastFiles | None = None
     """Where states of the past are kept; without, each is replayed from the beginning."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)

@@ -20,6 +20,7 @@ from pvc.log.archived import ArchivedRecords, SegmentSource
 from pvc.log.base import MAX_READ_BYTES, check_batch, conflict
 from pvc.log.segments import Segments
 from pvc.log.zookeeper_layout import Layout, SegmentLimits, encode_head
+from pvc.log.zookeeper_mending import Mending
 from pvc.log.zookeeper_view import PAUSE_S, Archived, Seen, View
 from pvc.zookeeper.bridge import SESSION_TIMEOUT_S
 from pvc.zookeeper.types import (
@@ -129,6 +130,16 @@ class ZookeeperLog:
     def held_by(self) -> str:
         """Who alone may append, as of the last look; empty: everybody."""
         return self._view.stored.holder
+
+    @property
+    def active_segment(self) -> tuple[int, int, int]:
+        """First and last position of the active segment, and its bytes, as of the last look."""
+        return self._view.segment, self._view.stored.next - 1, self._view.stored.size_bytes
+
+    @property
+    def mending(self) -> Mending:
+        """What a repair needs besides appending."""
+        return Mending(self._view)
 
     @property
     def segments(self) -> Segments:

@@ -83,7 +83,7 @@ class Standing:
 
     def may_start(self) -> bool:
         """Whether a VM may be started now."""
-        if self._world.fault is not None:
+        if self._world.fault is not None or any(node.unheard for node in self._world.state.nodes.values()):
             return False
         return self.announced and self._presence.lease_left_s() > START_MARGIN_S
 

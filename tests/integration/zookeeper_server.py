@@ -80,6 +80,12 @@ class ZookeeperServer:
         shutil.rmtree(self.data)
         shutil.copytree(self.home / name, self.data)
 
+    def wipe(self) -> None:
+        """Begin with nothing, as on a new disk."""
+        assert self._process is None, "stop it first"
+        shutil.rmtree(self.data)
+        self.data.mkdir()
+
     def _end(self, how: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(how)
