@@ -66,6 +66,8 @@ VIEWS: dict[Path, str] = {
     ("log", "verify-proof"): "log_prove:verify_proof",
     ("log", "consistency"): "log_prove:consistency",
     ("audit", "people"): "audit:people",
+    ("audit", "export-keys"): "audit:export",
+    ("audit", "import-keys"): "audit:restore",
     ("connection", "list"): "connection:list_connections",
     ("connection", "add"): "connection:add",
     ("connection", "use"): "connection:use",

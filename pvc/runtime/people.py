@@ -48,6 +48,9 @@ TRIES = 10
 MAX_OPENED = 20_000
 """Texts remembered opened, some 200 bytes each: opening one costs 20 us, and pages are asked for again."""
 
+GONE_S = 60.0
+"""So long a key that was not there is taken to be gone without another look."""
+
 MAX_GONE = 10_000
 """Ids remembered of which there is no key; what somebody wrote into a description must not fill the memory."""
 
@@ -70,8 +73,8 @@ class People:
         """Principal -> id of the key in memory."""
         self._opened: dict[str, str] = {}
         """Sealed text -> what it says; nothing of a key that was let go of."""
-        self._gone: set[str] = set()
-        """Ids of which the keyring has no key: destroyed, whoever did it."""
+        self._gone: dict[str, float] = {}
+        """Ids of which the keyring has no key -> when to ask again: one that was lost may be restored."""
         self._again_s = float("-inf")
 
     async def seal_actor(self, actor: Actor) -> Actor:
@@ -95,6 +98,15 @@ class People:
             return ""
         self._remember(key)
         return seal_name(key)
+
+    async def keep(self, key: PersonKey) -> bool:
+        """Have a key again that was lost; False where the person, or the id, has another one. Raises Unavailable."""
+        try:
+            kept = await self.keyring.make(key)
+        except IdTaken:
+            return False
+        self._gone.pop(key.id, None)
+        return kept == key
 
     async def actors(self, asked: str, known: Known) -> tuple[str, ...]:
         """The actors in records that are meant by a name, a pseudonym or what is stored. Raises Unavailable."""
@@ -149,7 +161,7 @@ class People:
         return key, seal_name(key)
 
     async def _by_id(self, key_id: str) -> PersonKey | None:
-        if key_id in self._world.state.erasures or key_id in self._gone:
+        if key_id in self._world.state.erasures:
             return None
         if key_id not in self._keys:
             self._take_note({key_id}, await self.keyring.read([key_id]))
@@ -183,10 +195,12 @@ class People:
     def _remember(self, key: PersonKey) -> None:
         self._keys[key.id] = key
         self._ids[key.principal] = key.id
-        self._gone.discard(key.id)
+        self._gone.pop(key.id, None)
 
     async def _learn(self, ids: set[str]) -> None:
-        unknown = ids - self._keys.keys() - self._world.state.erasures.keys() - self._gone
+        now = self.clock.monotonic()
+        unknown = ids - self._keys.keys() - self._world.state.erasures.keys()
+        unknown = {key_id for key_id in unknown if self._gone.get(key_id, now) <= now}
         if not unknown or self.clock.monotonic() < self._again_s:
             return
         try:
@@ -207,7 +221,7 @@ class People:
             if key_id in found and key_id not in self._world.state.erasures:
                 self._remember(found[key_id])
             elif key_id not in found:
-                self._gone.add(key_id)
+                self._gone[key_id] = self.clock.monotonic() + GONE_S
 
     def _shown(self, text: str) -> str:
         known = self._opened.get(text)

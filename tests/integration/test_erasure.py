@@ -82,6 +82,19 @@ def test_a_persons_name_is_on_the_disk_only_in_the_keyring_and_after_the_erasure
         assert stat.S_IMODE((tmp_path / "data" / "keyring").stat().st_mode) == 0o600
         daemon.start()
 
+        copy = tmp_path / "keys.json"
+        assert cli("audit", "export-keys", str(copy)).code == 0
+        assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+        daemon.stop()
+        (tmp_path / "data" / "keyring").unlink()
+        daemon.start()
+        assert "erased-" in cli("history", "all").out and NAME not in cli("history", "all").out
+        assert (
+            cli("audit", "import-keys", str(copy)).out
+            == "1 keys are kept; 0 are of people who were erased, and are not.\n"
+        )
+        assert cli("history", "all", "--actor", NAME).out.count(NAME) == 2
+
         unasked = cli("audit", "erase", NAME)
         assert (unasked.code, "--yes" in unasked.err) == (2, True)
         assert NAME in cli("audit", "people").out
@@ -100,6 +113,10 @@ def test_a_persons_name_is_on_the_disk_only_in_the_keyring_and_after_the_erasure
         assert [text for text in everything if "kowalska" in text] == []
         assert cli("history", "all", "--actor", NAME).out == ""
         assert is_whole(daemon)
+        again = cli("audit", "import-keys", str(copy))
+        assert again.out == "0 keys are kept; 1 are of people who were erased, and are not.\n"
+        assert keys_in(tmp_path) == []
+        copy.unlink()
         people = cli("audit", "people").out
         assert pseudonym in people and "erased " in people and NAME not in people
 

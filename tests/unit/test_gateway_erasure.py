@@ -210,6 +210,30 @@ async def test_the_people_of_the_log_are_listed_with_what_became_of_them(house: 
     assert (await viewer.get("/audit/people")).status_code == 403
 
 
+async def test_keys_are_copied_to_root_on_a_node_alone_and_come_back_but_for_the_erased(house: House) -> None:
+    anna = await anna_acts(house)
+    bert = house.outside_with(await house.person("bert"))
+    for refused in (await anna.get("/audit/keys"), await bert.post("/audit/keys", json={"keys": []})):
+        assert (refused.status_code, refused.json()["code"]) == (403, "access.only_local")
+    copies = (await house.root.get("/audit/keys")).json()["keys"]
+    assert [copy["principal"] for copy in copies] == ["admin", NAME, "bert"]
+    async with destroying(house):
+        await erased(house)
+
+        # All is lost; bert acts before the copy is there, and the others do not.
+        house.services.people.keyring = MemoryKeyring()
+        for copy in copies:
+            house.services.people.forget(copy["id"])
+        await house.services.people.seal("bert")
+        reply = (await house.root.post("/audit/keys", json={"keys": copies})).json()
+        assert (reply["kept"], reply["erased"], reply["taken"]) == (1, 1, ["bert"])
+        assert (await house.services.people.keyring.find("admin")) is not None
+        again = (await house.root.post("/audit/keys", json={"keys": copies[:1]})).json()
+        assert again["kept"] == 1
+    bad = {"keys": [{**copies[0], "secret": "c2hvcnQ="}]}
+    assert (await house.root.post("/audit/keys", json=bad)).status_code == 422
+
+
 async def test_nobody_can_be_erased_who_has_no_key(house: House) -> None:
     before = house.services.world.position
     for name in ("nobody", "root", "erased-00000000"):

@@ -164,6 +164,19 @@ async def test_a_key_that_is_gone_is_gone_without_a_word_in_the_log(keyring: Cut
     assert await shown(reader, sealed.principal) == erased_name(key_in(sealed.principal))
 
 
+async def test_a_lost_key_that_is_restored_is_asked_for_again(keyring: Cut, monkeypatch: pytest.MonkeyPatch) -> None:
+    sealed = await people_on(keyring).seal_actor(ANNA)
+    copy = await keyring.find("anna")
+    assert copy is not None
+    await keyring.destroy(copy.id)
+    reader = people_on(Cut(keyring))
+    assert await shown(reader, sealed.principal) == erased_name(copy.id)
+    assert await people_on(keyring).keep(copy)
+    assert await shown(reader, sealed.principal) == erased_name(copy.id), "not asked for at each look"
+    monkeypatch.setattr(reader.clock, "monotonic", lambda: 1e9)
+    assert await shown(reader, sealed.principal) == "anna"
+
+
 async def test_who_was_erased_and_acts_again_gets_a_new_key(people: People, keyring: Cut) -> None:
     first = await people.seal_actor(ANNA)
     erase(people, key_in(first.principal))
