@@ -89,10 +89,8 @@ def test_a_persons_name_is_on_the_disk_only_in_the_keyring_and_after_the_erasure
         (tmp_path / "data" / "keyring").unlink()
         daemon.start()
         assert "erased-" in cli("history", "all").out and NAME not in cli("history", "all").out
-        assert (
-            cli("audit", "import-keys", str(copy)).out
-            == "1 keys are kept; 0 are of people who were erased, and are not.\n"
-        )
+        restored = cli("audit", "import-keys", str(copy))
+        assert restored.out == "Keys kept: 1. Of people who were erased, and so not kept: 0.\n"
         assert cli("history", "all", "--actor", NAME).out.count(NAME) == 2
 
         unasked = cli("audit", "erase", NAME)
@@ -114,7 +112,7 @@ def test_a_persons_name_is_on_the_disk_only_in_the_keyring_and_after_the_erasure
         assert cli("history", "all", "--actor", NAME).out == ""
         assert is_whole(daemon)
         again = cli("audit", "import-keys", str(copy))
-        assert again.out == "0 keys are kept; 1 are of people who were erased, and are not.\n"
+        assert again.out == "Keys kept: 0. Of people who were erased, and so not kept: 1.\n"
         assert keys_in(tmp_path) == []
         copy.unlink()
         people = cli("audit", "people").out
