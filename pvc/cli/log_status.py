@@ -65,6 +65,10 @@ def _facts(status: dict[str, Any]) -> list[tuple[str, str | Cell]]:
         facts.append(("Incarnation", status["incarnation"]))
     if status["held_by"]:
         facts.append(("Held by", Cell(status["held_by"], "red")))
+    facts += [
+        (f"Read from {one['title']}", f"{one['segments']:,} segments, {size(one['size_bytes'])}")
+        for one in status["fetched"]
+    ]
     facts += [("Damaged", Cell(text, "red")) for text in status["damage"]]
     facts += [("Mended", text) for text in status["mended"]]
     return facts

@@ -16,7 +16,7 @@ from pvc.log.segments import Chained
 from pvc.presence.base import Presence
 from pvc.presence.hello import read_hello
 from pvc.projections.state import ClusterState
-from pvc.runtime.log_care import ArchiveInfo, LogStatus, NodeCopy, SegmentInfo, SegmentState
+from pvc.runtime.log_care import ArchiveInfo, FetchedInfo, LogStatus, NodeCopy, SegmentInfo, SegmentState
 from pvc.runtime.shelves import Shelf
 from pvc.runtime.world import World
 
@@ -39,6 +39,10 @@ async def log_status(
         position=world.position,
         replica_position=history.position,
         replica_bytes=_size_of(config),
+        fetched=tuple(
+            FetchedInfo(title=title, segments=one.segments, size_bytes=one.size_bytes)
+            for title, one in copies.all.fetched.items()
+        ),
         damage=tuple(copies.all.damage),
         mended=tuple(mended),
         nodes=await _nodes(world.state, presence),

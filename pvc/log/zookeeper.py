@@ -18,6 +18,7 @@ from pvc.errors import LogDamaged, OutcomeUnknown, Unavailable
 from pvc.events.record import Entry, Head
 from pvc.log.archived import ArchivedRecords, SegmentSource
 from pvc.log.base import MAX_READ_BYTES, check_batch, conflict
+from pvc.log.quota import Quota, set_quota
 from pvc.log.segments import Segments
 from pvc.log.zookeeper_layout import Layout, SegmentLimits, encode_head
 from pvc.log.zookeeper_mending import Mending
@@ -75,6 +76,7 @@ class ZookeeperLog:
         archivist: Credentials | None = None,
         tls: Tls | None = None,
         seen: Seen | None = None,
+        quota: Quota | None = None,
         source: SegmentSource | None = None,
         limits: SegmentLimits | None = None,
         holder: str = "",
@@ -85,6 +87,7 @@ class ZookeeperLog:
     ) -> Self:
         """Connect to `hosts` ("a:2181,b:2181,c:2181") and find the log of `cluster`, or found it if there is none.
 
+        With `quota`, ZooKeeper is told to refuse what goes beyond it (`log.quota`).
         With `seen`, the log must exist, be that incarnation, and reach at least as far with the same record there.
         `archivist`: a second identity, which alone may delete archived records where the log was founded with one.
         `source`: where the segments come from that are archived; without one they cannot be read. `holder`: under which
@@ -107,6 +110,8 @@ class ZookeeperLog:
         try:
             view.bridge.start()
             await view.insist(view.refresh)
+            if quota is not None:
+                await view.insist(lambda: set_quota(view.bridge, view.layout, quota))
         except LogDamaged:
             if not even_damaged:
                 await view.close()

@@ -61,10 +61,25 @@ class _SnapshotVersion(msgspec.Struct, frozen=True, kw_only=True):
     projection_version: int
 
 
+class SnapshotHead(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be told of a snapshot without making the state."""
+
+    projection_version: int
+    head: Head
+
+
 class StaleSnapshot(PvcError):
     """The snapshot is damaged, or was made by another version of the fold; replay instead."""
 
     default_code = "snapshot.stale"
+
+
+def snapshot_head(data: bytes) -> SnapshotHead:
+    """Of which position a snapshot is, and which version of the fold made it. Raises StaleSnapshot."""
+    try:
+        return msgspec.msgpack.decode(data, type=SnapshotHead)
+    except msgspec.MsgspecError as error:
+        raise StaleSnapshot(f"the snapshot cannot be read: {error}") from error
 
 
 def restore(data: bytes) -> ClusterState:

@@ -45,6 +45,7 @@ class ZookeeperServer:
         config.write_text(
             f"tickTime={TICK_MS}\ndataDir={self.data}\nclientPort={self.port}\nclientPortAddress=127.0.0.1\n"
             "admin.enableServer=false\n4lw.commands.whitelist=ruok,srvr\nmaxClientCnxns=0\n"
+            "enforceQuota=true\n"
         )
         classpath = ":".join(str(jar) for jar in (JARS / "zookeeper.jar", JARS / "slf4j-simple.jar"))
         with (self.home / "server.log").open("ab") as log:
@@ -64,6 +65,16 @@ class ZookeeperServer:
     def kill(self) -> None:
         """Kill -9, as when the machine loses power (its disk cache survives)."""
         self._end(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Let it neither answer nor hang up."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def restart(self) -> None:
         self.kill()
