@@ -122,6 +122,10 @@ class HistoryIndex:
         """The exact subjects that `subject` stands for and of which there is any history; see `HistoryQuery`."""
         return await self._run(self._reading, HistoryFile.subjects, subject)
 
+    async def actors(self, beginning: str) -> dict[str, int]:
+        """The actors, as records name them, that begin like this, and how many records each has."""
+        return await self._run(self._reading, HistoryFile.actors, beginning)
+
     async def find_command(self, command_id: str) -> bytes | None:
         """The bytes of the record that a command led to, however long ago; None when there is none."""
         return await self._run(self._reading, HistoryFile.command, command_id)

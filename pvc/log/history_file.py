@@ -198,6 +198,11 @@ class HistoryFile:
         """The exact subjects that `subject` stands for, and of which there is any history."""
         return find_subjects(self._db, subject)
 
+    def actors(self, beginning: str) -> dict[str, int]:
+        """The actors that begin like this, and how many records each has."""
+        sql = "SELECT name, n FROM tally WHERE kind = 'actor' AND name >= ? AND name < ?"
+        return dict(self._db.execute(sql, (beginning, f"{beginning}\U0010ffff")))
+
     def query(self, query: HistoryQuery) -> list[Found]:
         """The records that match. Raises Unavailable when the search takes too long."""
         give_up = time.monotonic() + QUERY_DEADLINE_S
