@@ -246,8 +246,8 @@ class GrownLog:
     async def footprint(self) -> Footprint:
         """Appends some records singly, restarts the server, and measures."""
         heap_busy = await asyncio.to_thread(live_heap, self.server.pid)
-        await self.append_singly(KEPT_REQUESTS + 100)
         await self.settle()
+        await self.append_singly(KEPT_REQUESTS + 100)  # what removes records is large too
         heap = await asyncio.to_thread(live_heap, self.server.pid)
         start_s = await self.restart_server()
         _checkpoint(self.data / "history.db")

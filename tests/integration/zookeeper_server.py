@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from pvc.drivers.zookeeper_config import LOG_PER_SNAPSHOT_MIB, PREALLOCATED_MIB
+
 JARS = Path("/usr/share/java")
 MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 TICK_MS = 500
@@ -51,6 +53,7 @@ class ZookeeperServer:
         config.write_text(
             f"tickTime={TICK_MS}\ndataDir={self.data}\nclientPort={self.port}\nclientPortAddress=127.0.0.1\n"
             "admin.enableServer=false\n4lw.commands.whitelist=ruok,srvr\nmaxClientCnxns=0\n"
+            f"preAllocSize={PREALLOCATED_MIB * 1024}\nsnapSizeLimitInKb={LOG_PER_SNAPSHOT_MIB * 1024}\n"
             "enforceQuota=true\n"
         )
         classpath = ":".join(str(jar) for jar in (JARS / "zookeeper.jar", JARS / "slf4j-simple.jar"))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from tests.bench.growth import footprint_rows, sizes_of
 from tests.bench.grown import Footprint
+from tests.bench.growth import footprint_rows, sizes_of
 from tests.bench.measure import Bench, Row
 
 MIB = 1024 * 1024
