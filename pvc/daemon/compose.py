@@ -24,6 +24,7 @@ from pvc.gateway.services import GatewayServices
 from pvc.handlers.what_if import foresee
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
+from pvc.log.inbox import Inbox
 from pvc.node.node import Node, Services, nothing_missing
 from pvc.node.signing import KeyFiles
 from pvc.node.vouching import VouchingParts
@@ -78,6 +79,21 @@ async def open_log(config: Config) -> Log:
             return MemoryLog()
 
 
+async def open_inbox(config: Config, log: Log) -> Inbox | None:
+    """Where nodes forward reports to each other; None where this is the only node."""
+    from pvc.log.zookeeper import ZookeeperLog
+
+    if not isinstance(log, ZookeeperLog):
+        return None
+    from pvc.daemon.zookeeper_access import zookeeper_access, zookeeper_hosts
+    from pvc.log.inbox_zookeeper import ZookeeperInbox
+
+    access = zookeeper_access(config.log)
+    return await ZookeeperInbox.open(
+        zookeeper_hosts(config), config.log.cluster, log, credentials=access.credentials, tls=access.tls
+    )
+
+
 async def open_presence(config: Config) -> Presence:
     """Presence where the log is: with the others, or alone."""
     if config.log.kind != "zookeeper":
@@ -127,6 +143,9 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex,
         server = await start_zookeeper(config)
         log = await open_log(config)
         stack.push_async_callback(log.close)
+        inbox = await open_inbox(config, log)
+        if inbox is not None:
+            stack.push_async_callback(inbox.close)
         history = await HistoryIndex.open(config.data_dir / "history.db")
         stack.push_async_callback(history.close)
         hypervisor = await open_hypervisor(config)
@@ -143,7 +162,10 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex,
             boot=boot_id(),
             world=world,
             log=log,
-            appender=Appender(world, log, origin=config.node_name, clock=clock, rng=rng, usage=telemetry.usage),
+            appender=Appender(
+                world, log, origin=config.node_name, clock=clock, rng=rng, usage=telemetry.usage, inbox=inbox
+            ),
+            inbox=inbox,
             hypervisor=hypervisor,
             clock=clock,
             rng=rng,
