@@ -272,6 +272,19 @@ class Writer:
                     await self.report(report)
 
 
+def founded(names: Sequence[str], vms: int) -> TinyCluster:
+    """A cluster of these nodes, all coordinators and ready, each with so many VMs."""
+    cluster = TinyCluster()
+    cluster.do("cluster.init", name="main", coordinators=names[:1])
+    cluster.says_ready(names[0], version=__version__)
+    for name in names[1:]:
+        cluster.add_node(name, coordinator=True, version=__version__)
+    for name in names:
+        for number in range(vms):
+            cluster.do("vm.define", name=f"{name}-{number}", memory_mib=64, node=name)
+    return cluster
+
+
 class WatchedInbox(MemoryInbox):
     """Remembers what was laid in, and can hold some of it back from whoever takes it in."""
 
@@ -304,19 +317,8 @@ class WritersHouse:
         self.log = MemoryLog()
         self.inbox = WatchedInbox(self.log)
         self.names = [f"n{number}" for number in range(1, nodes + 1)]
-        self.cluster = self._founded(vms)
+        self.cluster = founded(self.names, vms)
         self.writers = {name: Writer(self, name, seed) for name in self.names}
-
-    def _founded(self, vms: int) -> TinyCluster:
-        cluster = TinyCluster()
-        cluster.do("cluster.init", name="main", coordinators=self.names[:1])
-        cluster.says_ready(self.names[0], version=__version__)
-        for name in self.names[1:]:
-            cluster.add_node(name, coordinator=True, version=__version__)
-        for name in self.names:
-            for number in range(vms):
-                cluster.do("vm.define", name=f"{name}-{number}", memory_mib=64, node=name)
-        return cluster
 
     async def open(self) -> None:
         """Write what came before, and start all nodes; the first is elected."""
