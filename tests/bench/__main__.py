@@ -48,7 +48,7 @@ Measure = Callable[[Bench], Coroutine[Any, Any, list[Row]]]
 BENCHES: dict[str, tuple[Measure, str]] = {
     "append": (append.measure, "durable append, one client: ZooKeeper and SQLite, against the raw library"),
     "group": (group.measure, "24 clients through the appender, against raw pipelined creates"),
-    "writers": (writers.measure, "3, 6, 10 and 16 nodes that report at once: forwarded to the primary, against direct"),
+    "writers": (writers.measure, "3 to 16 nodes that report at once: forwarded to the primary, against direct"),
     "replay": (replay.measure, "verify + decode + fold, against decode + fold, and against `eventsourcing`"),
     "define": (define.measure, "define a VM at 0, 1,000 and 10,000 VMs"),
     "follow": (follow.measure, "event appended until folded in another process, against raw watch + get"),

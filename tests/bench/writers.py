@@ -19,7 +19,7 @@ from tests.bench.records import FACT, FOREIGN, Chain, vm_id, vm_name
 from tests.bench.running import fill
 from tests.bench.writers_peer import Told
 
-CROWDS = (3, 6, 10, 16)
+CROWDS = (3, 4, 6, 10, 16)
 AT_ONCE = 4
 """Reports of a node under way, as when it starts VMs one after the other and several at a time."""
 
@@ -29,7 +29,7 @@ ANSWER_S = 300
 """Until a node has reported all; far more than it takes, so that only a defect ends it."""
 
 HELD = 3.0
-"""In a crowd, which is past six, forwarding is to be at least so many times as fast."""
+"""Of more than six nodes, forwarding is to be at least so many times as fast."""
 
 
 async def measure(bench: Bench) -> list[Row]:

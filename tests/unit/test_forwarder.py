@@ -76,7 +76,7 @@ async def test_few_writers_append_by_themselves() -> None:
 
 
 @virtual
-async def test_from_the_seventh_writer_on_reports_are_forwarded() -> None:
+async def test_when_they_are_more_reports_are_forwarded() -> None:
     async with a_house(CROWD, crowd=CROWD) as house:
         for writer in house.writers.values():
             await writer.report_note()

@@ -13,10 +13,14 @@ def noted(count: int, now_s: float, writers: Writers | None = None) -> Writers:
     return writers
 
 
-def test_six_nodes_are_no_crowd_and_seven_are() -> None:
-    assert CROWD == 7
-    assert not noted(6, 100.0).crowded(100.0)
+def test_three_coordinators_are_no_crowd_and_seven_nodes_are() -> None:
+    assert not noted(3, 100.0).crowded(100.0)
     assert noted(7, 100.0).crowded(100.0)
+
+
+def test_a_crowd_begins_with_one_more_than_may_write_by_themselves() -> None:
+    assert not noted(CROWD - 1, 100.0).crowded(100.0)
+    assert noted(CROWD, 100.0).crowded(100.0)
 
 
 def test_a_node_counts_once_however_much_it_writes() -> None:
