@@ -26,7 +26,6 @@ class Reports:
         inbox: Inbox | None,
         clock: Clock,
         rng: Rng,
-        *,
         epoch: Callable[[], int | None],
     ) -> None:
         self._actor = Actor(principal=f"node/{node}", method="node")

@@ -120,6 +120,8 @@ class Forwarder:
         primary = state.nodes.get(state.cluster.primary) if state.cluster is not None else None
         if primary is None or primary.name == self._node or primary.state is not NodeState.READY:
             return None
+        if self._world.fault is not None:
+            return None  # which the appender tells
         # Another version may know less of a report than this one has to say, or not know the inbox at all.
         if primary.version != __version__ or now_s < self._distrust_until_s:
             return None

@@ -6,8 +6,8 @@ WINDOW_S = 10.0
 """Who has written within so long is a writer."""
 
 CROWD = 5
-"""From so many writers on reports go through one appender. Three do as well by themselves; measured with nodes that do
-nothing but report, forwarding is 1.4 times as fast at four, twice at five and five times at six (`./dev bench writers`)."""
+"""From so many writers on reports go through one appender. Three do as well by themselves; of nodes that do nothing but
+report, forwarding is 1.4 times as fast at four, twice at five and five times at six (`./dev bench writers`)."""
 
 CALM = 3
 """At so few they do not any more. Two below, so that one node more or less does not change the way each time."""
