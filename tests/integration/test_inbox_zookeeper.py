@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
@@ -15,9 +16,9 @@ from pvc.log.zookeeper import ZookeeperLog
 from tests.contract.inbox_contract import InboxContract, Place, a_report
 from tests.integration.tcp_proxy import TcpProxy
 from tests.integration.zookeeper_clients import SESSION_S, zk_client
-from tests.integration.zookeeper_server import ZookeeperServer, cluster, zookeeper
+from tests.integration.zookeeper_server import ZookeeperServer, cluster, own_zookeeper, zookeeper
 
-__all__ = ["cluster", "zookeeper"]
+__all__ = ["cluster", "own_zookeeper", "zookeeper"]
 pytestmark = pytest.mark.zookeeper
 
 
@@ -137,9 +138,21 @@ async def test_what_somebody_else_put_there_is_shown_as_unreadable(one_server: O
     assert await inbox.keys() == [a_report(1).key]
 
 
-async def test_an_inbox_that_was_deleted_comes_back_with_the_next_report(one_server: OneServer) -> None:
-    _, inbox = await one_server.client()
-    with zk_client(one_server.server.hosts) as client:
-        client.delete(f"/pvc/{one_server.cluster}/inbox")
+async def test_an_inbox_that_is_no_more_comes_back_with_the_next_report(own_zookeeper: ZookeeperServer) -> None:
+    own_zookeeper.stop()
+    own_zookeeper.save_data("empty")
+    own_zookeeper.start()
+    log = await ZookeeperLog.open(own_zookeeper.hosts, "main")
+    inbox = await ZookeeperInbox.open(own_zookeeper.hosts, "main", log, session_timeout_s=SESSION_S)
     await inbox.put([a_report(1)])
-    assert [at.key for at in await inbox.waiting()] == [a_report(1).key]
+    own_zookeeper.stop()
+    own_zookeeper.set_back_to("empty")
+    own_zookeeper.start()
+    async with asyncio.timeout(60):
+        while True:
+            with contextlib.suppress(Unavailable, OutcomeUnknown):
+                await inbox.put([a_report(2)])
+                break
+    assert [at.key for at in await inbox.waiting()] == [a_report(2).key]
+    await inbox.close()
+    await log.close()
