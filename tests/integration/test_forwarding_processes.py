@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.zookeeper
 ROOT = Path(__file__).resolve().parents[2]
 NODES = 7
 PRIMARIES_KILLED = 4
+PRIMARIES_FROZEN = 2
 PATIENCE_S = 90
 BETWEEN_KILLS = 60
 """Notes told between two kills, by all nodes together."""
@@ -68,6 +70,15 @@ class Process:
         await self._process.wait()
         await self._reader
 
+    def freeze(self) -> None:
+        """It stands still between any two of its steps, until it is thawed, and then goes on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     async def end_notes(self) -> None:
         assert self._process is not None and self._process.stdin is not None
         before = self.forwarded
@@ -109,7 +120,7 @@ async def processes(zookeeper: ZookeeperServer, cluster: str) -> AsyncIterator[l
         await process.kill()
 
 
-async def test_the_primary_is_killed_again_and_again_and_each_fact_is_in_the_log_once(
+async def test_primaries_are_killed_and_frozen_and_each_fact_is_in_the_log_once(
     zookeeper: ZookeeperServer, cluster: str, processes: list[Process]
 ) -> None:
     log = await ZookeeperLog.open(zookeeper.hosts, cluster)
@@ -139,6 +150,18 @@ async def test_the_primary_is_killed_again_and_again_and_each_fact_is_in_the_log
             await sender.kill()
             killed.append(name)
             await asyncio.gather(doomed.start(), sender.start())
+        for _ in range(PRIMARIES_FROZEN):
+            await until(lambda: primary()[1] > epoch, "nobody was elected")  # noqa: B023
+            target = told() + BETWEEN_KILLS
+            await until(lambda: told() >= target, "no notes")  # noqa: B023
+            await asyncio.sleep(rng.random() * 0.05)
+            name, epoch = primary()
+            (frozen,) = [process for process in processes if process.name == name]
+            frozen.freeze()
+            await until(lambda: primary()[1] > epoch, "nobody was elected")  # noqa: B023
+            target = told() + BETWEEN_KILLS
+            await until(lambda: told() >= target, "no notes")  # noqa: B023
+            frozen.thaw()  # and believes for a moment that it is still the primary
         await until(lambda: primary()[1] > epoch, "nobody was elected")
         target = told() + BETWEEN_KILLS
         await until(lambda: told() >= target, "no notes")
