@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
@@ -33,6 +34,9 @@ LOOK_S = 5.0
 RETRY_S = 30.0
 """After something did not work."""
 
+REPLICA_DEADLINE_S = 60.0
+"""How long a repair waits for this node's replica to have what it has appended."""
+
 KEPT_PER_PASS = 64
 """Segments written into an archive in one pass; a coordinator that comes late has thousands to fetch."""
 
@@ -47,6 +51,8 @@ class ArchiveParts(msgspec.Struct, frozen=True, kw_only=True):
     source: SegmentSource
     hot_segments: int
     incarnation: Callable[[], str]
+    mended: deque[str] = msgspec.field(default_factory=lambda: deque(maxlen=20))
+    """What was replaced by good copies, in words, the newest last."""
 
 
 async def unsigned(size: int, root: bytes) -> str:
@@ -118,6 +124,20 @@ class Archivist:
                     busy |= await self._keep_shared(shelf)
             await self._remove(sealed)
         return busy
+
+    async def look_alone(self) -> None:
+        """One pass while the log is filled by a repair or a restore, and no other node can fold it: what is in the own
+        archive leaves ZooKeeper, which cannot hold a long log. Raises PvcError."""
+        sealed = await self._parts.segments.sealed()
+        await self._learn_manifests()
+        if sealed and len(sealed) > 2 * self._parts.hot_segments:
+            await self._parts.history.reach(sealed[-self._parts.hot_segments].last, REPLICA_DEADLINE_S)
+        await self._describe(sealed)
+        while await self._keep_own():
+            pass
+        for segment in sealed[: max(0, len(sealed) - self._parts.hot_segments)]:
+            if segment.last <= self.archived:
+                await self._parts.segments.remove(segment)
 
     async def _learn_manifests(self) -> None:
         known = self._chain[-1].manifest.last if self._chain else 0

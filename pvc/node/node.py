@@ -30,7 +30,6 @@ from pvc.handlers.queue import KeyedQueue
 from pvc.handlers.transfers import Transfers
 from pvc.handlers.vm_reconciler import Obstacle, VmReconciler
 from pvc.log.base import Log
-from pvc.log.inbox import Inbox
 from pvc.node.anchoring import Anchoring
 from pvc.node.archivist import ArchiveParts, Archivist, unsigned
 from pvc.node.primary import Primary
@@ -40,6 +39,7 @@ from pvc.node.standing import Standing
 from pvc.node.telemetry import Publisher
 from pvc.node.vouching import Vouching, VouchingParts
 from pvc.presence.base import Presence
+from pvc.presence.hello import Contact
 from pvc.projections.state import ClusterState
 from pvc.runtime.appender import Appender
 from pvc.runtime.past_files import PastFiles
@@ -72,8 +72,6 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     world: World
     log: Log
     appender: Appender
-    inbox: Inbox | None = None
-    """Where reports wait for the primary's appender when many nodes write; None where there is only one node."""
     hypervisor: Hypervisor
     clock: Clock
     rng: Rng
@@ -89,6 +87,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     watchdog_timeout_s: int = 10
     address: str = ""
     """Where other nodes reach this one's hypervisor."""
+    contact: Contact = Contact()
+    """How they reach its gateway."""
     obstacle: Obstacle = nothing_missing
     vouching: VouchingParts | None = None
     """The replica and the signing key, where this node may sign checkpoints of the log."""
@@ -114,9 +114,10 @@ class Node:
             services.presence,
             self._pass_wanted,
             archived=lambda: self.archivist.archived if self.archivist else 0,
+            contact=services.contact,
         )
         self._reports = Reports(
-            services.name, services.world, services.appender, services.inbox, services.clock, services.rng, self._epoch
+            services.name, services.world, services.appender, services.clock, services.rng, epoch=self._epoch
         )
         self._transfers = Transfers(services.hypervisor, lambda vm_id: self.queue.wake(vm_id))
         self._reconciler = VmReconciler(

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pvc.clock import Clock, Rng
 from pvc.commands.facts import REPORTS, Report
 from pvc.events.record import Actor
-from pvc.log.inbox import Inbox
 from pvc.runtime.appender import Appender, Outcome, Request
 from pvc.runtime.drainer import Drainer
 from pvc.runtime.forwarder import Forwarder
@@ -23,18 +22,18 @@ class Reports:
         node: str,
         world: World,
         appender: Appender,
-        inbox: Inbox | None,
         clock: Clock,
         rng: Rng,
+        *,
         epoch: Callable[[], int | None],
     ) -> None:
         self._actor = Actor(principal=f"node/{node}", method="node")
         self._appender = appender
         self._forwarder: Forwarder | None = None
         self._drainer: Drainer | None = None
-        if inbox is not None:
-            self._forwarder = Forwarder(node, world, appender, inbox, clock, rng)
-            self._drainer = Drainer(world, appender, inbox, epoch=epoch)
+        if appender.inbox is not None:
+            self._forwarder = Forwarder(node, world, appender, appender.inbox, clock, rng)
+            self._drainer = Drainer(world, appender, appender.inbox, epoch=epoch)
 
     async def clear(self) -> None:
         """Before anything is done: take back what an earlier life of this node has left to others."""

@@ -87,7 +87,8 @@ class Appender:
     ) -> None:
         self._world = world
         self._log = log
-        self._inbox = inbox
+        self.inbox = inbox
+        """Where reports of other nodes come from; None where there is only one."""
         self._origin = origin
         self._clock = clock
         self._rng = rng
@@ -211,14 +212,14 @@ class Appender:
         if not batch.taking:
             await self._log.append(batch.entries, after=batch.after)
         else:
-            assert self._inbox is not None, "reports come out of the inbox"
-            await self._inbox.append(batch.entries, after=batch.after, taking=batch.taking)
+            assert self.inbox is not None, "reports come out of the inbox"
+            await self.inbox.append(batch.entries, after=batch.after, taking=batch.taking)
 
     async def _let_go_of_overtaken(self, taken: list[_Waiting]) -> None:
         """Some report is no longer in the inbox: nobody waits here for it any more, so that the rest can go on."""
-        assert self._inbox is not None, "reports come out of the inbox"
+        assert self.inbox is not None, "reports come out of the inbox"
         from_inbox = [(waiting, at) for waiting in taken if (at := waiting.request.taken) is not None]
-        left = await self._inbox.left([at.report.key for _, at in from_inbox])
+        left = await self.inbox.left([at.report.key for _, at in from_inbox])
         for (waiting, _), there in zip(from_inbox, left, strict=True):
             if not there:
                 _fail(waiting, overtaken())

@@ -128,7 +128,6 @@ class Crowd:
             world=world,
             log=log,
             appender=Appender(world, log, origin=name, clock=clock, rng=rng, inbox=inbox),
-            inbox=inbox,
             hypervisor=hypervisor,
             clock=clock,
             rng=rng,

@@ -110,9 +110,8 @@ def inboxes(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[MemoryLog, Countin
 
     def with_inbox(**fields: Any) -> Services:
         log: LogView = fields["log"]
-        inbox = InboxView(made.setdefault(log._log, CountingInbox(log._log)), log)
-        fields["appender"]._inbox = inbox
-        return Services(**fields, inbox=inbox)
+        fields["appender"].inbox = InboxView(made.setdefault(log._log, CountingInbox(log._log)), log)
+        return Services(**fields)
 
     monkeypatch.setattr(cluster_machine, "Services", with_inbox)
     monkeypatch.setattr(reports, "Forwarder", functools.partial(Forwarder, crowd=0))
