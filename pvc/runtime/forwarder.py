@@ -68,6 +68,7 @@ class Forwarder:
         self._writers = Writers(crowd)
         self._queue: list[_Sent] = []
         self._queued = asyncio.Event()
+        self._laid_in = asyncio.Event()
         self._outstanding: dict[str, _Sent] = {}
         """Command id -> what is in the inbox, or may be."""
         self._taken_s = float("-inf")
@@ -160,7 +161,7 @@ class Forwarder:
                 batch, self._queue = self._queue[:MAX_PUT], self._queue[MAX_PUT:]
                 for sent in batch:
                     if sent.future.done():  # nobody waits for it any more
-                        del self._outstanding[sent.report.id]
+                        self._outstanding.pop(sent.report.id, None)
                 wanted = [sent for sent in batch if not sent.future.done()]
                 if wanted:
                     await self._send(wanted)
@@ -176,12 +177,15 @@ class Forwarder:
         # What came to the log meanwhile is no longer outstanding.
         for sent in batch:
             sent.laid_in_s = self._clock.monotonic()
+        self._laid_in.set()
 
     async def _keep_looking(self) -> None:
         while True:
+            await self._laid_in.wait()
             await asyncio.sleep(LOOK_S)
             laid_in = [sent for sent in self._outstanding.values() if sent.laid_in_s is not None]
             if not laid_in:
+                self._laid_in.clear()
                 continue
             try:
                 await self._look(laid_in)
