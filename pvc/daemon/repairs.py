@@ -112,7 +112,7 @@ class Repairs:
             return self._release if found.held_by else None
         if wish.keep is Keep.LOG:
             if verdict is Verdict.GONE:
-                raise Conflict("there is no log that could be kept", code="log.gone", hint="--keep replica")
+                raise Conflict("there is no log that could be kept", code="log.diverged", hint="--keep replica")
             return self._adopt
         if found.longer and not wish.force:
             raise Conflict(

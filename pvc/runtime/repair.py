@@ -94,8 +94,9 @@ async def reappend(
 ) -> Head:
     """Append what `records` has beyond the log's end, after seeing that it continues the log; returns the new head.
 
-    `at_once`: records of one append, no more than of a segment. Batches may overlap what is there; that must be equal. Raises Conflict when somebody else appends, LogDamaged when
-    the records do not continue the log, Unavailable, OutcomeUnknown: then it can be begun again.
+    `at_once`: records of one append, no more than of a segment. Batches may overlap what is there; that must be equal.
+    Raises Conflict when somebody else appends, LogDamaged when the records do not continue the log, Unavailable,
+    OutcomeUnknown: then it can be begun again.
     """
     head = await log.head()
     last_seen = EMPTY
