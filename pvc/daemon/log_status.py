@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -107,7 +108,8 @@ async def _nodes(state: ClusterState, presence: Presence) -> tuple[NodeCopy, ...
 
 
 def _size_of(config: Config) -> int:
-    try:
-        return (config.data_dir / "history.db").stat().st_size
-    except OSError:
-        return 0
+    size_bytes = 0
+    for suffix in ("", "-wal"):
+        with contextlib.suppress(OSError):
+            size_bytes += (config.data_dir / f"history.db{suffix}").stat().st_size
+    return size_bytes
