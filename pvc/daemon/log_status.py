@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from pvc.errors import PvcError
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.log.segments import Chained
+from pvc.node.archivist import ArchiveParts
 from pvc.presence.base import Presence
 from pvc.presence.hello import read_hello
 from pvc.projections.state import ClusterState
@@ -31,7 +33,7 @@ async def log_status(
     history: HistoryIndex,
     copies: LogCopies,
     presence: Presence,
-    mended: Sequence[str],
+    parts: ArchiveParts | None,
 ) -> LogStatus:
     """Ask everybody. Raises Unavailable, LogDamaged where ZooKeeper's part cannot be read."""
     common = LogStatus(
@@ -44,7 +46,8 @@ async def log_status(
             for title, one in copies.all.fetched.items()
         ),
         damage=tuple(copies.all.damage),
-        mended=tuple(mended),
+        mended=tuple(parts.mended) if parts is not None else (),
+        waits_for=", ".join(parts.waits_for) if parts is not None else "",
         nodes=await _nodes(world.state, presence),
     )
     if config.log.kind != "zookeeper":
@@ -107,7 +110,8 @@ async def _nodes(state: ClusterState, presence: Presence) -> tuple[NodeCopy, ...
 
 
 def _size_of(config: Config) -> int:
-    try:
-        return (config.data_dir / "history.db").stat().st_size
-    except OSError:
-        return 0
+    size_bytes = 0
+    for suffix in ("", "-wal"):
+        with contextlib.suppress(OSError):
+            size_bytes += (config.data_dir / f"history.db{suffix}").stat().st_size
+    return size_bytes
