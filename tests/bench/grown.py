@@ -28,7 +28,7 @@ from pvc.log.manifest import encode_manifest
 from pvc.log.quota import MIB, Quota
 from pvc.log.zookeeper import ZookeeperLog
 from pvc.log.zookeeper_layout import SegmentLimits
-from pvc.node.archivist import ArchiveParts, Archivist, unsigned
+from pvc.node.archivist import LOOK_S, ArchiveParts, Archivist, unsigned
 from pvc.node.standing import Standing
 from pvc.presence.zookeeper import ZookeeperPresence
 from pvc.projections.snapshot import snapshot
@@ -62,6 +62,8 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     hot_segments: int = 16
     trimmed: bool = True
     """False: nothing is ever removed, and no quota refuses it."""
+    pause_s: float = LOOK_S
+    """Between two of the archivist's looks."""
 
 
 class Footprint(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,6 +136,7 @@ async def grown(home: Path, window: Window, server: ZookeeperServer) -> AsyncIte
             shared=(),
             source=copies,
             hot_segments=window.hot_segments,
+            pause_s=window.pause_s,
             incarnation=lambda: log.incarnation,
         )
         epoch: Callable[[], int | None] = lambda: 1 if window.trimmed else None  # noqa: E731

@@ -42,7 +42,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 def sizes_of(bench: Bench) -> Sizes:
     """A short and two longer logs, the first of these about as long as the window; and the same for one without."""
     if bench.quick:
-        window = Window(segment_records=256)
+        window = Window(segment_records=256, pause_s=0.5)
         return Sizes(records=QUICK, untrimmed=QUICK, window=window)
     last = 1_000_000 if bench.full else 200_000
     return Sizes(records=(SHORT, 100_000, last), untrimmed=(SHORT, 100_000, UNTRIMMED_MAX), window=Window())
