@@ -19,7 +19,8 @@ from pvc.events.record import Entry, Head
 from pvc.log.base import MAX_READ_BYTES, check_batch, conflict
 from pvc.log.zookeeper_layout import Layout, encode_head
 from pvc.log.zookeeper_view import PAUSE_S, Seen, View
-from pvc.zookeeper.bridge import SESSION_TIMEOUT_S
+from pvc.zookeeper.bridge import SESSION_TIMEOUT_S, Bridge
+from pvc.zookeeper.port import OpenSession
 from pvc.zookeeper.types import (
     BadVersion,
     Create,
@@ -68,6 +69,7 @@ class ZookeeperLog:
         seen: Seen | None = None,
         deadline_s: float = DEADLINE_S,
         session_timeout_s: float = SESSION_TIMEOUT_S,
+        bridge: OpenSession = Bridge,
     ) -> Self:
         """Connect to `hosts` ("a:2181,b:2181,c:2181") and find the log of `cluster`, or found it if there is none.
 
@@ -82,6 +84,7 @@ class ZookeeperLog:
             seen=seen,
             deadline_s=deadline_s,
             session_timeout_s=session_timeout_s,
+            bridge=bridge,
         )
         try:
             view.bridge.start()

@@ -21,6 +21,7 @@ from pvc.log.base import closed
 from pvc.log.tail import Tail
 from pvc.log.zookeeper_layout import Layout, decode_active, decode_head
 from pvc.zookeeper.bridge import Bridge
+from pvc.zookeeper.port import OpenSession, ZookeeperSession
 from pvc.zookeeper.types import Credentials, Lost, NodeExists, NoNode, NoSession, Tls
 
 REWIND_GRACE_S = 3.0
@@ -56,6 +57,7 @@ class View:
         seen: Seen | None,
         deadline_s: float,
         session_timeout_s: float,
+        bridge: OpenSession = Bridge,
     ) -> None:
         self.layout = layout
         self.deadline_s = deadline_s
@@ -73,7 +75,7 @@ class View:
         self._trusting = asyncio.Lock()
         self._damage: LogDamaged | None = None
         self._closed = False
-        self.bridge = Bridge(
+        self.bridge: ZookeeperSession = bridge(
             hosts,
             credentials=credentials,
             tls=tls,

@@ -1,0 +1,74 @@
+"""A real ZooKeeper, by the real bridge, does what the contract says: so the simulated one may be believed."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from pvc.zookeeper.bridge import Bridge
+from pvc.zookeeper.port import ZookeeperSession
+from pvc.zookeeper.types import Create, Credentials
+from tests.contract.zookeeper_contract import ALL, ZookeeperContract
+from tests.integration.tcp_proxy import TcpProxy
+from tests.integration.zookeeper_server import ZookeeperServer, zookeeper
+
+__all__ = ["zookeeper"]
+pytestmark = pytest.mark.zookeeper
+
+
+class RealWorld:
+    timeout_s = 2.0
+
+    def __init__(self, server: ZookeeperServer) -> None:
+        self.root = f"/t{uuid.uuid4().hex[:12]}"
+        self._server = server
+        self._sessions: list[ZookeeperSession] = []
+        self._proxies: dict[str, TcpProxy] = {}
+        self._open = contextlib.AsyncExitStack()
+
+    async def session(
+        self, name: str, *, credentials: Credentials | None = None, on_connected: Callable[[], None] = lambda: None
+    ) -> ZookeeperSession:
+        if name not in self._proxies:
+            self._proxies[name] = await self._open.enter_async_context(TcpProxy.to(self._server.port))
+        session: ZookeeperSession = Bridge(
+            self._proxies[name].hosts,
+            credentials=credentials,
+            session_timeout_s=self.timeout_s,
+            on_connected=on_connected,
+        )
+        self._sessions.append(session)
+        session.start()
+        await session.wait_connected()
+        return session
+
+    def swallow(self, name: str, what: str) -> None:
+        proxy = self._proxies[name]
+        proxy.swallow_requests = proxy.swallow_requests or what in ("requests", "both")
+        proxy.swallow_replies = proxy.swallow_replies or what in ("replies", "both")
+
+    def restore(self, name: str) -> None:
+        self._proxies[name].heal()
+
+    async def close(self) -> None:
+        for proxy in self._proxies.values():
+            proxy.heal()
+        for session in self._sessions:
+            await session.close()
+        await self._open.aclose()
+
+
+class TestRealZookeeper(ZookeeperContract):
+    @pytest.fixture
+    async def world(self, zookeeper: ZookeeperServer) -> AsyncIterator[RealWorld]:
+        world = RealWorld(zookeeper)
+        founder = Bridge(zookeeper.hosts)
+        founder.start()
+        await founder.wait_connected()
+        await founder.multi([Create(world.root, b"", ALL)])
+        await founder.close()
+        yield world
+        await world.close()
