@@ -72,7 +72,9 @@ class SimBridge:
         self._timer: asyncio.TimerHandle | None = None
         self._pinger: asyncio.TimerHandle | None = None
         self._renewer: asyncio.TimerHandle | None = None
-        self._in_flight: dict[Request, tuple[asyncio.Future[Any], asyncio.TimerHandle, Watch | None]] = {}
+        self._in_flight: dict[Request, tuple[asyncio.Future[Any], float, Watch | None]] = {}
+        """What was asked in this connection, in order: who waits, how long at most, and the watch to be set."""
+        self._patience: asyncio.TimerHandle | None = None
         self._data_watches: dict[str, dict[Watch, None]] = {}
         self._child_watches: dict[str, dict[Watch, None]] = {}
         self._closed = False
@@ -172,26 +174,33 @@ class SimBridge:
         connection = self._live_connection()
         request = Request(connection, kind, watch=watch is not None, **what)
         future: asyncio.Future[Any] = self._loop.create_future()
-        timer = self._loop.call_later(self._operation_timeout_s, self._overdue, future, connection)
-        self._in_flight[request] = future, timer, watch
+        until = self._loop.time() + self._operation_timeout_s
+        self._in_flight[request] = future, until, watch
+        if self._patience is None:
+            self._patience = self._loop.call_at(until, self._lose_patience)
         connection.up.send(connection.server.receive, request)
         return future
 
-    def _overdue(self, future: asyncio.Future[Any], connection: Connection) -> None:
-        if not future.done():
-            text = f"ZooKeeper at {self.hosts} did not answer within {self._operation_timeout_s:g} s"
-            future.set_exception(Lost(text, code="log.no_answer", hint=HINT))
-            future.exception()  # who asked may have gone
-        if connection is self._connection:
+    def _lose_patience(self) -> None:
+        """The oldest request in flight may be overdue; answers come in order, so the others are younger."""
+        self._patience = None
+        for future, until, _ in self._in_flight.values():
+            if until > self._loop.time():
+                self._patience = self._loop.call_at(until, self._lose_patience)
+                return
+            if not future.done():
+                text = f"ZooKeeper at {self.hosts} did not answer within {self._operation_timeout_s:g} s"
+                future.set_exception(Lost(text, code="log.no_answer", hint=HINT))
+                future.exception()  # who asked may have gone
             self._drop("ConnectionLoss")
+            return
 
     def answered(self, request: Request) -> None:
         """A request has its result."""
         waiting = self._in_flight.pop(request, None)
         if waiting is None or request.connection is not self._connection:
             return
-        future, timer, watch = waiting
-        timer.cancel()
+        future, _, watch = waiting
         self._seen = max(self._seen, request.zxid)
         if watch is not None and (request.kind == "exists" or not isinstance(request.result, Exception)):
             watches = self._child_watches if request.kind == "children" else self._data_watches
@@ -265,12 +274,12 @@ class SimBridge:
             return
         connection.up.send(connection.server.hang_up, connection)
         connection.down.close()
-        for timer in (self._timer, self._pinger):
+        for timer in (self._timer, self._pinger, self._patience):
             if timer is not None:
                 timer.cancel()
+        self._patience = None
         in_flight, self._in_flight = self._in_flight, {}
-        for future, timer, _ in in_flight.values():
-            timer.cancel()
+        for future, _, _ in in_flight.values():
             if not future.done():
                 future.set_exception(Lost(f"the connection to ZooKeeper was lost: {why}", code="log.lost", hint=HINT))
                 future.exception()  # who asked may have gone

@@ -68,6 +68,7 @@ class Ensemble:
         self._lost = lost
         self._epoch = 0
         self._sessions = FIRST_SESSION
+        self._loop = asyncio.get_running_loop()
         self._elect()
         later(ELECTION_S, self._look_after)
 
@@ -75,7 +76,7 @@ class Ensemble:
 
     def now(self) -> float:
         """Virtual seconds."""
-        return asyncio.get_running_loop().time()
+        return self._loop.time()
 
     @property
     def leader(self) -> Server | None:

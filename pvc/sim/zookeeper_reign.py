@@ -56,6 +56,9 @@ class Reign:
     def admit(self, server: Server) -> None:
         """A server follows from now on: its log becomes the leader's, and what differs is cut off."""
         ensemble, log = self._ensemble, self.server.log
+        earlier = self._followers.pop(server, None)
+        if earlier is not None:
+            earlier.to.close()  # what was on its way then is of another connection
         common = min(len(server.log), len(log))
         while common and server.log[common - 1] is not log[common - 1]:
             common -= 1

@@ -1,4 +1,4 @@
-"""One server of the simulated ZooKeeper: its log of transactions, the znodes as far as it has applied them, its clients.
+"""One server of the simulated ZooKeeper: its log of transactions, the znodes that it has applied, its clients.
 
 Reads are answered from what this server has applied, which may be behind the others. All of one connection is answered
 in order: a read after a write waits until that write has been applied here.

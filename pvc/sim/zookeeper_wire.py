@@ -52,16 +52,16 @@ class Pipe:
         self._swallowed = swallowed
         self._context = context
         self._last_s = 0.0
+        self._loop = asyncio.get_running_loop()
         self._stuck: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self.lost = False
         """A byte is gone, so nothing that comes after it arrives either."""
 
     def send(self, act: Callable[..., None], *args: Any) -> None:
         """`act` is called at the other end."""
-        loop = asyncio.get_running_loop()
         # Strictly later than what was sent before: timers of the same instant keep no order.
-        self._last_s = max(self._last_s + 1e-6, loop.time() + self._pace.wire() + self._lag())
-        loop.call_at(self._last_s, self._arrive, act, args, context=self._context)
+        self._last_s = max(self._last_s + 1e-6, self._loop.time() + self._pace.wire() + self._lag())
+        self._loop.call_at(self._last_s, self._arrive, act, args, context=self._context)
 
     def close(self) -> None:
         """Nothing more arrives."""
@@ -80,9 +80,7 @@ class Pipe:
         act(*args)
 
     def _wait(self) -> None:
-        asyncio.get_running_loop().call_later(
-            POLL_S * (0.5 + self._pace.rng.random()), self._go_on, context=self._context
-        )
+        self._loop.call_later(POLL_S * (0.5 + self._pace.rng.random()), self._go_on, context=self._context)
 
     def _go_on(self) -> None:
         if self._stuck and self._blocked():
