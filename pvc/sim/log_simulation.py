@@ -1,4 +1,4 @@
-"""One simulated run of the log's protocol: clients that append and follow, and servers and network that fail, by a seed.
+"""One simulated run of the log: clients that append and follow, servers and network that fail, all by a seed.
 
 Every fifth seed or so the ensemble loses what it has acknowledged. Then the log need not be whole any more; but whoever
 knew what is gone must find out, and write nothing on.

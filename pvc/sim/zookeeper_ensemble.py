@@ -69,8 +69,7 @@ class Ensemble:
         self._epoch = 0
         self._sessions = FIRST_SESSION
         self._loop = asyncio.get_running_loop()
-        self._elect()
-        later(ELECTION_S, self._look_after)
+        later(0.0, self._look_after)
 
     # -- What can be seen of it ------------------------------------------------------------------------------------
 
