@@ -13,7 +13,6 @@ from collections.abc import Callable
 import msgspec
 
 from pvc.drivers.fence_simulated import SimulatedFence
-from pvc.presence.memory_server import PresenceServer, Session
 from pvc.sim import checks
 from pvc.sim.cluster_admin import Admin
 from pvc.sim.cluster_checks import Watcher
@@ -21,7 +20,8 @@ from pvc.sim.cluster_commons import Commons, MemoryCommons, ZookeeperCommons
 from pvc.sim.cluster_machine import Machine, Site
 from pvc.sim.cluster_nemesis import ClusterNetwork, Faults, Nemesis
 from pvc.sim.cluster_ports import LogLink, NodeClock, SharedLog
-from pvc.sim.cluster_process import in_world, run_processes
+from pvc.sim.cluster_presence import WorldPresence
+from pvc.sim.cluster_process import run_processes
 
 SETTLE_S = 400.0
 """Virtual seconds in which a healed cluster comes to rest: a boot, a loss, a fence, a recovery, a back-off."""
@@ -131,7 +131,7 @@ class ClusterSimulation:
         self._admin = Admin(self._machines, rng, self._note, lambda: self.watcher.truth, fenced=self._fenced)
 
     def _memory_commons(self) -> Commons:
-        log, presence = SharedLog(self.watcher.committed), _WorldPresence(NodeClock())
+        log, presence = SharedLog(self.watcher.committed), WorldPresence(NodeClock())
         return MemoryCommons(self._machines, log, presence, self._note, self._majority)
 
     def _zookeeper_commons(self, names: list[str]) -> Commons:
@@ -244,10 +244,3 @@ class ClusterSimulation:
     def _note(self, what: str) -> str:
         self.trace.append(f"{asyncio.get_running_loop().time():9.3f} {what}")
         return what
-
-
-class _WorldPresence(PresenceServer):
-    """Its timers are its own, whoever is served."""
-
-    def _watch_over(self, session: Session, wait_s: float) -> None:
-        in_world(super()._watch_over, session, wait_s)

@@ -75,7 +75,9 @@ class LogClient:
         """Whether it has done all that it was asked to, and has followed the log to its end."""
         if self.found_out:
             return True
-        return not self._wanted and self.replica[-1:] == self._truth.entries[-1:] and self.process is not None
+        # After a loss its session may be one that no server takes any more, until it gives that up.
+        connected = self.log is not None and self.log._view.bridge.connected
+        return connected and not self._wanted and self.replica[-1:] == self._truth.entries[-1:]
 
     @property
     def known(self) -> Head:
