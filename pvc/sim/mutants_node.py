@@ -93,7 +93,7 @@ NODE_MUTANTS: tuple[Mutant, ...] = (
         name="reports are not decided",
         kind=Kind.NODE,
         within=60,
-        known=5,
+        known=72,
         changes=((facts.REPORTS, facts.ReportEnded, (ended_name, believe_every_crash)),),
     ),
     Mutant(
