@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 
@@ -11,7 +12,8 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 
     Raises OSError; the old file is untouched then, and nothing is left beside it.
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    # The thread's number, which is the process's own for its first one: two threads do not get in each other's way.
+    scratch = path.with_name(f".{path.name}.{threading.get_native_id()}")
     scratch.unlink(missing_ok=True)  # of a process that died in the middle and had the same number
     try:
         with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
@@ -22,3 +24,12 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
+
+
+def flush_directory(path: Path) -> None:
+    """Return when the names in this directory are on the disk. Raises OSError."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

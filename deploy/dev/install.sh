@@ -35,8 +35,13 @@ PACKAGES_ZOOKEEPER=(
     libzookeeper-java       # the server itself; the package `zookeeper` adds only scripts and a desktop Java
     openjdk-17-jre-headless # runs it
 )
+PACKAGES_CEPH=(
+    python3-rados     # how the archive writes to Ceph; on no Python index
+    ceph-mon ceph-osd # one of each makes a Ceph for the tests; neither starts before it is configured
+    ceph-common       # the commands that configure them
+)
 
-# install_for GROUP...: packages of the groups (python lint guest hypervisor fencing lab zookeeper), then the environment.
+# install_for GROUP...: packages of the groups (python lint guest hypervisor fencing lab zookeeper ceph), then the environment.
 # Every command that runs Python needs `python`; a group that cannot be installed for want of root is left out with a note.
 install_for() {
     mkdir -p "$LOGS"

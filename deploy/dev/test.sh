@@ -6,8 +6,8 @@ usage() {
     cat <<'TEXT'
 Usage: ./dev test [--fast] [--no-lint] [pytest options and paths]
 
-Runs lint, then the tests. As root (or with sudo) the integration tests start a ZooKeeper and a libvirtd of their own,
-and a missing one is a failure; otherwise they are skipped and named.
+Runs lint, then the tests. As root (or with sudo) the integration tests start a ZooKeeper, a libvirtd and a Ceph of their
+own, and a missing one is a failure; otherwise they are skipped and named.
 
   --fast      lint and the unit, contract and property tests only
   --no-lint   the tests alone
@@ -36,7 +36,7 @@ run() {
     done
     # shellcheck source=deploy/dev/lint.sh
     source deploy/dev/lint.sh
-    if [[ $fast == yes ]]; then install_for python lint; else install_for python lint guest hypervisor fencing lab zookeeper; fi
+    if [[ $fast == yes ]]; then install_for python lint; else install_for python lint guest hypervisor fencing lab zookeeper ceph; fi
     if [[ $lint == yes ]] && ! lint; then
         status=1
         note "lint failed (above); the tests run all the same"
@@ -91,7 +91,7 @@ run_real() {
         return
     fi
     # Ctrl-C is for them too: the shell would have what it starts in the background ignore it.
-    command=(env --default-signal=INT "PVC_TEST_REQUIRE=${PVC_TEST_REQUIRE-zookeeper,libvirt,fencing,lab}" "${command[@]}")
+    command=(env --default-signal=INT "PVC_TEST_REQUIRE=${PVC_TEST_REQUIRE-zookeeper,libvirt,fencing,lab,ceph}" "${command[@]}")
     if is_root; then
         "${command[@]}"
         return

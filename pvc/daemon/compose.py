@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pvc.clock import SystemClock, SystemRng
 from pvc.daemon.config import Config
+from pvc.daemon.logs import archive_parts, await_whole_log, make_copies, open_log, remove_replica
 from pvc.daemon.serving import serve
 from pvc.daemon.zookeeper_server import keep_running, mode_of, start_zookeeper
 from pvc.drivers.anchors import Anchor, FileAnchor, SyslogAnchor, WebhookAnchor
@@ -22,7 +23,6 @@ from pvc.drivers.watchdog import LinuxWatchdog
 from pvc.errors import Unavailable
 from pvc.gateway.services import GatewayServices
 from pvc.handlers.what_if import foresee
-from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.node.node import Node, Services, nothing_missing
 from pvc.node.signing import KeyFiles
@@ -39,43 +39,43 @@ async def run_daemon(config: Config, stop: asyncio.Event) -> None:
     """Run node and gateway until `stop` is set. Raises PvcError when something needed cannot be opened."""
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _only_one(config.data_dir):
-        async with _opened(config) as (services, history, telemetry):
-            gateway = GatewayServices(
-                world=services.world,
-                appender=services.appender,
-                log=services.log,
-                history=history,
-                hypervisor=services.hypervisor,
-                clock=services.clock,
-                rng=services.rng,
-                node=services.name,
-                foresee=foresee,
-                telemetry=telemetry,
-                presence=services.presence,
-                past_files=services.past_files,
-            )
-            await serve(config, Node(services), gateway, stop)
+        while not stop.is_set():
+            await _run_once(config, stop)
 
 
-async def open_log(config: Config) -> Log:
-    """The configured log."""
-    match config.log.kind:
-        case "sqlite":
-            from pvc.log.sqlite import SqliteLog
+async def _run_once(config: Config, stop: asyncio.Event) -> None:
+    """Until `stop` is set, or a log that was damaged can be used again: then all begins anew, as after a start."""
+    async with _opened(config) as (services, history, telemetry):
+        gateway = GatewayServices(
+            world=services.world,
+            appender=services.appender,
+            log=services.log,
+            history=history,
+            hypervisor=services.hypervisor,
+            clock=services.clock,
+            rng=services.rng,
+            node=services.name,
+            foresee=foresee,
+            telemetry=telemetry,
+            presence=services.presence,
+            past_files=services.past_files,
+        )
+        leave = asyncio.Event()
+        watching = [
+            asyncio.create_task(_pass_on(stop, leave), name="stop"),
+            asyncio.create_task(await_whole_log(config, services.world, history, leave), name="await a whole log"),
+        ]
+        try:
+            await serve(config, Node(services), gateway, leave)
+        finally:
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
 
-            return await SqliteLog.open(config.data_dir / "log.db")
-        case "zookeeper":
-            from pvc.daemon.zookeeper_access import zookeeper_access, zookeeper_hosts
-            from pvc.log.zookeeper import ZookeeperLog
 
-            access = zookeeper_access(config.log)
-            return await ZookeeperLog.open(
-                zookeeper_hosts(config), config.log.cluster, credentials=access.credentials, tls=access.tls
-            )
-        case "memory":
-            from pvc.log.memory import MemoryLog
-
-            return MemoryLog()
+async def _pass_on(event: asyncio.Event, to: asyncio.Event) -> None:
+    await event.wait()
+    to.set()
 
 
 async def open_presence(config: Config) -> Presence:
@@ -125,10 +125,15 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex,
     clock, rng = SystemClock(), SystemRng()
     async with contextlib.AsyncExitStack() as stack:
         server = await start_zookeeper(config)
-        log = await open_log(config)
-        stack.push_async_callback(log.close)
+        if config.log.kind == "memory":
+            remove_replica(config)  # of a log that is no more
         history = await HistoryIndex.open(config.data_dir / "history.db")
         stack.push_async_callback(history.close)
+        copies = make_copies(config)
+        for archive in copies.archives:
+            stack.push_async_callback(archive.close)
+        log = await open_log(config, copies, may_found=history.position == 0)
+        stack.push_async_callback(log.close)
         hypervisor = await open_hypervisor(config)
         stack.push_async_callback(hypervisor.close)
         presence = await open_presence(config)
@@ -158,6 +163,7 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex,
             vouching=VouchingParts(history=history, keys=KeyFiles(config.data_dir / "log-signing.key")),
             anchors=tuple(_anchors(config)),
             zookeeper=mode_of(server) if server is not None else None,
+            archive=archive_parts(config, log, history, copies),
         )
         if server is not None:
             keeper = asyncio.create_task(keep_running(server), name="zookeeper")

@@ -60,6 +60,14 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Digest identity for ZooKeeper; empty: none, and whoever reaches ZooKeeper can read and append."""
     password_file: str = ""
     """File with that identity's password."""
+    archivist_user: str = ""
+    """Second identity, for coordinators: it alone may delete records that are archived. Set before the log is made."""
+    archivist_password_file: str = ""
+    """File with the second identity's password."""
+    segment_records: Annotated[int, Meta(ge=2, le=4_096)] = 4_096
+    """A segment of the log is full at so many records, at 2 MB or after a day."""
+    hot_segments: Annotated[int, Meta(ge=1, le=1_000)] = 16
+    """So many full segments stay in ZooKeeper; what is older is in the archive alone. The same on all coordinators."""
     tls_ca: str = ""
     """PEM file of the authority of ZooKeeper's certificates; empty: no TLS."""
     tls_cert: str = ""
@@ -102,6 +110,21 @@ class AnchorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """File with a token that is sent along."""
 
 
+class ArchiveConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[archive]`: where sealed segments of the log are kept; what is no longer in ZooKeeper is only there."""
+
+    dir: str = ""
+    """Directory on this node; empty: `archive` in the data directory."""
+    rados_pool: str = ""
+    """Pool of Ceph, besides the directory; the same on all nodes. Empty: none."""
+    rados_conf: str = ""
+    """Ceph's configuration file; empty: where Ceph looks for it."""
+    rados_user: str = ""
+    """Name of the Ceph client, without `client.`; empty: admin."""
+    rados_namespace: str = ""
+    """Namespace in the pool, one for each cluster that shares it."""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file; every part has defaults."""
 
@@ -110,6 +133,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     log: LogConfig = LogConfig()
     zookeeper: ZookeeperConfig = ZookeeperConfig()
     gateway: GatewayConfig = GatewayConfig()
+    archive: ArchiveConfig = ArchiveConfig()
     anchor: AnchorConfig = AnchorConfig()
 
     @property
@@ -126,6 +150,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 code="config.invalid",
                 hint="set node.name in the configuration: a-z, 0-9 and inner hyphens, at most 63 characters",
             ) from error
+
+    @property
+    def archive_dir(self) -> Path:
+        """Where this node keeps sealed segments."""
+        return Path(self.archive.dir) if self.archive.dir else self.data_dir / "archive"
 
     @property
     def data_dir(self) -> Path:
@@ -147,6 +176,7 @@ def load_config(path: Path) -> Config:
         raise _bad(path, f"is not valid: {error}", "docs/configuration.md lists the fields") from error
     _refuse_open_door(path, config.gateway)
     _check_anchor(path, config.anchor)
+    _check_archive(path, config.archive)
     _ = config.node_name  # a host name that is no node name is to be told now, not when it is first needed
     return config
 
@@ -189,6 +219,14 @@ def _check_anchor(path: Path, anchor: AnchorConfig) -> None:
         raise _bad(path, f"has an anchor that cannot be used: {error.message}", error.hint) from error
     if anchor.file and not anchor.file.startswith("/"):
         raise _bad(path, f"has the anchor.file {anchor.file!r}", "give its full path")
+
+
+def _check_archive(path: Path, archive: ArchiveConfig) -> None:
+    if archive.dir and not archive.dir.startswith("/"):
+        raise _bad(path, f"has the archive.dir {archive.dir!r}", "give its full path")
+    lonely = [name for name in ("rados_conf", "rados_user", "rados_namespace") if getattr(archive, name)]
+    if lonely and not archive.rados_pool:
+        raise _bad(path, f"has archive.{lonely[0]}, but no archive.rados_pool", "name the pool, or leave both out")
 
 
 def _bad(path: Path, what: str, hint: str) -> InvalidInput:

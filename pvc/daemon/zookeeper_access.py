@@ -18,11 +18,19 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 
     credentials: Credentials | None
     tls: Tls | None
+    archivist: Credentials | None
+    """The identity that alone may delete archived records."""
 
 
 def zookeeper_access(config: LogConfig) -> Access:
     """Credentials and TLS. Raises InvalidInput when a part is missing or the password cannot be read."""
-    return Access(credentials=_credentials(config), tls=_tls(config))
+    return Access(
+        credentials=_credentials("log.user", config.user, "log.password_file", config.password_file),
+        tls=_tls(config),
+        archivist=_credentials(
+            "log.archivist_user", config.archivist_user, "log.archivist_password_file", config.archivist_password_file
+        ),
+    )
 
 
 def zookeeper_hosts(config: Config) -> str:
@@ -33,20 +41,20 @@ def zookeeper_hosts(config: Config) -> str:
     return ",".join(f"{member.partition('=')[2]}:{CLIENT_PORT}" for member in members) or f"127.0.0.1:{CLIENT_PORT}"
 
 
-def _credentials(config: LogConfig) -> Credentials | None:
-    if bool(config.user) != bool(config.password_file):
-        raise _bad("log.user and log.password_file go together", "give both, or neither")
-    if not config.user:
+def _credentials(user_field: str, user: str, file_field: str, file: str) -> Credentials | None:
+    if bool(user) != bool(file):
+        raise _bad(f"{user_field} and {file_field} go together", "give both, or neither")
+    if not user:
         return None
-    path = Path(config.password_file)
+    path = Path(file)
     try:
         password = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise _bad(f"log.password_file {path} cannot be read: {reason}", "mend the path or the file") from error
+        raise _bad(f"{file_field} {path} cannot be read: {reason}", "mend the path or the file") from error
     if not password:
-        raise _bad(f"log.password_file {path} is empty", "write the password into it")
-    return Credentials(user=config.user, password=password)
+        raise _bad(f"{file_field} {path} is empty", "write the password into it")
+    return Credentials(user=user, password=password)
 
 
 def _tls(config: LogConfig) -> Tls | None:

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import libvirt
 
-from pvc.drivers.thread_pool import DaemonPool
 from pvc.errors import DriverError, PvcError, Unavailable
+from pvc.thread_pool import DaemonPool
 
 T = TypeVar("T")
 

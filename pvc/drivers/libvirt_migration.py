@@ -22,8 +22,8 @@ import msgspec
 from pvc.drivers.hypervisor import DomainState, OffReason, Transfer
 from pvc.drivers.libvirt_domain import lookup, mark_of, outgoing_job, quietly, read_domain, set_mark
 from pvc.drivers.libvirt_link import LibvirtLink, one_line, open_alive
-from pvc.drivers.thread_pool import DaemonPool
 from pvc.errors import DriverError, PvcError, Unavailable
+from pvc.thread_pool import DaemonPool
 
 DEFAULT_URI = "qemu+tls://{address}/system"
 POLL_S = 0.5

@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
-from pvc.drivers.thread_pool import DaemonPool
 from pvc.errors import PvcError
 from pvc.events.vm import VmSpec
 from pvc.files import replace_file
+from pvc.thread_pool import DaemonPool
 
 LOOKS = 16
 """Looks for files at a time. Storage that is away may keep each for ever; others then wait, and only for this."""

@@ -1,8 +1,8 @@
-"""The history index: a disposable SQLite file that follows the log and answers who did what to which, and when.
+"""The history index, this node's replica of the log: a SQLite file that answers who did what to which, and when.
 
-It can be deleted at any time and is filled again from the log; so it is, when it is damaged, of another version, or of
-another log. It keeps the records' bytes beside the log's own: an answer is then one read of one file, whatever the
-log's backend and however old the record.
+It keeps the records' bytes: an answer is one read of one file, whatever the log's backend and however old the record.
+When it is damaged or of another version it is filled again from the log. When the log is another or shorter than it,
+it stays as it is: the log may have to be restored from it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
-from pvc.errors import Unavailable
-from pvc.events.record import Entry, unseal
+from pvc.errors import LogDamaged, Unavailable
+from pvc.events.record import EMPTY, Entry, Head, unseal
 from pvc.log.base import MAX_READ_BYTES, Log, closed
 from pvc.log.history_file import ForeignFormat, Found, HistoryFile
 from pvc.log.history_search import HistoryQuery
@@ -98,6 +98,11 @@ class HistoryIndex:
                 damaged.cancel()
                 await asyncio.gather(following, damaged, return_exceptions=True)
             await self._until_done(self._begin_anew, "found damaged")
+
+    async def head(self) -> Head:
+        """The last record. Raises Unavailable."""
+        data = await self._run(self._reading, HistoryFile.data, self._position) if self._position else None
+        return unseal(data).head if data is not None else EMPTY
 
     async def reach(self, position: int, timeout_s: float) -> None:
         """Return when everything up to `position` is indexed. Raises Unavailable after `timeout_s`."""
@@ -214,12 +219,17 @@ class HistoryIndex:
                 await asyncio.sleep(PAUSE_S)
 
     async def _check_same_log(self, log: Log) -> None:
-        """An index that is ahead of the log, or has another record at its end, is of another log."""
+        """See that the log goes on where the replica ends. Otherwise it is the log that was set back or exchanged, and
+        the replica may be what it is restored from."""
         if self._position == 0:
             return
         stored = await log.read(self._position, 1)
         if stored != [await self._run(self._reading, HistoryFile.data, self._position)]:
-            await self._begin_anew(f"the log has another record at position {self._position}")
+            raise LogDamaged(
+                f"this node's replica has a record {self._position} that the log has not, or not like that",
+                code="log.rewritten" if stored else "log.rewound",
+                hint="it was set back, restored or exchanged; `pvc log repair --dry-run` says what can be done",
+            )
 
     async def _begin_anew(self, reason: str) -> None:
         logger.warning("history: building the index anew path=%s reason=%s", self._path, reason)

@@ -16,9 +16,11 @@ from typing import Self
 
 from pvc.errors import LogDamaged, OutcomeUnknown, Unavailable
 from pvc.events.record import Entry, Head
+from pvc.log.archived import ArchivedRecords, SegmentSource
 from pvc.log.base import MAX_READ_BYTES, check_batch, conflict
-from pvc.log.zookeeper_layout import Layout, encode_head
-from pvc.log.zookeeper_view import PAUSE_S, Seen, View
+from pvc.log.segments import Segments
+from pvc.log.zookeeper_layout import Layout, SegmentLimits, encode_head
+from pvc.log.zookeeper_view import PAUSE_S, Archived, Seen, View
 from pvc.zookeeper.bridge import SESSION_TIMEOUT_S, Bridge
 from pvc.zookeeper.port import OpenSession
 from pvc.zookeeper.types import (
@@ -48,14 +50,19 @@ READ_WINDOW = 64
 READ_BATCH = 512
 """Records per read."""
 
+ARCHIVE_PAUSE_S = 1.0
+"""Before anybody asks again for what no archive could give."""
+
 _log = logging.getLogger(__name__)
 
 
 class ZookeeperLog:
     """One process's client of the cluster's log. Make it with `await ZookeeperLog.open(hosts, cluster)`."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, archived: ArchivedRecords, limits: SegmentLimits) -> None:
         self._view = view
+        self._archived = archived
+        self._limits = limits
         self._watcher: asyncio.Task[None] | None = None
 
     @classmethod
@@ -65,8 +72,14 @@ class ZookeeperLog:
         cluster: str,
         *,
         credentials: Credentials | None = None,
+        archivist: Credentials | None = None,
         tls: Tls | None = None,
         seen: Seen | None = None,
+        source: SegmentSource | None = None,
+        limits: SegmentLimits | None = None,
+        holder: str = "",
+        may_found: bool = True,
+        even_damaged: bool = False,
         deadline_s: float = DEADLINE_S,
         session_timeout_s: float = SESSION_TIMEOUT_S,
         bridge: OpenSession = Bridge,
@@ -74,14 +87,21 @@ class ZookeeperLog:
         """Connect to `hosts` ("a:2181,b:2181,c:2181") and find the log of `cluster`, or found it if there is none.
 
         With `seen`, the log must exist, be that incarnation, and reach at least as far with the same record there.
+        `archivist`: a second identity, which alone may delete archived records where the log was founded with one.
+        `source`: where the segments come from that are archived; without one they cannot be read. `holder`: under which
+        name to append where somebody holds the log. `may_found`: whether to found it; not for who has a copy of one.
+        `even_damaged`: open it all the same, for every call to tell what is wrong with it.
         Raises Unavailable after `deadline_s` without a server, LogDamaged, InvalidInput (the cluster's name).
         """
         view = View(
             hosts,
             Layout(cluster),
             credentials=credentials,
+            archivist=archivist,
             tls=tls,
             seen=seen,
+            holder=holder,
+            may_found=may_found,
             deadline_s=deadline_s,
             session_timeout_s=session_timeout_s,
             bridge=bridge,
@@ -89,15 +109,34 @@ class ZookeeperLog:
         try:
             view.bridge.start()
             await view.insist(view.refresh)
+        except LogDamaged:
+            if not even_damaged:
+                await view.close()
+                raise
         except BaseException:
             await view.close()
             raise
-        return cls(view)
+        return cls(view, ArchivedRecords(view.bridge, view.layout, source), limits or SegmentLimits())
 
     @property
     def seen(self) -> Seen:
         """What to remember across restarts and to hand to the next `open`."""
         return Seen(incarnation=self._view.incarnation, head=self._view.head)
+
+    @property
+    def incarnation(self) -> str:
+        """Made with the log; another one is another log."""
+        return self._view.incarnation
+
+    @property
+    def held_by(self) -> str:
+        """Who alone may append, as of the last look; empty: everybody."""
+        return self._view.stored.holder
+
+    @property
+    def segments(self) -> Segments:
+        """The sealed segments, for whoever archives and removes them."""
+        return Segments(self._view)
 
     async def head(self) -> Head:
         """The last committed position, as the server now says."""
@@ -121,6 +160,10 @@ class ZookeeperLog:
                         continue
                     if self._view.head != after:
                         continue  # somebody appended since it was looked at
+                    self._refuse_if_held()
+                    if self._limits.is_full(self._view.segment, self._view.stored, entries):
+                        await self._roll()
+                        continue
                     earlier, maybe_sent = maybe_sent, True
                     try:
                         return await self._commit(entries)
@@ -135,7 +178,8 @@ class ZookeeperLog:
                         # Perhaps because of the very request whose reply was lost: then look again.
                         if not earlier:
                             await self._learn_head()
-                            raise conflict(self._view.head, after) from None
+                            if self._view.head != after:
+                                raise conflict(self._view.head, after) from None
         except (TimeoutError, Unavailable) as error:
             if maybe_sent:
                 raise OutcomeUnknown(
@@ -146,7 +190,7 @@ class ZookeeperLog:
             raise self._view.unreachable() if isinstance(error, TimeoutError) else error from None
 
     async def read(self, first: int, limit: int) -> list[bytes]:
-        """Up to `limit` records from `first` on; stops early after READ_BATCH or about MAX_READ_BYTES."""
+        """Up to `limit` records from `first` on; stops early after READ_BATCH, about MAX_READ_BYTES, or a segment."""
         assert first >= 1 and limit >= 1, "positions and limits start at 1"
         view = self._view
 
@@ -160,7 +204,10 @@ class ZookeeperLog:
                 batch += await view.entries(start, min(start + READ_WINDOW - 1, last))
             return batch
 
-        return await view.insist(read)
+        try:
+            return await view.insist(read)
+        except Archived:
+            return await self._read_archived(first, limit)
 
     async def follow(self, after: int) -> AsyncIterator[list[bytes]]:
         """Batches from `after + 1` on, for ever."""
@@ -192,12 +239,50 @@ class ZookeeperLog:
         if view.head != after:
             raise conflict(view.head, after)
 
+    async def _read_archived(self, first: int, limit: int) -> list[bytes]:
+        """From the archive, which may take longer than ZooKeeper: whoever fetches has deadlines of its own."""
+        while True:
+            await self._view.insist(self._view.refresh)
+            try:
+                return await self._archived.read(first, limit)
+            except (Lost, NoSession):
+                await asyncio.sleep(PAUSE_S)
+            except Unavailable:
+                await asyncio.sleep(ARCHIVE_PAUSE_S)
+                raise
+
+    def _refuse_if_held(self) -> None:
+        holder = self._view.stored.holder
+        if holder not in ("", self._view.holder):
+            raise Unavailable(
+                f"the log is held by {holder}, which alone may append until it is whole again",
+                code="log.held",
+                hint="wait for the repair or restore to end; `pvc log status` tells, `pvc log repair` takes over",
+            )
+
+    async def _roll(self) -> None:
+        """Seal the active segment and begin the next one. It does not matter who does it, or whether a reply is lost:
+        the head is read again, and found to be in the one or the other."""
+        view = self._view
+        segment, stored, version = view.segment, view.stored, view.version
+        assert version >= 0, "ZooKeeper takes -1 for any version"
+        view.version = -1
+        try:
+            await view.bridge.multi(view.layout.roll(segment, stored, version, *await view.active()))
+            _log.info("log: segment sealed first=%d last=%d", segment, stored.next - 1)
+        except (BadVersion, NodeExists, NoNode):
+            # Without a znode: it was not only sealed but archived and removed. Whether all is gone the next look tells.
+            _log.debug("log: another writer was first segment=%d", segment)
+        except (Lost, NoSession):
+            await asyncio.sleep(PAUSE_S)
+
     async def _commit(self, entries: Sequence[Entry]) -> Head:
         view, last = self._view, entries[-1]
         layout, segment, version = view.layout, view.segment, view.version
         assert version >= 0, "ZooKeeper takes -1 for any version"
+        stored = view.stored.after(entries)
         operations: list[SetData | Create] = [
-            SetData(layout.segment(segment), encode_head(last.head, last.record.level), version),
+            SetData(layout.segment(segment), encode_head(stored), version),
             *(layout.new_entry(segment, entry) for entry in entries),
         ]
         results: list[int | str] = []
@@ -205,14 +290,15 @@ class ZookeeperLog:
             with contextlib.suppress(NodeExists):  # misnumbered likewise, but refused by the server
                 results = await view.bridge.multi(operations)
         except NoNode:
-            raise view.gone() from None
+            # Sealed, archived and removed since this client last looked; if it is more, the next look tells.
+            raise BadVersion("the segment is in ZooKeeper no more") from None
         if results != [version + 1, *(layout.entry(segment, entry.position) for entry in entries)]:
             raise view.damaged(
                 f"records {entries[0].position} to {last.position} were numbered {results[1:]}",
                 "log.misnumbered",
                 "something that is not PVC creates znodes in the log; find it, then restore the log from a replica",
             )
-        view.advance(last.head, version + 1)
+        view.advance(segment, stored, version + 1)
         return last.head
 
     async def _took_place(self, entries: Sequence[Entry], after: Head) -> bool:
@@ -222,7 +308,12 @@ class ZookeeperLog:
         head = await self._view.refresh()
         if head == after:
             return False
-        if await self._view.entries(first, min(last, head.position)) != [entry.data for entry in entries]:
+        last = min(last, head.position)
+        try:
+            found = await self._view.entries(first, last)
+        except Archived:
+            found = await self._archived.read(first, last - first + 1)
+        if found != [entry.data for entry in entries]:
             raise conflict(head, after)
         return True
 

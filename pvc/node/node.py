@@ -31,6 +31,7 @@ from pvc.handlers.transfers import Transfers
 from pvc.handlers.vm_reconciler import Obstacle, VmReconciler
 from pvc.log.base import Log
 from pvc.node.anchoring import Anchoring
+from pvc.node.archivist import ArchiveParts, Archivist, unsigned
 from pvc.node.primary import Primary
 from pvc.node.self_fence import SelfFence
 from pvc.node.standing import Standing
@@ -40,7 +41,7 @@ from pvc.presence.base import Presence
 from pvc.projections.state import ClusterState
 from pvc.runtime.appender import Appender, Outcome, Request
 from pvc.runtime.past_files import PastFiles
-from pvc.runtime.snapshots import SnapshotFile, check_same_log, keep_snapshots
+from pvc.runtime.snapshots import SnapshotFile, check_same_log, keep_snapshots, newest_seen
 from pvc.runtime.world import World, catch_up, follow
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """The replica and the signing key, where this node may sign checkpoints of the log."""
     anchors: tuple[Anchor, ...] = ()
     """Where checkpoints are kept outside."""
+    archive: ArchiveParts | None = None
+    """Where sealed segments of the log go, where the log has any."""
     zookeeper: Callable[[], Awaitable[str]] | None = None
     """What this node's ZooKeeper server is, where it runs one."""
 
@@ -101,7 +104,13 @@ class Node:
         self._world = services.world
         self._hypervisor = services.hypervisor
         self._pass_wanted = asyncio.Event()
-        self.standing = Standing(services.name, services.world, services.presence, self._pass_wanted)
+        self.standing = Standing(
+            services.name,
+            services.world,
+            services.presence,
+            self._pass_wanted,
+            archived=lambda: self.archivist.archived if self.archivist else 0,
+        )
         self._transfers = Transfers(services.hypervisor, lambda vm_id: self.queue.wake(vm_id))
         self._reconciler = VmReconciler(
             services.name,
@@ -139,6 +148,10 @@ class Node:
             else None
         )
         self._vouching = self._make_vouching(services.vouching) if services.vouching is not None else ()
+        sign = self._vouching[1].sign if self._vouching else unsigned
+        self.archivist = services.archive and Archivist(
+            services.name, self._world, services.archive, services.presence, epoch=self._epoch, sign=sign
+        )
 
     async def run(self) -> None:
         """Catch up, announce the node, and work."""
@@ -161,13 +174,16 @@ class Node:
                 group.create_task(self._primary.run())
             for part in self._vouching:
                 group.create_task(part.run())
+            if self.archivist:
+                group.create_task(self.archivist.run())
             if self._services.snapshots is not None:
                 group.create_task(keep_snapshots(self._world, self._services.snapshots, self._services.past_files))
 
     async def _catch_up(self) -> None:
+        replica = self._services.vouching.history if self._services.vouching is not None else None
         while True:
             try:
-                await check_same_log(self._world, self._services.log)
+                await check_same_log(await newest_seen(self._world, replica), self._services.log)
                 return await catch_up(self._world, self._services.log)
             except Unavailable as error:
                 logger.warning("log: not available yet error=%s", error)

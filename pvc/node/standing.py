@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 import msgspec
 
@@ -36,11 +37,20 @@ START_MARGIN_S = 1.0
 class Standing:
     """Keeps the place; `run` until cancelled."""
 
-    def __init__(self, node: str, world: World, presence: Presence, changed: asyncio.Event) -> None:
+    def __init__(
+        self,
+        node: str,
+        world: World,
+        presence: Presence,
+        changed: asyncio.Event,
+        *,
+        archived: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._node = node
         self._world = world
         self._presence = presence
         self._changed = changed
+        self._archived = archived
         self._session = 0
         self._announced_in = 0
         self._unready = ""
@@ -105,11 +115,13 @@ class Standing:
             state_hash=state.state_hash(),
             fault=self._fault,
             unready=self._unready,
+            archived=self._archived(),
         )
 
     def _is_news(self, said: Hello) -> bool:
         """Cheaper than to make the next one: that takes the hash of the state."""
-        return (said.position, said.fault, said.unready) != (self._world.position, self._fault, self._unready)
+        news = self._world.position, self._fault, self._unready, self._archived()
+        return (said.position, said.fault, said.unready, said.archived) != news
 
     @property
     def _fault(self) -> str:

@@ -83,6 +83,11 @@ class Vouching:
         self._unvouched: tuple[int, float] | None = None
         """Size of the checkpoint that the oldest unvouched record came after, and since when it has been waiting."""
 
+    async def sign(self, size: int, root: bytes) -> str:
+        """A signed note that the log had this root at this size; empty where this node has no key that counts yet."""
+        signer = await self._keeper.signer() if self._may_speak() else None
+        return signer.sign(size, root) if signer is not None else ""
+
     async def run(self) -> None:
         """Look, act, wait."""
         self._note_newest()

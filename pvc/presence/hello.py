@@ -16,6 +16,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """The code of what has stopped its fold there, if anything has."""
     unready: str = ""
     """What keeps it from saying that it is ready, if it has tried to and something does."""
+    archived: int = 0
+    """Up to which position it has the log in its own archive."""
 
 
 def read_hello(data: bytes) -> Hello | None:

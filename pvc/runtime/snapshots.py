@@ -14,10 +14,11 @@ import logging
 from pathlib import Path
 
 from pvc.errors import LogDamaged, PvcError
-from pvc.events.record import unseal
+from pvc.events.record import Head, unseal
 from pvc.events.registry import knows_level
 from pvc.files import replace_file
 from pvc.log.base import Log
+from pvc.log.history import HistoryIndex
 from pvc.projections.snapshot import StaleSnapshot, restore, snapshot, snapshot_to_read
 from pvc.projections.state import ClusterState
 from pvc.runtime.past_files import PastFiles
@@ -80,27 +81,33 @@ class SnapshotFile:
             logger.error("snapshot: delete it by hand before the next start file=%s error=%s", self._path, error)
 
 
-async def check_same_log(world: World, log: Log) -> None:
-    """Make sure that the log is the one that `world` was folded from, and has not lost anything of it since.
+async def newest_seen(world: World, replica: HistoryIndex | None) -> Head:
+    """The last record that this node has of the log: folded, or in its replica. Raises Unavailable."""
+    folded = world.state.head
+    stored = await replica.head() if replica is not None else folded
+    return max(folded, stored, key=lambda head: head.position)
+
+
+async def check_same_log(seen: Head, log: Log) -> None:
+    """Make sure that the log is the one whose end this node has `seen`, and has not lost anything of it since.
 
     Raises LogDamaged when it is not, Unavailable when the log cannot be reached.
     """
-    seen = world.state.head
     if seen.position == 0:
         return
     head = await log.head()
     if head.position < seen.position:
         raise LogDamaged(
-            f"the log ends at position {head.position}, but this node has folded it up to {seen.position}",
+            f"the log ends at position {head.position}, but this node has it up to {seen.position}",
             code="log.rewound",
-            hint="it was set back, restored or exchanged; see docs/troubleshooting.md before anything is written",
+            hint="it was set back, restored or exchanged; `pvc log repair --dry-run` says what can be done",
         )
     stored = unseal((await log.read(seen.position, 1))[0])
     if stored.hash != seen.hash:
         raise LogDamaged(
-            f"the log's record {seen.position} is not the one that this node has folded",
+            f"the log's record {seen.position} is not the one that this node has",
             code="log.rewritten",
-            hint="it was set back and written to, or exchanged; see docs/troubleshooting.md before anything is written",
+            hint="it was set back and written to, or exchanged; `pvc log repair --dry-run` says what can be done",
         )
 
 

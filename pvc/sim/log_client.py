@@ -10,10 +10,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from pvc.errors import Conflict, LogDamaged, OutcomeUnknown, PvcError, Unavailable
+from pvc.errors import Conflict, LogDamaged, OutcomeUnknown, Unavailable
 from pvc.events.record import EMPTY, Actor, CommandRef, Entry, Head, Record, check_follows, seal, unseal
 from pvc.log.zookeeper import Seen, ZookeeperLog
+from pvc.log.zookeeper_layout import SegmentLimits
 from pvc.sim.cluster_process import Process
+from pvc.sim.log_archive import SimArchive
 from pvc.sim.log_truth import LogTruth
 from pvc.zookeeper.port import OpenSession
 
@@ -21,6 +23,10 @@ CLUSTER = "sim"
 ACTOR = Actor(principal="sim", method="node")
 PAUSE_S = 0.3
 """Before something that failed is tried again."""
+
+
+FOLD_S = 0.02
+"""Before it is tried to append again, where others have appended what was not folded here yet."""
 
 
 class Account(msgspec.Struct, kw_only=True):
@@ -31,6 +37,7 @@ class Account(msgspec.Struct, kw_only=True):
     unavailable: int = 0
     unknown: int = 0
     followed: int = 0
+    archived: int = 0
     lives: int = 0
 
 
@@ -42,8 +49,10 @@ class LogClient:
         name: str,
         bridge: OpenSession,
         truth: LogTruth,
+        archive: SimArchive,
         account: Account,
         *,
+        limits: SegmentLimits,
         breaks: Callable[[str], None],
         note: Callable[[str], object],
         may_be_damaged: Callable[[], bool],
@@ -60,8 +69,11 @@ class LogClient:
         self._known = EMPTY
         """The last record that was acknowledged to this client or followed by it."""
         self._wanted: list[int] = []
+        """Appends that it is asked for, each of so many records; 0: a look at what is to be archived."""
         self._bridge = bridge
         self._truth = truth
+        self._archive = archive
+        self._limits = limits
         self._account = account
         self._breaks = breaks
         self._note = note
@@ -101,6 +113,16 @@ class LogClient:
             self.process, self.log = None, None
             self._wanted.clear()
 
+    def wipe(self) -> None:
+        """End it, and take its disk away."""
+        self.kill()
+        self.replica, self._seen = [], None
+
+    def archive(self) -> None:
+        """Archive what is sealed, and take it out of ZooKeeper, when it comes to it."""
+        self._wanted.append(0)
+        self._wake.set()
+
     def append(self, entries: int) -> None:
         """Append so many records at once, when it comes to it."""
         self._wanted.append(entries)
@@ -112,7 +134,14 @@ class LogClient:
         try:
             while self.log is None:
                 try:
-                    self.log = await ZookeeperLog.open("sim", CLUSTER, seen=self._seen, bridge=self._bridge)
+                    self.log = await ZookeeperLog.open(
+                        "sim",
+                        CLUSTER,
+                        seen=self._seen,
+                        source=self._archive,
+                        limits=self._limits,
+                        bridge=self._bridge,
+                    )
                 except Unavailable:
                     await asyncio.sleep(PAUSE_S)
             self._wake = asyncio.Event()
@@ -137,14 +166,18 @@ class LogClient:
             self._breaks(f"{self.name} ended: {task.exception()!r}")
 
     async def _follow(self, log: ZookeeperLog) -> None:
-        async for batch in log.follow(len(self.replica)):
+        head = self.replica[-1].head if self.replica else EMPTY
+        async for batch in log.follow(head.position):
             self._account.followed += len(batch)
             for data in batch:
                 entry = unseal(data)
-                try:
-                    check_follows(entry, self.replica[-1].head if self.replica else EMPTY)
-                except PvcError as error:
-                    self._breaks(f"{self.name} followed: {error.message}")
+                if entry.position != head.position + 1:
+                    self._breaks(f"{self.name} followed record {entry.position} after {head.position}")
+                head = entry.head
+                if entry.position <= len(self.replica):
+                    continue  # its own, of which it was told before
+                # As the fold does it: what does not continue the own copy is damage.
+                check_follows(entry, self.replica[-1].head if self.replica else EMPTY)
                 if not self._truth.holds(entry) and entry.hash not in self._truth.lost:
                     self._breaks(f"{self.name} followed record {entry.position}, which is not in the log")
                 self.replica.append(entry)
@@ -154,18 +187,31 @@ class LogClient:
     async def _append_wanted(self, log: ZookeeperLog) -> None:
         while True:
             while self._wanted:
-                if await self._append_once(log, self._wanted[0]) and self._wanted:
+                entries = self._wanted[0]
+                if await (self._append_once(log, entries) if entries else self._archive_once(log)) and self._wanted:
                     self._wanted.pop(0)
             self._wake.clear()
             await self._wake.wait()
+
+    async def _archive_once(self, log: ZookeeperLog) -> bool:
+        try:
+            await self._archive.take_over(log, self.replica, self.name)
+        except Unavailable:
+            await asyncio.sleep(PAUSE_S)
+            return False
+        self._account.archived += 1
+        return True
 
     async def _append_once(self, log: ZookeeperLog, count: int) -> bool:
         """One try; False: somebody else was faster, or nobody answers."""
         entries: list[Entry] = []
         try:
-            after = await log.head()
-            if after.position < self._known.position:
-                self._breaks(f"{self.name} is told of position {after.position} after {self._known.position}")
+            told = await log.head()
+            if told.position < self._known.position:
+                self._breaks(f"{self.name} is told of position {told.position} after {self._known.position}")
+            if len(self.replica) < told.position:
+                await asyncio.sleep(FOLD_S)  # it decides against what it has folded
+            after = self.replica[-1].head if self.replica else EMPTY
             for _ in range(count):
                 entries.append(self._entry(entries[-1].head if entries else after))
             head = await log.append(entries, after=after)
@@ -189,6 +235,8 @@ class LogClient:
         if head != entries[-1].head:
             self._breaks(f"{self.name} appended up to {entries[-1].position}, and is told {head.position}")
         self._learns(entries[-1].head)
+        if len(self.replica) == after.position:
+            self.replica += entries
         return True
 
     def _learns(self, head: Head) -> None:

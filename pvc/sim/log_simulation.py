@@ -36,6 +36,8 @@ class LogFaults(msgspec.Struct, frozen=True, kw_only=True):
         ("freeze_client", 3),
         ("thaw_client", 4),
         ("kill_client", 3),
+        ("wipe_client", 1),
+        ("archive", 6),
         ("start_client", 5),
     )
     lossy: float = LOSSY_PART
@@ -70,7 +72,8 @@ class LogSimulation:
     async def _main(self) -> LogResult:
         rng = self._rng
         servers, clients = rng.choice((1, 3, 3, 3, 5)), rng.choice((2, 3, 3, 4))
-        world = self.world = LogWorld(rng, servers=servers, clients=clients)
+        segment = rng.choice((4_096, 40, 12))
+        world = self.world = LogWorld(rng, servers=servers, clients=clients, segment=segment)
         self.trace = world.trace
         loses_at = rng.randrange(self._operations) if rng.random() < self._faults.lossy else -1
         kinds, weights = zip(*self._faults.deeds, strict=True)
@@ -82,7 +85,7 @@ class LogSimulation:
             await world.advance(rng.random() * (0.01 if dice < 0.6 else 0.5 if dice < 0.85 else 12.0))
         world.heal()
         await world.check_settled()
-        account = world.account
+        account, found_out = world.account, sum(bool(one.found_out) for one in world.clients)
         return LogResult(
             seed=self.seed,
             position=world.truth.head.position,
@@ -92,7 +95,7 @@ class LogSimulation:
             trace=world.trace,
             account=(
                 f"{servers} servers, {clients} clients with {account.lives} lives, {account.unknown} outcomes unknown, "
-                f"{account.followed} records followed, {sum(bool(one.found_out) for one in world.clients)} found out"
+                f"{account.followed} records followed, {account.archived} times archived, {found_out} found out"
             ),
         )
 

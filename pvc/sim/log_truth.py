@@ -33,7 +33,8 @@ class LogTruth:
         """Hash of a record -> its position."""
         self._breaks = breaks
         self._told = committed
-        self._sealed: dict[int, None] = {}
+        self._archived: dict[int, None] = {}
+        """Segments that have a manifest: only their records may leave ZooKeeper."""
 
     @property
     def head(self) -> Head:
@@ -55,7 +56,9 @@ class LogTruth:
         appended: list[Entry] = []
         for path, node in txn.steps:
             if match := _MANIFEST.fullmatch(path):
-                self._sealed[int(match[1])] = None
+                self._archived[int(match[1])] = None
+            elif node is None and (match := _SEGMENT.fullmatch(path)) and int(match[1]) not in self._archived:
+                self._breaks(f"segment {int(match[1])} was deleted, and has no manifest")
             elif (match := _ENTRY.fullmatch(path)) and (entry := self._entry(int(match[1]), match[2], node)):
                 appended.append(entry)
         for path, node in txn.steps:
@@ -80,7 +83,7 @@ class LogTruth:
             return None
         position = first + int(number[1])
         if node is None:
-            if first not in self._sealed:
+            if first not in self._archived:
                 self._breaks(f"record {position} was deleted, and its segment has no manifest")
             return None
         if position <= self.head.position:

@@ -10,6 +10,8 @@ import asyncio
 import random
 from collections.abc import Sequence
 
+from pvc.log.zookeeper_layout import SegmentLimits
+from pvc.sim.log_archive import SimArchive
 from pvc.sim.log_client import Account, LogClient
 from pvc.sim.log_truth import LogTruth
 from pvc.sim.zookeeper_ensemble import Ensemble
@@ -27,7 +29,7 @@ PROMPT_S = 1.5
 class LogWorld:
     """Servers and clients. Make it in the loop that it lives in."""
 
-    def __init__(self, rng: random.Random, *, servers: int = 3, clients: int = 3) -> None:
+    def __init__(self, rng: random.Random, *, servers: int = 3, clients: int = 3, segment: int = 4_096) -> None:
         self.rng = rng
         self.trace: list[str] = []
         self.broken = ""
@@ -40,6 +42,8 @@ class LogWorld:
             lost=self.truth.rewind,
             note=self.note,
         )
+        self._limits = SegmentLimits(records=segment)
+        self._archive = SimArchive(self.note)
         self.clients = [self._client(f"c{number}") for number in range(1, clients + 1)]
         for client in self.clients:
             client.start()
@@ -49,7 +53,9 @@ class LogWorld:
             name,
             self.ensemble.client(name),
             self.truth,
+            self._archive,
             self.account,
+            limits=self._limits,
             breaks=self.breaks,
             note=self.note,
             may_be_damaged=lambda: self.ensemble.lossy,
@@ -129,6 +135,16 @@ class LogWorld:
     def append(self, number: int, entries: int) -> None:
         """Have a client append something."""
         self._one(number).append(entries)
+
+    def archive(self, number: int) -> None:
+        """Have a client archive what is sealed."""
+        self._one(number).archive()
+
+    def wipe_client(self, number: int) -> None:
+        """It is killed, and begins with an empty disk."""
+        client = self._one(number)
+        self.note(f"{client.name} loses its disk")
+        client.wipe()
 
     def break_off(self, number: int) -> None:
         """Its connection breaks."""

@@ -15,7 +15,7 @@ from pvc.log.zookeeper_view import PAUSE_S, View
 from pvc.sim.log_simulation import LogFaults
 from pvc.sim.mutation import Kind, Mutant
 from pvc.sim.zookeeper_bridge import SimBridge
-from pvc.zookeeper.types import BadVersion, Lost, NoSession, SetData
+from pvc.zookeeper.types import BadVersion, Create, Lost, NoSession, SetData
 
 LOSING = LogFaults(lossy=1.0)
 """Each run loses acknowledged records once."""
@@ -28,19 +28,18 @@ real_refresh = View.refresh
 async def create_and_retry(self: ZookeeperLog, entries: Sequence[Entry], *, after: Head) -> Head:
     """A sequential create, sent again for as long as no answer comes."""
     view = self._view
+    await view.trusted()
+    if view.head != after:
+        raise conflict(view.head, after)
+    operations: list[SetData | Create] = [
+        SetData(view.layout.segment(view.segment), encode_head(view.stored.after(entries)), -1),
+        *(view.layout.new_entry(view.segment, entry) for entry in entries),
+    ]
     while True:
         try:
             await view.trusted()
-            if await view.refresh() != after:
-                raise conflict(view.head, after)
-            last = entries[-1]
-            await view.bridge.multi(
-                [
-                    SetData(view.layout.segment(view.segment), encode_head(last.head, 1), -1),
-                    *(view.layout.new_entry(view.segment, entry) for entry in entries),
-                ]
-            )
-            return last.head
+            await view.bridge.multi(operations)
+            return entries[-1].head
         except (Lost, NoSession):
             await asyncio.sleep(PAUSE_S)
 
@@ -54,12 +53,11 @@ async def any_version(self: SimBridge, operations: Sequence[Any]) -> list[int | 
 
 async def without_head(self: ZookeeperLog, entries: Sequence[Entry]) -> Head:
     """The records are created, and the head is set afterwards."""
-    view, last = self._view, entries[-1]
+    view, stored, version = self._view, self._view.stored.after(entries), self._view.version
     await view.bridge.multi([view.layout.new_entry(view.segment, entry) for entry in entries])
-    version = view.version
-    await view.bridge.multi([SetData(view.layout.segment(view.segment), encode_head(last.head, 1), -1)])
-    view.advance(last.head, version + 1)
-    return last.head
+    await view.bridge.multi([SetData(view.layout.segment(view.segment), encode_head(stored), -1)])
+    view.advance(view.segment, stored, version + 1)
+    return entries[-1].head
 
 
 async def one_by_one(self: ZookeeperLog, entries: Sequence[Entry]) -> Head:
@@ -108,8 +106,8 @@ async def unknown_is_failed(self: ZookeeperLog, entries: Sequence[Entry], *, aft
 
 async def look_over_nothing(self: View) -> None:
     """In a new connection only the layout is looked for: a server that was set back is trusted."""
-    await self._find_or_found()
-    self.head, self.version = await self._read_head()
+    self.segment, self.stored, self.version = await self._read_head(await self._find_or_found())
+    self.head = self.stored.head
 
 
 def no_comparison(self: View, head: Head) -> None:
@@ -118,11 +116,10 @@ def no_comparison(self: View, head: Head) -> None:
 
 async def length_alone(self: View) -> None:
     """Of a log that is long enough it is not asked whether it is the same one."""
-    await self._find_or_found()
-    head, version = await self._read_head()
-    if head.position < self.head.position:
+    segment, stored, version = await self._read_head(await self._find_or_found())
+    if stored.head.position < self.head.position:
         raise self.damaged("shorter", "log.rewound", "")
-    self.advance(head, version)
+    self.advance(segment, stored, version)
 
 
 async def no_watch(self: View, watch: Callable[[], None] | None = None) -> Head:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from pvc.clock import Clock
 from pvc.sim.loop import VirtualClock
 from pvc.sim.zookeeper_server import Connection, Request, Zxid
-from pvc.sim.zookeeper_tree import Check, Identity
+from pvc.sim.zookeeper_tree import ANYBODY, Check, Identity
 from pvc.zookeeper.bridge import MAX_PACKET_BYTES, OPERATION_TIMEOUT_PART, SESSION_TIMEOUT_S, STOP_TIMEOUT_S
-from pvc.zookeeper.kazoo_parts import CONNECTS_PER_SESSION, HINT, MIN_CONNECT_S
+from pvc.zookeeper.kazoo_parts import CONNECTS_PER_SESSION, HINT, MIN_CONNECT_S, digest_of
 from pvc.zookeeper.types import Create, Credentials, Delete, Handshake, Lost, NoNode, NoSession, SetData, Tls, Znode
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class SimBridge:
         ensemble: Ensemble,
         name: str,
         credentials: Credentials | None = None,
+        also: Credentials | None = None,
         tls: Tls | None = None,
         session_timeout_s: float = SESSION_TIMEOUT_S,
         on_connected: Callable[[], None] = lambda: None,
@@ -55,7 +56,10 @@ class SimBridge:
         self.context = copy_context()
         self._ensemble = ensemble
         self._name = name
-        self._identity: Identity = (credentials.user, credentials.password) if credentials is not None else None
+        self._identity = Identity(
+            digest_of(credentials) if credentials is not None else ANYBODY,
+            (digest_of(also),) if also is not None else (),
+        )
         self._session_timeout_s = session_timeout_s
         self._operation_timeout_s = session_timeout_s * OPERATION_TIMEOUT_PART
         self._on_connected = on_connected

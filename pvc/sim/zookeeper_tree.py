@@ -28,8 +28,21 @@ from pvc.zookeeper.types import (
     Znode,
 )
 
-Identity: TypeAlias = tuple[str, str] | None
-"""User and password, None for anybody."""
+ANYBODY = ""
+Acl: TypeAlias = tuple[tuple[str, int], ...]
+"""Who may what: digest identities, or ANYBODY."""
+
+EVERYTHING: Acl = ((ANYBODY, READ | WRITE | CREATE | DELETE | ADMIN),)
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who a client is."""
+
+    own: str = ANYBODY
+    """To whom the znodes are given that it creates."""
+    also: tuple[str, ...] = ()
+    """What it may use besides."""
+
 
 ANY_VERSION = -1
 
@@ -57,12 +70,11 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     data: bytes
     version: int = 0
     owner: int = 0
-    permissions: int = READ | WRITE | CREATE | DELETE | ADMIN
-    identity: Identity = None
+    acl: Acl = EVERYTHING
 
     def allows(self, permission: int, identity: Identity) -> bool:
         """Whether somebody may."""
-        return bool(self.permissions & permission) and self.identity in (None, identity)
+        return any(who in (ANYBODY, identity.own, *identity.also) and may & permission for who, may in self.acl)
 
 
 Step: TypeAlias = tuple[str, Node | None]
@@ -200,8 +212,7 @@ class _Draft:
         node = Node(
             operation.data,
             owner=self._session if operation.ephemeral else 0,
-            permissions=operation.permissions,
-            identity=self._identity,
+            acl=((self._identity.own, operation.permissions), *operation.others),
         )
         self._changed[path] = node
         self._made[parent] = made + 1

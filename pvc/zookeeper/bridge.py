@@ -19,7 +19,7 @@ from typing import Any
 from kazoo import exceptions as kx
 from kazoo.client import KazooClient
 from kazoo.protocol.states import KazooState
-from kazoo.security import ACL, Id, make_digest_acl_credential
+from kazoo.security import ACL, Id
 
 from pvc.clock import BootClock, Clock
 from pvc.zookeeper.kazoo_parts import (
@@ -27,6 +27,7 @@ from pvc.zookeeper.kazoo_parts import (
     PromptHandler,
     Watcher,
     cut,
+    digest_of,
     found,
     plain,
     settle,
@@ -75,6 +76,7 @@ class Bridge:
         hosts: str,
         *,
         credentials: Credentials | None = None,
+        also: Credentials | None = None,
         tls: Tls | None = None,
         session_timeout_s: float = SESSION_TIMEOUT_S,
         on_connected: Callable[[], None] = lambda: None,
@@ -82,6 +84,8 @@ class Bridge:
     ) -> None:
         self.hosts = hosts
         self._credentials = credentials
+        self._also = also
+        """A second identity of this client, to which no znode is given by default."""
         self._tls = tls
         self._session_timeout_s = session_timeout_s
         self._operation_timeout_s = session_timeout_s * OPERATION_TIMEOUT_PART
@@ -167,7 +171,7 @@ class Bridge:
             elif isinstance(operation, Delete):
                 transaction.delete(operation.path, version=operation.version)
             else:
-                acl, sequence, ephemeral = self._acl(operation.permissions), operation.sequence, operation.ephemeral
+                acl, sequence, ephemeral = self._acl(operation), operation.sequence, operation.ephemeral
                 transaction.create(operation.path, operation.data, acl=acl, sequence=sequence, ephemeral=ephemeral)
         return await self._commit(transaction)
 
@@ -234,11 +238,9 @@ class Bridge:
         # kazoo keeps watchers in a set: equal ones must be one, or a poll adds one each time. Bound methods are equal.
         return Watcher(self._post, watch)
 
-    def _acl(self, permissions: int) -> list[ACL]:
-        if self._credentials is None:
-            return [ACL(permissions, Id("world", "anyone"))]
-        digest = make_digest_acl_credential(self._credentials.user, self._credentials.password)
-        return [ACL(permissions, Id("digest", digest))]
+    def _acl(self, create: Create) -> list[ACL]:
+        own = Id("world", "anyone") if self._credentials is None else Id("digest", digest_of(self._credentials))
+        return [ACL(create.permissions, own), *(ACL(may, Id("digest", who)) for who, may in create.others)]
 
     def _renew(self) -> None:
         """A new client with a new session: at the start, and when the old session must have expired unseen."""
@@ -254,7 +256,7 @@ class Bridge:
         self._schedule_renewal()
 
     def _new_client(self) -> KazooClient:
-        auth = [("digest", f"{c.user}:{c.password}")] if (c := self._credentials) else None
+        auth = [("digest", f"{c.user}:{c.password}") for c in (self._credentials, self._also) if c] or None
         tls: dict[str, Any] = {}
         if self._tls is not None:
             tls = {"use_ssl": True, "ca": self._tls.ca, "certfile": self._tls.certificate, "keyfile": self._tls.key}

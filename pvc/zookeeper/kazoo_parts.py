@@ -14,9 +14,10 @@ from kazoo import exceptions as kx
 from kazoo.client import KazooClient
 from kazoo.handlers.threading import AsyncResult, SequentialThreadingHandler
 from kazoo.protocol.states import ZnodeStat
+from kazoo.security import make_digest_acl_credential
 
 from pvc.clock import Clock
-from pvc.zookeeper.types import BadVersion, Handshake, Lost, NodeExists, NoNode, NotAllowed, Znode
+from pvc.zookeeper.types import BadVersion, Credentials, Handshake, Lost, NodeExists, NoNode, NotAllowed, Znode
 
 _log = logging.getLogger(__name__)
 
@@ -168,3 +169,8 @@ def stop_in_background(client: KazooClient, done: Callable[[], None], *, end_ses
             done()
 
     threading.Thread(target=stop, name="kazoo-stop", daemon=True).start()
+
+
+def digest_of(credentials: Credentials) -> str:
+    """How an identity is named in an ACL: user and a hash."""
+    return str(make_digest_acl_credential(credentials.user, credentials.password))

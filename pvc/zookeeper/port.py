@@ -78,6 +78,7 @@ class OpenSession(Protocol):
         hosts: str,
         *,
         credentials: Credentials | None = None,
+        also: Credentials | None = None,
         tls: Tls | None = None,
         session_timeout_s: float = ...,
         on_connected: Callable[[], None] = ...,

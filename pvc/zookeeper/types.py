@@ -41,6 +41,8 @@ class Create(msgspec.Struct, frozen=True):
     permissions: int
     sequence: bool = False
     ephemeral: bool = False
+    others: tuple[tuple[str, int], ...] = ()
+    """Digest identities ("user:hash") that have permissions too."""
 
 
 class Delete(msgspec.Struct, frozen=True):

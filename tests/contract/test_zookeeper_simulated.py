@@ -45,10 +45,15 @@ class SimulatedWorld:
         self._ensemble = ensemble
 
     async def session(
-        self, name: str, *, credentials: Credentials | None = None, on_connected: Callable[[], None] = lambda: None
+        self,
+        name: str,
+        *,
+        credentials: Credentials | None = None,
+        also: Credentials | None = None,
+        on_connected: Callable[[], None] = lambda: None,
     ) -> ZookeeperSession:
         session = self._ensemble.client(name)(
-            "simulated", credentials=credentials, session_timeout_s=self.timeout_s, on_connected=on_connected
+            "simulated", credentials=credentials, also=also, session_timeout_s=self.timeout_s, on_connected=on_connected
         )
         self.sessions.append(session)
         session.start()

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from pvc.zookeeper.kazoo_parts import digest_of
 from pvc.zookeeper.port import ZookeeperSession
 from pvc.zookeeper.types import (
     ADMIN,
@@ -39,7 +40,12 @@ class World(Protocol):
     root: str
 
     async def session(
-        self, name: str, *, credentials: Credentials | None = None, on_connected: Callable[[], None] = lambda: None
+        self,
+        name: str,
+        *,
+        credentials: Credentials | None = None,
+        also: Credentials | None = None,
+        on_connected: Callable[[], None] = lambda: None,
     ) -> ZookeeperSession:
         """A new session, connected; what is done to the name is done to all that have it."""
         ...
@@ -213,6 +219,19 @@ class ZookeeperContract:
             with pytest.raises(NotAllowed):
                 await call
         assert await a.get(x) == (b"secret", 0)
+
+    async def test_a_second_identity_may_what_an_acl_gives_it_and_owns_nothing(self, world: World) -> None:
+        node, keeper = Credentials(user="pvc", password="right"), Credentials(user="archivist", password="other")
+        a, both = await world.session("a", credentials=node), await world.session("b", credentials=node, also=keeper)
+        x = f"{world.root}/x"
+        await a.multi([Create(x, b"", READ | CREATE, others=((digest_of(keeper), READ | DELETE),))])
+        await both.multi([Create(f"{x}/y", b"", READ), Create(f"{x}/z", b"", READ)])
+        with pytest.raises(NotAllowed):
+            await a.multi([Delete(f"{x}/y", ANY)])
+        await both.sync("/")
+        await both.multi([Delete(f"{x}/y", ANY)])
+        await a.sync("/")
+        assert await a.children(x) == ["z"]
 
     # -- Watches -------------------------------------------------------------------------------------------------------
 

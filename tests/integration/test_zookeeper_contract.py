@@ -30,13 +30,19 @@ class RealWorld:
         self._open = contextlib.AsyncExitStack()
 
     async def session(
-        self, name: str, *, credentials: Credentials | None = None, on_connected: Callable[[], None] = lambda: None
+        self,
+        name: str,
+        *,
+        credentials: Credentials | None = None,
+        also: Credentials | None = None,
+        on_connected: Callable[[], None] = lambda: None,
     ) -> ZookeeperSession:
         if name not in self._proxies:
             self._proxies[name] = await self._open.enter_async_context(TcpProxy.to(self._server.port))
         session: ZookeeperSession = Bridge(
             self._proxies[name].hosts,
             credentials=credentials,
+            also=also,
             session_timeout_s=self.timeout_s,
             on_connected=on_connected,
         )

@@ -28,7 +28,8 @@ async def test_nobody_can_rewrite_or_remove_a_record_not_even_its_writer(
     with zk_client(zookeeper.hosts, auth_data=auth) as client:
         if not client.exists("/pvc"):
             client.create("/pvc")  # two identities share this server
-        async with opened(zookeeper.hosts, name, credentials=credentials) as log:
+        archivist = Credentials(user="archivist", password="other")
+        async with opened(zookeeper.hosts, name, credentials=credentials, archivist=archivist) as log:
             entry = an_entry(EMPTY)
             await log.append([entry], after=EMPTY)
             path = f"/pvc/{name}/log/s/{1:020d}/e-{0:010d}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pvc.daemon.archives import make_archives
 from pvc.daemon.config import Config, load_config, split_listen
 from pvc.errors import InvalidInput
 
@@ -126,3 +127,25 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
 )
 def test_an_address_is_split_at_its_last_colon(listen: str, parts: tuple[str, int]) -> None:
     assert split_listen(listen) == parts
+
+
+def test_the_archive_is_in_the_data_directory_unless_it_is_put_elsewhere(tmp_path: Path) -> None:
+    assert load(tmp_path, '[node]\ndata_dir = "/srv/pvc"').archive_dir == Path("/srv/pvc/archive")
+    assert load(tmp_path, '[archive]\ndir = "/mnt/log"').archive_dir == Path("/mnt/log")
+
+
+def test_a_pool_of_ceph_comes_besides_the_directory(tmp_path: Path) -> None:
+    alone = make_archives(load(tmp_path, '[node]\ndata_dir = "/srv/pvc"'))
+    assert [archive.title for archive in alone] == ["directory /srv/pvc/archive"]
+    both = make_archives(load(tmp_path, '[archive]\ndir = "/a"\nrados_pool = "pvc-log"\nrados_namespace = "main"'))
+    assert [archive.title for archive in both] == ["directory /a", "RADOS pool pvc-log/main"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [('dir = "archive"', "archive.dir 'archive'"), ('rados_user = "pvc"', "no archive.rados_pool")]
+)
+def test_an_archive_that_nobody_would_find_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(InvalidInput) as failure:
+        load(tmp_path, f"[archive]\n{text}")
+    assert failure.value.code == "config.invalid"
+    assert said in failure.value.message

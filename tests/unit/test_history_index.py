@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pvc.errors import Unavailable
+from pvc.errors import LogDamaged, Unavailable
 from pvc.events import vm as e
 from pvc.events.node import NodeJoined
 from pvc.events.record import EMPTY, Actor, CommandRef, Entry, RawEvent, Record, seal, unseal
@@ -229,19 +229,20 @@ def spoil(path: Path, damage: str) -> None:
             db.close()
 
 
-async def test_an_index_of_another_log_is_thrown_away(tmp_path: Path) -> None:
-    index = await HistoryIndex.open(tmp_path / "history.db")
-    await index.index(a_log(50, seed=1))
-    other = a_log(20, seed=2)
+@pytest.mark.parametrize(("records", "seed", "code"), [(20, 1, "log.rewound"), (60, 2, "log.rewritten")])
+async def test_a_replica_that_the_log_does_not_continue_stays_for_the_log_to_be_restored_from(
+    tmp_path: Path, records: int, seed: int, code: str
+) -> None:
+    index, known = await HistoryIndex.open(tmp_path / "history.db"), a_log(50, seed=1)
+    await index.index(known)
     log = MemoryLog()
-    await append(log, other)
-    running = asyncio.create_task(index.run(log))
-    async with asyncio.timeout(10):
-        while index.position != 20:
-            await asyncio.sleep(0.01)
+    await append(log, a_log(records, seed=seed))
+    with pytest.raises(LogDamaged) as damage:
+        await asyncio.wait_for(index.run(log), 10)
+    assert damage.value.code == code
     found = await index.query(HistoryQuery(limit=100))
-    assert [one.data for one in found] == [entry.data for entry in reversed(other)]
-    await stop(running)
+    assert [one.data for one in found] == [entry.data for entry in reversed(known)]
+    assert await index.head() == known[-1].head
     await index.close()
 
 

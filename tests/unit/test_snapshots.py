@@ -52,7 +52,7 @@ async def test_a_node_goes_on_from_what_it_stored(file: SnapshotFile, entries: l
     world = World(file.load())
     assert world.position == half
     log = await a_log(entries)
-    await check_same_log(world, log)
+    await check_same_log(world.state.head, log)
     await catch_up(world, log)
     assert world.state.state_hash() == (await folded(log)).state.state_hash()
 
@@ -95,7 +95,7 @@ async def test_a_state_of_another_fold_is_passed_over(
 async def test_a_log_that_was_set_back_is_noticed(entries: list[Entry]) -> None:
     world = await folded(await a_log(entries))
     with pytest.raises(LogDamaged) as damage:
-        await check_same_log(world, await a_log(entries[:-1]))
+        await check_same_log(world.state.head, await a_log(entries[:-1]))
     assert damage.value.code == "log.rewound"
     assert damage.value.hint
 
@@ -105,7 +105,7 @@ async def test_a_log_with_another_record_there_is_noticed(entries: list[Entry]) 
     other = World(snapshot_module.restore(snapshot(world.state)))
     other.state.head = entries[-2].head.__class__(position=entries[-1].position, hash=b"\1" * 32, record_id="other")
     with pytest.raises(LogDamaged) as damage:
-        await check_same_log(other, await a_log(entries))
+        await check_same_log(other.state.head, await a_log(entries))
     assert damage.value.code == "log.rewritten"
 
 
