@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import errno
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -51,6 +51,9 @@ INDEX = "names"
 
 PAGE = 1_000
 """Names that are read at once."""
+
+_DEAD = {errno.ETIMEDOUT, errno.ESHUTDOWN, errno.ENOTCONN}
+"""What a connection says that will never be one again: monitors that moved, a client that was fenced (`blocklist`)."""
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
@@ -117,6 +120,16 @@ class RadosArchive:
             raise _unreachable(self.title, f"no answer within {self._deadline_s:g} s") from error
 
 
+class _Handle:
+    """A connection, and how many calls are using it: to end it under them would end the process."""
+
+    def __init__(self, cluster: Any, objects: Any) -> None:
+        self.cluster = cluster
+        self.objects = objects
+        self.users = 0
+        self.retired = False
+
+
 class _Link:
     """The blocking half: Ceph's library, called from the threads."""
 
@@ -124,79 +137,65 @@ class _Link:
         self._title = title
         self._pool = pool
         self._operation_s = operation_s
-        self._connecting = threading.Lock()
-        self._cluster: Any = None
-        self._objects: Any = None
+        self._lock = threading.Lock()
+        self._handle: _Handle | None = None
 
     def put(self, name: str, data: bytes) -> None:
-        rados, objects = self._connected()
-        try:
-            with rados.WriteOpCtx() as operation:
-                operation.new(rados.LIBRADOS_CREATE_EXCLUSIVE)
-                operation.write_full(data)
-                objects.operate_write_op(operation, name)
-        except rados.ObjectExists:
-            # Perhaps by this very call, if its answer was lost the last time.
-            if self._read(name) != data:
-                raise damaged(self._title, name, "other bytes are kept under this name") from None
-        except rados.Error as error:
-            raise self._translated(error) from error
-        try:
+        with self._connected() as (rados, objects):
+            try:
+                with rados.WriteOpCtx() as operation:
+                    operation.new(rados.LIBRADOS_CREATE_EXCLUSIVE)
+                    operation.write_full(data)
+                    objects.operate_write_op(operation, name)
+            except rados.ObjectExists:
+                # Perhaps by this very call, if its answer was lost the last time.
+                if self._read(rados, objects, name) != data:
+                    raise damaged(self._title, name, "other bytes are kept under this name") from None
             with rados.WriteOpCtx() as operation:
                 objects.set_omap(operation, (name,), (b"",))
                 objects.operate_write_op(operation, INDEX)
-        except rados.Error as error:
-            raise self._translated(error) from error
 
     def get(self, name: str) -> bytes:
-        data = self._read(name)
+        with self._connected() as (rados, objects):
+            data = self._read(rados, objects, name)
         if not is_content_of(name, data):
             raise damaged(self._title, name, "its bytes are not the ones that its name says")
         return data
 
     def names(self) -> list[str]:
-        rados, objects = self._connected()
         names: list[str] = []
         last = ""
-        while True:
-            try:
-                with rados.ReadOpCtx() as operation:
-                    page, _ = objects.get_omap_vals(operation, last, "", PAGE)
-                    objects.operate_read_op(operation, INDEX)
-                    found = [key for key, _ in page]
-            except rados.ObjectNotFound:
-                found = []
-            except rados.Error as error:
-                raise self._translated(error) from error
-            if not found:
-                return sorted(name for name in names if parse_blob_name(name) is not None)
-            names += found
-            last = found[-1]
+        with self._connected() as (rados, objects):
+            while True:
+                try:
+                    with rados.ReadOpCtx() as operation:
+                        page, _ = objects.get_omap_vals(operation, last, "", PAGE)
+                        objects.operate_read_op(operation, INDEX)
+                        found = [key for key, _ in page]
+                except rados.ObjectNotFound:
+                    found = []
+                if not found:
+                    return sorted(name for name in names if parse_blob_name(name) is not None)
+                names += found
+                last = found[-1]
 
     def remove(self, name: str) -> None:
-        rados, objects = self._connected()
-        try:
+        with self._connected() as (rados, objects):
             # What Ceph itself finds damaged cannot be read, nor kept.
             with contextlib.suppress(DamagedCopy, NotFound):
-                objects.write_full(f"{name}{DAMAGED_SUFFIX}", self._read(name))
+                objects.write_full(f"{name}{DAMAGED_SUFFIX}", self._read(rados, objects, name))
             with contextlib.suppress(rados.ObjectNotFound):
                 objects.remove_object(name)
-            with rados.WriteOpCtx() as operation:
+            with contextlib.suppress(rados.ObjectNotFound), rados.WriteOpCtx() as operation:
                 objects.remove_omap_keys(operation, (name,))
                 objects.operate_write_op(operation, INDEX)
-        except rados.ObjectNotFound:
-            return
-        except rados.Error as error:
-            raise self._translated(error) from error
 
     def close(self) -> None:
-        with self._connecting:
-            cluster, self._cluster, self._objects = self._cluster, None, None
-            if cluster is not None:
-                cluster.shutdown()
+        with self._lock:
+            if self._handle is not None:
+                self._retire(self._handle)
 
-    def _read(self, name: str) -> bytes:
-        rados, objects = self._connected()
+    def _read(self, rados: Any, objects: Any, name: str) -> bytes:
         try:
             size_bytes, _ = objects.stat(name)
             if size_bytes > MAX_BLOB_BYTES:
@@ -207,11 +206,12 @@ class _Link:
         except rados.Error as error:
             if _errno_of(error) == errno.EIO:
                 raise damaged(self._title, name, "Ceph has no sound replica of it") from error
-            raise self._translated(error) from error
+            raise
         return data
 
-    def _connected(self) -> tuple[Any, Any]:
-        """Ceph's library, and the pool's objects."""
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[tuple[Any, Any]]:
+        """Ceph's library, and the pool's objects. Its errors are translated, and a connection that is none is ended."""
         try:
             import rados
         except ImportError as error:
@@ -220,20 +220,27 @@ class _Link:
                 code="archive.no_rados",
                 hint="apt-get install python3-rados; the environment of pvcd must see Debian's packages",
             ) from error
-        with self._connecting:
-            if self._objects is None:
-                try:
-                    self._cluster = self._connect(rados)
-                    self._objects = self._cluster.open_ioctx(self._pool.pool)
-                    self._objects.set_namespace(self._pool.namespace)
-                except rados.Error as error:
-                    cluster, self._cluster, self._objects = self._cluster, None, None
-                    if cluster is not None:
-                        cluster.shutdown()
-                    raise self._translated(error) from error
-            return rados, self._objects
+        try:
+            with self._lock:
+                if self._handle is None:
+                    self._handle = self._connect(rados)
+                handle = self._handle
+                handle.users += 1
+            try:
+                yield rados, handle.objects
+            except rados.Error as error:
+                if _errno_of(error) in _DEAD:
+                    with self._lock:
+                        self._retire(handle)
+                raise
+            finally:
+                with self._lock:
+                    handle.users -= 1
+                    self._end_if_unused(handle)
+        except rados.Error as error:
+            raise self._translated(error) from error
 
-    def _connect(self, rados: Any) -> Any:
+    def _connect(self, rados: Any) -> _Handle:
         whole_s = str(max(1, round(self._operation_s)))
         cluster = rados.Rados(
             conffile=self._pool.conf or rados.Rados.DEFAULT_CONF_FILES,
@@ -242,10 +249,24 @@ class _Link:
         )
         try:
             cluster.connect()
+            objects = cluster.open_ioctx(self._pool.pool)
+            objects.set_namespace(self._pool.namespace)
         except rados.Error:
             cluster.shutdown()
             raise
-        return cluster
+        return _Handle(cluster, objects)
+
+    def _retire(self, handle: _Handle) -> None:
+        """Let the next call connect anew, and this connection end with its last user. Holds the lock."""
+        handle.retired = True
+        if self._handle is handle:
+            self._handle = None
+        self._end_if_unused(handle)
+
+    def _end_if_unused(self, handle: _Handle) -> None:
+        if handle.retired and not handle.users and handle.cluster is not None:
+            cluster, handle.cluster = handle.cluster, None
+            cluster.shutdown()
 
     def _translated(self, error: Any) -> Unavailable:
         if _errno_of(error) in _NO_ROOM:

@@ -36,6 +36,8 @@ GROUPS: dict[Path, str] = {
 VIEWS: dict[Path, str] = {
     ("cluster", "status"): "cluster:status",
     ("cluster", "init"): "cluster:init",
+    ("cluster", "backup"): "backup:backup",
+    ("cluster", "restore"): "backup:restore",
     ("node", "list"): "node:list_nodes",
     ("node", "info"): "node:info",
     ("fault", "list"): "fault:list_faults",
@@ -55,6 +57,8 @@ VIEWS: dict[Path, str] = {
     ("event", "follow"): "event:follow",
     ("log", "verify"): "log_verify:verify",
     ("log", "export"): "log:export",
+    ("log", "status"): "log_status:status",
+    ("log", "repair"): "log_repair:repair",
     ("log", "keys"): "log:keys",
     ("log", "checkpoint"): "log:checkpoint",
     ("log", "prove"): "log_prove:prove",

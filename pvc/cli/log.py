@@ -73,9 +73,9 @@ def export_log(session: Session, file: str, first: int, last: int | None, plain:
     if first > end:
         raise usage_error(f"there are no records {first} to {end}", "leave --first and --last out for all of them")
     position, newest = first - 1, b""
-    with _written(file) as out, ProgressLine(sys.stderr, plain=False) as progress:
+    with written(file) as out, ProgressLine(sys.stderr, plain=False) as progress:
         out.write(MAGIC)
-        for records in _portions(session, first, end):
+        for records in portions(session, first, end):
             out.write(encode_block(position + 1, records, compress=not plain))
             position, newest = position + len(records), records[-1]
             if progress.moving:
@@ -88,7 +88,8 @@ def export_log(session: Session, file: str, first: int, last: int | None, plain:
         session.note(f"Exported the records {first} to {position}. To verify them: pvc log verify --files {file}")
 
 
-def _portions(session: Session, first: int, last: int) -> Iterator[list[bytes]]:
+def portions(session: Session, first: int, last: int) -> Iterator[list[bytes]]:
+    """The records `first` to `last`, as the gateway gives them."""
     while first <= last:
         limit = min(PORTION, last - first + 1)
         answer = session.client.get("/log/records", {"first": first, "limit": limit})
@@ -101,7 +102,7 @@ def _portions(session: Session, first: int, last: int) -> Iterator[list[bytes]]:
         first += len(records)
 
 
-class _written:  # noqa: N801 - used as a function
+class written:  # noqa: N801 - used as a function
     """The file to write; what is not finished is not left behind under its name."""
 
     def __init__(self, name: str) -> None:

@@ -182,14 +182,19 @@ def ready_node(state: ClusterState, command: ReadyNode, context: Context) -> Dec
 def confirm_node_fenced(state: ClusterState, command: ConfirmNodeFenced, context: Context) -> Decision:
     """A node that is lost."""
     node = find_node(state, command.node)
+    evidence = f"{context.actor.principal} says that it is off"
+    fenced = e.NodeFenced(node=node.name, method="manual", evidence=evidence)
+    if node.unheard:
+        epoch = state.cluster.primary_epoch if state.cluster is not None else 0
+        lost = e.NodeLost(node=node.name, epoch=epoch, reason="not heard of since the log was restored")
+        return Decision(events=(lost, fenced))
     if node.state is not NodeState.LOST:
         raise Rejected(
             f"node {node.name} is {node.state}, not lost",
             code="node.not_lost",
             hint="only a lost node is declared fenced by hand",
         )
-    evidence = f"{context.actor.principal} says that it is off"
-    return Decision(events=(e.NodeFenced(node=node.name, method="manual", evidence=evidence),))
+    return Decision(events=(fenced,))
 
 
 def _require_ready(node: Node) -> None:

@@ -7,12 +7,23 @@ import contextlib
 import fcntl
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pvc.clock import SystemClock, SystemRng
 from pvc.daemon.config import Config
-from pvc.daemon.logs import archive_parts, await_whole_log, make_copies, open_log, remove_replica
+from pvc.daemon.contact import contact_of, load_peer_secret, make_peer_secret
+from pvc.daemon.log_care import DaemonLogCare
+from pvc.daemon.logs import (
+    LogCopies,
+    archive_parts,
+    await_whole_log,
+    incarnation_of,
+    make_copies,
+    open_log,
+    remove_replica,
+)
 from pvc.daemon.serving import serve
 from pvc.daemon.zookeeper_server import keep_running, mode_of, start_zookeeper
 from pvc.drivers.anchors import Anchor, FileAnchor, SyslogAnchor, WebhookAnchor
@@ -21,13 +32,14 @@ from pvc.drivers.hypervisor import Hypervisor
 from pvc.drivers.machine import boot_id, machine_id, missing_files
 from pvc.drivers.watchdog import LinuxWatchdog
 from pvc.errors import Unavailable
-from pvc.gateway.services import GatewayServices
+from pvc.gateway.services import GatewayServices, PeerParts
 from pvc.handlers.what_if import foresee
 from pvc.log.history import HistoryIndex
 from pvc.node.node import Node, Services, nothing_missing
 from pvc.node.signing import KeyFiles
 from pvc.node.vouching import VouchingParts
-from pvc.presence.base import Presence
+from pvc.peers.client import Peers
+from pvc.presence.base import Member, Presence
 from pvc.runtime.appender import Appender
 from pvc.runtime.past_files import PastFiles
 from pvc.runtime.snapshots import SnapshotFile, store_snapshot
@@ -45,7 +57,10 @@ async def run_daemon(config: Config, stop: asyncio.Event) -> None:
 
 async def _run_once(config: Config, stop: asyncio.Event) -> None:
     """Until `stop` is set, or a log that was damaged can be used again: then all begins anew, as after a start."""
-    async with _opened(config) as (services, history, telemetry):
+    leave = asyncio.Event()
+    async with _opened(config) as opened:
+        services, history = opened.services, opened.history
+        care = DaemonLogCare(config, services, history, opened.copies, leave.set)
         gateway = GatewayServices(
             world=services.world,
             appender=services.appender,
@@ -56,11 +71,12 @@ async def _run_once(config: Config, stop: asyncio.Event) -> None:
             rng=services.rng,
             node=services.name,
             foresee=foresee,
-            telemetry=telemetry,
+            telemetry=opened.telemetry,
             presence=services.presence,
             past_files=services.past_files,
+            log_care=care,
+            peers=opened.peers,
         )
-        leave = asyncio.Event()
         watching = [
             asyncio.create_task(_pass_on(stop, leave), name="stop"),
             asyncio.create_task(await_whole_log(config, services.world, history, leave), name="await a whole log"),
@@ -71,6 +87,7 @@ async def _run_once(config: Config, stop: asyncio.Event) -> None:
             for task in watching:
                 task.cancel()
             await asyncio.gather(*watching, return_exceptions=True)
+            await care.close()
 
 
 async def _pass_on(event: asyncio.Event, to: asyncio.Event) -> None:
@@ -120,8 +137,19 @@ async def open_hypervisor(config: Config) -> Hypervisor:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """All that is open while the daemon runs."""
+
+    services: Services
+    history: HistoryIndex
+    telemetry: Telemetry
+    copies: LogCopies
+    peers: PeerParts
+
+
 @contextlib.asynccontextmanager
-async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex, Telemetry]]:
+async def _opened(config: Config) -> AsyncIterator[_Opened]:
     clock, rng = SystemClock(), SystemRng()
     async with contextlib.AsyncExitStack() as stack:
         server = await start_zookeeper(config)
@@ -129,17 +157,33 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex,
             remove_replica(config)  # of a log that is no more
         history = await HistoryIndex.open(config.data_dir / "history.db")
         stack.push_async_callback(history.close)
-        copies = make_copies(config)
+        presence: Presence | None = None
+
+        async def members() -> Mapping[str, Member]:
+            return await presence.members() if presence is not None else {}
+
+        secret = make_peer_secret(config, clock, rng)
+        peers = Peers(config.node_name, members, secret, clock=clock, rng=rng) if secret is not None else None
+        copies = make_copies(config, peers)
         for archive in copies.archives:
             stack.push_async_callback(archive.close)
         log = await open_log(config, copies, may_found=history.position == 0)
         stack.push_async_callback(log.close)
+        if secret is not None:
+            await load_peer_secret(secret)
+            stack.push_async_callback(secret.close)
         hypervisor = await open_hypervisor(config)
         stack.push_async_callback(hypervisor.close)
         presence = await open_presence(config)
         stack.push_async_callback(presence.close)
         telemetry = Telemetry(presence, clock)
         snapshots = SnapshotFile(config.data_dir / "snapshot")
+        parts = PeerParts(
+            secret=secret,
+            archive=copies.archives[0],
+            snapshots=snapshots,
+            incarnation=lambda: incarnation_of(log),
+        )
         # With the log in memory nothing is left of what the state was folded from.
         state = None if config.log.kind == "memory" else await asyncio.to_thread(snapshots.load)
         world = World(state, behind=True)
@@ -159,6 +203,7 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex,
             watchdog=LinuxWatchdog(Path(config.node.watchdog)) if config.node.watchdog else None,
             watchdog_timeout_s=config.node.watchdog_timeout_s,
             address=config.node.address or socket.gethostname(),
+            contact=contact_of(config),
             obstacle=missing_files if config.hypervisor.kind == "libvirt" else nothing_missing,
             vouching=VouchingParts(history=history, keys=KeyFiles(config.data_dir / "log-signing.key")),
             anchors=tuple(_anchors(config)),
@@ -168,7 +213,7 @@ async def _opened(config: Config) -> AsyncIterator[tuple[Services, HistoryIndex,
         if server is not None:
             keeper = asyncio.create_task(keep_running(server), name="zookeeper")
             stack.callback(keeper.cancel)
-        yield services, history, telemetry
+        yield _Opened(services=services, history=history, telemetry=telemetry, copies=copies, peers=parts)
         if world.fault is None:
             await store_snapshot(world, snapshots)
 

@@ -72,6 +72,11 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """PEM file of the authority of ZooKeeper's certificates; empty: no TLS."""
     tls_cert: str = ""
     tls_key: str = ""
+    quota_records: Annotated[int, Meta(ge=1_000, le=100_000_000)] = 200_000
+    """Records in ZooKeeper, at most: three times the hot window of 16 segments of 4,096. At least twice that window."""
+    quota_mib: Annotated[int, Meta(ge=1, le=65_536)] = 64
+    """Their bytes, at most: twice the hot window of 16 segments of 2 MB. With the records' own 350 bytes each that is
+    half a heap of 256 MiB; a server of that size was out of memory at 291,000 records of 335 bytes."""
 
 
 class ZookeeperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -177,6 +182,7 @@ def load_config(path: Path) -> Config:
     _refuse_open_door(path, config.gateway)
     _check_anchor(path, config.anchor)
     _check_archive(path, config.archive)
+    _check_quota(path, config.log)
     _ = config.node_name  # a host name that is no node name is to be told now, not when it is first needed
     return config
 
@@ -227,6 +233,16 @@ def _check_archive(path: Path, archive: ArchiveConfig) -> None:
     lonely = [name for name in ("rados_conf", "rados_user", "rados_namespace") if getattr(archive, name)]
     if lonely and not archive.rados_pool:
         raise _bad(path, f"has archive.{lonely[0]}, but no archive.rados_pool", "name the pool, or leave both out")
+
+
+def _check_quota(path: Path, log: LogConfig) -> None:
+    """The fuse must not blow in good order: the full segments that stay, and as many that wait for the archive."""
+    records, mib = 2 * log.hot_segments * log.segment_records, 3 * log.hot_segments
+    if log.quota_records < records or log.quota_mib < mib:
+        hint = (
+            f"set log.quota_records to {records} and log.quota_mib to {mib}, or more, and zookeeper.heap_mib to match"
+        )
+        raise _bad(path, f"has too small a quota for log.hot_segments = {log.hot_segments}", hint=hint)
 
 
 def _bad(path: Path, what: str, hint: str) -> InvalidInput:

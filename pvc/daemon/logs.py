@@ -16,6 +16,8 @@ from pvc.errors import LogDamaged, PvcError
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.node.archivist import ArchiveParts
+from pvc.peers.client import Peers
+from pvc.peers.copies import PeerCopies
 from pvc.runtime.shelves import AllCopies, Shelf
 from pvc.runtime.snapshots import check_same_log, newest_seen
 from pvc.runtime.world import World
@@ -38,11 +40,12 @@ class LogCopies(msgspec.Struct, frozen=True, kw_only=True):
     all: AllCopies
 
 
-def make_copies(config: Config) -> LogCopies:
-    """The node's own archive, and those that it shares with others. Nothing is opened yet, so nothing can fail."""
+def make_copies(config: Config, peers: Peers | None = None) -> LogCopies:
+    """The node's own archive, those of the others, and what all share. Nothing is opened yet, so nothing can fail."""
     archives = make_archives(config)
     own, *shared = map(Shelf, archives)
-    return LogCopies(archives=archives, own=own, shared=tuple(shared), all=AllCopies((own, *shared)))
+    others = (PeerCopies(peers),) if peers is not None else ()
+    return LogCopies(archives=archives, own=own, shared=tuple(shared), all=AllCopies((own, *others, *shared)))
 
 
 async def open_log(config: Config, copies: LogCopies, *, may_found: bool) -> Log:
@@ -65,6 +68,7 @@ def open_zookeeper_log(
 ) -> Awaitable[ZookeeperLog]:
     """A client of the configured log in ZooKeeper."""
     from pvc.daemon.zookeeper_access import zookeeper_access, zookeeper_hosts
+    from pvc.log.quota import MIB, Quota
     from pvc.log.zookeeper import ZookeeperLog
     from pvc.log.zookeeper_layout import SegmentLimits
 
@@ -77,6 +81,7 @@ def open_zookeeper_log(
         tls=access.tls,
         source=copies.all,
         limits=SegmentLimits(records=config.log.segment_records),
+        quota=Quota(records=config.log.quota_records, size_bytes=config.log.quota_mib * MIB),
         holder=holder,
         may_found=may_found,
         even_damaged=even_damaged,
@@ -99,6 +104,12 @@ def archive_parts(config: Config, log: Log, history: HistoryIndex, copies: LogCo
         hot_segments=config.log.hot_segments,
         incarnation=lambda: log.incarnation,
     )
+
+
+def incarnation_of(log: Log) -> str:
+    """Which log this is; empty where it is a file of this node's, which nobody can exchange for another."""
+    incarnation: str = getattr(log, "incarnation", "")
+    return incarnation
 
 
 def remove_replica(config: Config) -> None:

@@ -36,7 +36,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     members: tuple[Member, ...]
     """All of the ensemble, this server among them. One alone runs without a quorum (standalone)."""
     heap_mib: int = 256
-    """A log of a million records in batches needs less than half of it."""
+    """The log's quota (`log.quota_records`, `log.quota_mib`) lets the log take half of it."""
     tick_ms: int = 2000
     """Sessions last 2 to 20 ticks; 1000 to 2000 on real machines."""
     init_limit: int = 5
@@ -99,6 +99,8 @@ def _zoo_cfg(config: ServerConfig) -> str:
         "4lw.commands.whitelist=srvr,ruok,mntr,stat",
         "admin.enableServer=false",
         "quorumListenOnAllIPs=false",
+        # Else the log's quota (pvc/log/quota.py) is only told in this server's own log when it is passed.
+        "enforceQuota=true",
         # Per address: it would only ever be met by the daemons and tools of one of our own nodes.
         "maxClientCnxns=0",
     ]

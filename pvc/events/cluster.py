@@ -77,6 +77,18 @@ class KeyRotationRequested(Struct, frozen=True, kw_only=True, gc=False):
     key_id: str
 
 
+class LogRestored(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """The log was restored to an earlier end: what the nodes run is not known before they are heard of again."""
+
+    TYPE: ClassVar[str] = "cluster.log_restored"
+    position: int
+    """The last record that was restored."""
+    node: str
+    """Where the restore was carried out."""
+    source: str
+    """What it was restored from, in words."""
+
+
 class LogCheckpointed(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """The primary vouches for the log's first `size` records: a signed note that can be kept outside."""
 

@@ -27,6 +27,7 @@ Event: TypeAlias = (
     | cluster.SigningKeyAdded
     | cluster.SigningKeyRetired
     | cluster.KeyRotationRequested
+    | cluster.LogRestored
     | cluster.LogCheckpointed
     | cluster.AnchorFailed
     | cluster.AnchorRecovered

@@ -20,7 +20,7 @@ from starlette.websockets import WebSocket
 from pvc.commands.base import require_cluster
 from pvc.errors import InvalidInput, PvcError, internal_error
 from pvc.gateway.access_log import told_in_access_log
-from pvc.gateway.auth import LOCAL, Doorkeeper, require_role
+from pvc.gateway.auth import LOCAL, Doorkeeper, Principal, require_role
 from pvc.gateway.bodies import control_of
 from pvc.gateway.cards import BASE_PATH
 from pvc.gateway.commands import command_endpoints
@@ -30,6 +30,8 @@ from pvc.gateway.endpoint import Call, Endpoint
 from pvc.gateway.health import health_response
 from pvc.gateway.history import HISTORY
 from pvc.gateway.log import LOG
+from pvc.gateway.log_care import LOG_CARE
+from pvc.gateway.log_parts import LOG_PARTS
 from pvc.gateway.log_proofs import PROOFS
 from pvc.gateway.openapi import openapi_endpoint
 from pvc.gateway.problems import NoSuchRoute, WrongMethod, problem_response
@@ -69,7 +71,8 @@ def local_app(app: ASGIApp) -> ASGIApp:
 
 def all_endpoints() -> Sequence[Endpoint]:
     """Every endpoint there is, in the order of the manual."""
-    described = [*QUERIES, *HISTORY, *DIFF, *UNDO, *WHAT_IF, *LOG, *PROOFS, *CONSOLE, *command_endpoints()]
+    logs = [*LOG, *PROOFS, *LOG_CARE, *LOG_PARTS]
+    described = [*QUERIES, *HISTORY, *DIFF, *UNDO, *WHAT_IF, *logs, *CONSOLE, *command_endpoints()]
     return [*described, openapi_endpoint(described)]
 
 
@@ -87,14 +90,23 @@ class _Methods:
         endpoint = self._endpoints.get(method)
         if endpoint is None:
             raise WrongMethod(request.method, request.url.path, sorted(self._endpoints))
-        await self._services.world.until_caught_up(REACH_DEADLINE_S)
-        principal = self._doorkeeper.admit(request, self._services.world.state)
-        require_role(principal, endpoint.role)
-        await _reach(self._services, request)
+        principal = self._peer(endpoint, request) or await self._admit(endpoint, request)
         if not endpoint.before_init:
             require_cluster(self._services.world.state)
         response = await endpoint.handle(self._services, Call(request=request, principal=principal))
         await response(scope, receive, send)
+
+    def _peer(self, endpoint: Endpoint, request: Request) -> Principal | None:
+        if not endpoint.peers:
+            return None  # a node's signature opens nothing else
+        return self._doorkeeper.admit_peer(request, self._services.node, self._services.peers.secret)
+
+    async def _admit(self, endpoint: Endpoint, request: Request) -> Principal:
+        await self._services.world.until_caught_up(REACH_DEADLINE_S)
+        principal = self._doorkeeper.admit(request, self._services.world.state)
+        require_role(principal, endpoint.role)
+        await _reach(self._services, request)
+        return principal
 
 
 class _Health:

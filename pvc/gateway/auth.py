@@ -16,6 +16,8 @@ from pvc.errors import Forbidden, Unauthenticated
 from pvc.events.record import Actor
 from pvc.events.types import Role
 from pvc.gateway.problems import TooManyFailures
+from pvc.peers.credentials import Question, check, is_signed
+from pvc.peers.secret import PeerSecret
 from pvc.projections.state import ClusterState
 
 logger = logging.getLogger(__name__)
@@ -68,6 +70,33 @@ class Doorkeeper:
                 hint="`pvc cluster init NAME`, as root on the node, makes one and its first token",
             )
         return self._by_token(connection.headers.get("authorization", ""), address, source, state)
+
+    def admit_peer(self, connection: HTTPConnection, node: str, secret: PeerSecret | None) -> Principal | None:
+        """The other node that signed this for `node`; None where nobody says that. Raises Unauthenticated, or
+        TooManyFailures. It needs no state, so that nodes can help each other while the log cannot be reached."""
+        authorization = connection.headers.get("authorization", "")
+        if not is_signed(authorization):
+            return None
+        address = connection.client.host if connection.client else ""
+        query = connection.scope["query_string"].decode("latin-1")
+        path = connection.scope.get("raw_path", b"").decode("latin-1")
+        question = Question(method=connection.scope["method"], target=f"{path}?{query}" if query else path, to=node)
+        try:
+            if secret is None or not secret.value:
+                raise Unauthenticated(
+                    "this node has no secret in common with others",
+                    code="access.peer_invalid",
+                    hint="nodes have one where the log is in ZooKeeper",
+                )
+            peer = check(secret.value, question, authorization, now_s=self._clock.wall_us() // 1_000_000)
+        except Unauthenticated as error:
+            if secret is not None:
+                secret.doubt()
+            logger.warning("peer refused address=%s code=%s", address, error.code)
+            self._count_failure(address)
+            raise
+        actor = Actor(principal=f"node/{peer}", method="peer", address=address, source="node")
+        return Principal(actor=actor, role=Role.VIEWER)
 
     def _by_token(self, authorization: str, address: str, source: str, state: ClusterState) -> Principal:
         scheme, _, credentials = authorization.partition(" ")

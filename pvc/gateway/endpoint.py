@@ -54,6 +54,10 @@ class Endpoint:
     """Whether it takes a dry run and an idempotency key, as the commands of the registry do."""
     reply: Any = None
     """The type of the JSON reply; None for another kind of reply."""
+    media_type: str = "text/plain"
+    """Of that other kind."""
+    peers: bool = False
+    """Whether other nodes may ask, too."""
     before_init: bool = False
     """Whether it makes sense before there is a cluster."""
 

@@ -19,8 +19,10 @@ from pvc.gateway.endpoint import Call, Endpoint
 from pvc.gateway.health import Health
 from pvc.gateway.problems import CONTENT_TYPE, Problem
 from pvc.gateway.services import GatewayServices
+from pvc.peers.credentials import SCHEME
 
 _OWN_NAME = "api.openapi"
+_OR_PEER = ", or another node of the cluster"
 _REF = "#/components/schemas/{name}"
 _INTRODUCTION = """\
 Every command is a record in one log, and every reply tells the log's position (`PVC-Position`). A read with
@@ -41,6 +43,11 @@ _PROBLEMS = {
     "429": "Too many wrong tokens came from this address.",
     "503": "The log or the node cannot answer now. Nothing was changed.",
     "504": "The outcome is not known. Ask again with the same key.",
+}
+_OTHER_SCHEMAS: dict[str, dict[str, Any]] = {
+    "text/plain": {"type": "string"},
+    "application/json": {"type": "object"},
+    "application/octet-stream": {},
 }
 _FOR_QUERIES = ("401", "403", "404", "409", "422", "429", "503")
 
@@ -71,7 +78,12 @@ def openapi_document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
                     "type": "http",
                     "scheme": "bearer",
                     "description": "A token `pvc_<id>_<secret>`. Over the Unix socket none is needed.",
-                }
+                },
+                "peer": {
+                    "type": "http",
+                    "scheme": SCHEME,
+                    "description": "How another node proves that it is one: docs/decisions/0018-peers.md.",
+                },
             },
             "parameters": {"min_position": _min_position(), "dry_run": _dry_run(), "key": _key(), "source": _source()},
             "headers": {
@@ -138,7 +150,7 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         "operationId": endpoint.name,
         "tags": [endpoint.path.split("/")[1]],
         "summary": endpoint.summary,
-        "description": f"{endpoint.help}\n\nRole: {endpoint.role.value}.".strip(),
+        "description": f"{endpoint.help}\n\nRole: {endpoint.role.value}{_OR_PEER if endpoint.peers else ''}.".strip(),
         "x-role": endpoint.role.value,
         "parameters": _parameters(endpoint),
         "responses": {
@@ -146,6 +158,8 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
             **{status: {"$ref": f"#/components/responses/{status}"} for status in statuses},
         },
     }
+    if endpoint.peers:
+        operation["security"] = [{"token": []}, {"peer": []}]
     if endpoint.command is not None:
         body = _body(endpoint.command, schemas)
         if body is not None:
@@ -221,8 +235,7 @@ def _body(spec: CommandSpec, schemas: _Schemas) -> dict[str, Any] | None:
 
 def _success(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     if endpoint.reply is None:
-        kind = "text/plain" if endpoint.name != _OWN_NAME else "application/json"
-        content = {kind: {"schema": {"type": "string" if kind == "text/plain" else "object"}}}
+        content = {endpoint.media_type: {"schema": _OTHER_SCHEMAS[endpoint.media_type]}}
     else:
         content = {"application/json": {"schema": schemas.of(endpoint.reply)}}
     return {"description": endpoint.summary, "headers": _position_header(), "content": content}
@@ -315,6 +328,7 @@ def openapi_endpoint(others: Sequence[Endpoint]) -> Endpoint:
         path="/openapi.json",
         handle=serve,
         summary="This document.",
+        media_type="application/json",
         before_init=True,
     )
     return itself

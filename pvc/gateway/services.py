@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pvc.archive.base import Archive
 from pvc.clock import Clock, Rng
 from pvc.commands.forecast import Foresee
 from pvc.drivers.hypervisor import Hypervisor
@@ -13,12 +15,31 @@ from pvc.gateway.listing import Names, Rows
 from pvc.gateway.live import Live
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
+from pvc.peers.secret import PeerSecret
 from pvc.presence.base import Presence
 from pvc.runtime.appender import Appender
+from pvc.runtime.log_care import LogCare
 from pvc.runtime.past import PastStates
 from pvc.runtime.past_files import PastFiles
+from pvc.runtime.snapshots import SnapshotFile
 from pvc.runtime.telemetry import Telemetry
 from pvc.runtime.world import World
+
+PARCELS = 4
+"""Large replies under way at once: each is held in memory, some MB, until its reader has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeerParts:
+    """What other nodes may fetch here."""
+
+    secret: PeerSecret | None = None
+    """None: there are no others."""
+    archive: Archive | None = None
+    snapshots: SnapshotFile | None = None
+    incarnation: Callable[[], str] = str
+    """Of the log, as known here."""
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PARCELS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +62,12 @@ class GatewayServices:
     """What the nodes say of themselves."""
     presence: Presence | None = None
     """Which nodes are there."""
+    log_care: LogCare | None = None
+    """What can be asked and done about the log as a whole."""
     past_files: PastFiles | None = None
     """Where states of the past are kept; without, each is replayed from the beginning."""
+    peers: PeerParts = field(default_factory=PeerParts)
+    """For the cluster's other nodes."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     """Set when the daemon is about to end: whoever waits or streams answers with what there is, and goes."""
     names: Names = field(default_factory=Names, init=False)

@@ -18,8 +18,10 @@ from pvc.errors import LogDamaged, OutcomeUnknown, Unavailable
 from pvc.events.record import Entry, Head
 from pvc.log.archived import ArchivedRecords, SegmentSource
 from pvc.log.base import MAX_READ_BYTES, check_batch, conflict
+from pvc.log.quota import Quota, set_quota
 from pvc.log.segments import Segments
 from pvc.log.zookeeper_layout import Layout, SegmentLimits, encode_head
+from pvc.log.zookeeper_mending import Mending
 from pvc.log.zookeeper_view import PAUSE_S, Archived, Seen, View
 from pvc.zookeeper.bridge import SESSION_TIMEOUT_S, Bridge
 from pvc.zookeeper.port import OpenSession
@@ -75,6 +77,7 @@ class ZookeeperLog:
         archivist: Credentials | None = None,
         tls: Tls | None = None,
         seen: Seen | None = None,
+        quota: Quota | None = None,
         source: SegmentSource | None = None,
         limits: SegmentLimits | None = None,
         holder: str = "",
@@ -86,6 +89,7 @@ class ZookeeperLog:
     ) -> Self:
         """Connect to `hosts` ("a:2181,b:2181,c:2181") and find the log of `cluster`, or found it if there is none.
 
+        With `quota`, ZooKeeper is told to refuse what goes beyond it (`log.quota`).
         With `seen`, the log must exist, be that incarnation, and reach at least as far with the same record there.
         `archivist`: a second identity, which alone may delete archived records where the log was founded with one.
         `source`: where the segments come from that are archived; without one they cannot be read. `holder`: under which
@@ -109,6 +113,8 @@ class ZookeeperLog:
         try:
             view.bridge.start()
             await view.insist(view.refresh)
+            if quota is not None:
+                await view.insist(lambda: set_quota(view.bridge, view.layout, quota))
         except LogDamaged:
             if not even_damaged:
                 await view.close()
@@ -132,6 +138,16 @@ class ZookeeperLog:
     def held_by(self) -> str:
         """Who alone may append, as of the last look; empty: everybody."""
         return self._view.stored.holder
+
+    @property
+    def active_segment(self) -> tuple[int, int, int]:
+        """First and last position of the active segment, and its bytes, as of the last look."""
+        return self._view.segment, self._view.stored.next - 1, self._view.stored.size_bytes
+
+    @property
+    def mending(self) -> Mending:
+        """What a repair needs besides appending."""
+        return Mending(self._view)
 
     @property
     def segments(self) -> Segments:

@@ -55,6 +55,8 @@ class SegmentHead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """Time of the segment's first record, 0 while there is none."""
     sealed: bool = False
     """Nothing is added any more: `next` is the first position of the next segment."""
+    cut: bool = False
+    """Records behind `next` were taken away, so that ZooKeeper would number new ones wrongly: the segment is full."""
     holder: str = ""
     """Who alone may append: a repair or a restore in progress. Empty: everybody."""
 
@@ -94,7 +96,8 @@ class SegmentLimits(msgspec.Struct, frozen=True, kw_only=True):
         """Whether these records are to go into a new segment. One that is empty takes whatever comes."""
         records = stored.next - segment
         return records > 0 and (
-            records + len(entries) > self.records
+            stored.cut
+            or records + len(entries) > self.records
             or stored.size_bytes + sum(len(entry.data) for entry in entries) > self.size_bytes
             or entries[0].record.time_us - stored.began_us > self.age_s * 1_000_000
         )
@@ -130,14 +133,15 @@ class Layout:
             return Create(self.segment(first), encode_head(stored), APPEND | DELETE)
         return Create(self.segment(first), encode_head(stored), APPEND, others=((archivist, READ | DELETE),))
 
-    def foundation(self, incarnation: str, archivist: str = "") -> list[Create]:
+    def foundation(self, incarnation: str, archivist: str = "", holder: str = "") -> list[Create]:
         """Everything of an empty log, below the cluster's znode."""
+        nothing = msgspec.structs.replace(NOTHING, holder=holder)
         active = Active(segment=f"{FIRST_SEGMENT:020d}", incarnation=incarnation, archivist=archivist)
         return [
             Create(self.log, b"", READ | CREATE),
             self._parent(self.segments, archivist),
-            Create(self.manifests, b"", READ | CREATE),
-            self.new_segment(FIRST_SEGMENT, NOTHING, archivist),
+            self._parent(self.manifests, archivist),
+            self.new_segment(FIRST_SEGMENT, nothing, archivist),
             Create(self.active, encode_active(active), READ | WRITE),
         ]
 
@@ -145,7 +149,7 @@ class Layout:
         self, segment: int, stored: SegmentHead, version: int, active: Active, active_version: int
     ) -> list[SetData | Create]:
         """Seal the active `segment`, whose head is `stored` at this version, and begin the next one."""
-        following = msgspec.structs.replace(stored, size_bytes=0, began_us=0)
+        following = msgspec.structs.replace(stored, size_bytes=0, began_us=0, cut=False)
         renamed = msgspec.structs.replace(active, segment=f"{stored.next:020d}")
         return [
             SetData(self.segment(segment), encode_head(msgspec.structs.replace(stored, sealed=True)), version),

@@ -77,7 +77,7 @@ class View:
         self.deadline_s = deadline_s
         self.holder = holder
         self._may_found = may_found
-        self._archivist = digest_of(archivist) if archivist else ""
+        self.archivist = digest_of(archivist) if archivist else ""
         self.incarnation = seen.incarnation if seen else ""
         self.head = seen.head if seen else EMPTY
         self.segment = 0
@@ -118,6 +118,23 @@ class View:
                         await asyncio.sleep(PAUSE_S)
         except TimeoutError:
             raise self.unreachable() from None
+
+    async def insist_untrusted(self, act: Callable[[], Awaitable[T]]) -> T:
+        """Do `act` as `insist` does, without a look at whether this is the log that was seen before."""
+        try:
+            async with asyncio.timeout(self.deadline_s):
+                while True:
+                    await self.bridge.wait_connected()
+                    try:
+                        return await act()
+                    except (Lost, NoSession):
+                        await asyncio.sleep(PAUSE_S)
+        except TimeoutError:
+            raise self.unreachable() from None
+
+    def forget_position(self) -> None:
+        """The log may be shorter than it was seen: for who made it so."""
+        self.head, self.segment, self.version = EMPTY, 0, -1
 
     async def refresh(self, watch: Callable[[], None] | None = None) -> Head:
         """Read the head; raises Lost when it is behind what was seen, and the connection will be looked over."""
@@ -326,7 +343,7 @@ class View:
         """Create the layout in one multi, together with what is missing above it; whoever is first wins."""
         missing = [create for create in self.layout.ancestors() if not await self.bridge.exists(create.path)]
         try:
-            await self.bridge.multi([*missing, *self.layout.foundation(str(uuid.uuid4()), self._archivist)])
+            await self.bridge.multi([*missing, *self.layout.foundation(str(uuid.uuid4()), self.archivist)])
             _log.info("log founded path=%s", self.layout.log)
         except NodeExists:
             _log.info("log founded by another path=%s", self.layout.log)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
@@ -47,6 +48,8 @@ class ArchiveParts(msgspec.Struct, frozen=True, kw_only=True):
     source: SegmentSource
     hot_segments: int
     incarnation: Callable[[], str]
+    mended: deque[str] = msgspec.field(default_factory=lambda: deque(maxlen=20))
+    """What was replaced by good copies, in words, the newest last."""
 
 
 async def unsigned(size: int, root: bytes) -> str:

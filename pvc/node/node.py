@@ -38,6 +38,7 @@ from pvc.node.standing import Standing
 from pvc.node.telemetry import Publisher
 from pvc.node.vouching import Vouching, VouchingParts
 from pvc.presence.base import Presence
+from pvc.presence.hello import Contact
 from pvc.projections.state import ClusterState
 from pvc.runtime.appender import Appender, Outcome, Request
 from pvc.runtime.past_files import PastFiles
@@ -85,6 +86,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     watchdog_timeout_s: int = 10
     address: str = ""
     """Where other nodes reach this one's hypervisor."""
+    contact: Contact = Contact()
+    """How they reach its gateway."""
     obstacle: Obstacle = nothing_missing
     vouching: VouchingParts | None = None
     """The replica and the signing key, where this node may sign checkpoints of the log."""
@@ -110,6 +113,7 @@ class Node:
             services.presence,
             self._pass_wanted,
             archived=lambda: self.archivist.archived if self.archivist else 0,
+            contact=services.contact,
         )
         self._transfers = Transfers(services.hypervisor, lambda vm_id: self.queue.wake(vm_id))
         self._reconciler = VmReconciler(

@@ -16,7 +16,7 @@ import msgspec
 from pvc import __version__
 from pvc.errors import Conflict, PvcError
 from pvc.presence.base import Presence
-from pvc.presence.hello import Hello
+from pvc.presence.hello import Contact, Hello
 from pvc.projections.state import NodeState
 from pvc.runtime.world import World
 
@@ -44,12 +44,15 @@ class Standing:
         presence: Presence,
         changed: asyncio.Event,
         *,
+        contact: Contact | None = None,
         archived: Callable[[], int] = lambda: 0,
     ) -> None:
+        """`archived`: up to which position everything is in this node's own archive."""
         self._node = node
         self._world = world
         self._presence = presence
         self._changed = changed
+        self._contact = contact or Contact()
         self._archived = archived
         self._session = 0
         self._announced_in = 0
@@ -83,7 +86,7 @@ class Standing:
 
     def may_start(self) -> bool:
         """Whether a VM may be started now."""
-        if self._world.fault is not None:
+        if self._world.fault is not None or any(node.unheard for node in self._world.state.nodes.values()):
             return False
         return self.announced and self._presence.lease_left_s() > START_MARGIN_S
 
@@ -115,13 +118,15 @@ class Standing:
             state_hash=state.state_hash(),
             fault=self._fault,
             unready=self._unready,
+            gateway=self._contact.gateway,
+            certificate=self._contact.certificate,
             archived=self._archived(),
         )
 
     def _is_news(self, said: Hello) -> bool:
         """Cheaper than to make the next one: that takes the hash of the state."""
-        news = self._world.position, self._fault, self._unready, self._archived()
-        return (said.position, said.fault, said.unready, said.archived) != news
+        now = (self._world.position, self._fault, self._unready, self._archived())
+        return (said.position, said.fault, said.unready, said.archived) != now
 
     @property
     def _fault(self) -> str:

@@ -5,6 +5,15 @@ from __future__ import annotations
 import msgspec
 
 
+class Contact(msgspec.Struct, frozen=True, kw_only=True):
+    """How other nodes reach a node's gateway; empty where they cannot."""
+
+    gateway: str = ""
+    """Its URL: `https://ADDRESS:PORT`."""
+    certificate: str = ""
+    """Hex SHA-256 of its TLS certificate (DER): the only one to be believed there."""
+
+
 class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """What a node says of itself to the others."""
 
@@ -16,8 +25,11 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """The code of what has stopped its fold there, if anything has."""
     unready: str = ""
     """What keeps it from saying that it is ready, if it has tried to and something does."""
+    gateway: str = ""
+    """See `Contact`."""
+    certificate: str = ""
     archived: int = 0
-    """Up to which position it has the log in its own archive."""
+    """Up to this position everything is in its own archive."""
 
 
 def read_hello(data: bytes) -> Hello | None:

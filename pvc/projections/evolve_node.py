@@ -7,6 +7,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from pvc.events import node as e
+from pvc.events.cluster import LogRestored
 from pvc.events.record import Record
 from pvc.projections.state import ClusterState, Fault, FlushState, Node, NodeState
 
@@ -15,6 +16,7 @@ UNFENCED = "node.unfenced"
 FLUSH_INCOMPLETE = "node.flush_incomplete"
 DIVERGED = "node.diverged"
 LOG_DIFFERS = "node.log_differs"
+UNHEARD = "node.unheard"
 
 
 def joined(state: ClusterState, event: e.NodeJoined, record: Record) -> None:
@@ -52,7 +54,9 @@ def ready(state: ClusterState, event: e.NodeReady, record: Record) -> None:
         lost_at=0,
         unfenced="",
         evidence="",
+        unheard=False,
     )
+    state.drop_fault(fault_id(UNHEARD, event.node))
     state.drop_fault(fault_id(LOST, event.node))
     state.drop_fault(fault_id(UNFENCED, event.node))
     state.drop_fault(fault_id(DIVERGED, event.node))
@@ -72,7 +76,8 @@ def lost(state: ClusterState, event: e.NodeLost, record: Record) -> None:
 
 def fenced(state: ClusterState, event: e.NodeFenced, record: Record) -> None:
     """Nothing runs on the node; it is still missing."""
-    _change(state, event.node, record, state=NodeState.FENCED, evidence=event.evidence, unfenced="")
+    _change(state, event.node, record, state=NodeState.FENCED, evidence=event.evidence, unfenced="", unheard=False)
+    state.drop_fault(fault_id(UNHEARD, event.node))
     state.drop_fault(fault_id(UNFENCED, event.node))
 
 
@@ -127,11 +132,24 @@ def log_differs(state: ClusterState, event: e.NodeLogDiffers, record: Record) ->
     _raise(state, LOG_DIFFERS, event.node, message, record)
 
 
+def log_restored(state: ClusterState, event: LogRestored, record: Record) -> None:
+    """What the nodes run is not known before each has come, or is known to be off: they may have been told otherwise
+    by records that are no more."""
+    for name in list(state.nodes):
+        for code in (LOST, UNFENCED, FLUSH_INCOMPLETE, DIVERGED, LOG_DIFFERS):
+            state.drop_fault(fault_id(code, name))
+        _change(
+            state, name, record, state=NodeState.JOINING, unheard=True, lost_at=0, ready_at=0, unfenced="", evidence=""
+        )
+        message = f"node {name} has not been heard of since the log was restored; until then no VM is started anywhere"
+        _raise(state, UNHEARD, name, message, record)
+
+
 def removed(state: ClusterState, event: e.NodeRemoved, record: Record) -> None:
     """The node is gone, with its faults."""
     if event.node in state.nodes:
         state.drop_node(event.node)
-        for code in (LOST, UNFENCED, FLUSH_INCOMPLETE, DIVERGED, LOG_DIFFERS):
+        for code in (LOST, UNFENCED, FLUSH_INCOMPLETE, DIVERGED, LOG_DIFFERS, UNHEARD):
             state.drop_fault(fault_id(code, event.node))
 
 

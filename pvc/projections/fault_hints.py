@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pvc.projections.evolve_log import ANCHOR_FAILING
-from pvc.projections.evolve_node import DIVERGED, FLUSH_INCOMPLETE, LOG_DIFFERS, LOST, UNFENCED
+from pvc.projections.evolve_node import DIVERGED, FLUSH_INCOMPLETE, LOG_DIFFERS, LOST, UNFENCED, UNHEARD
 from pvc.projections.evolve_vm import FAILED, UNPLACED
 from pvc.projections.state import ClusterState, Fault, NodeState
 
@@ -30,6 +30,9 @@ HINTS: dict[str, Callable[[ClusterState, str], str]] = {
     UNFENCED: lambda state, name: (
         f"mend its fence agent or bring it back; or cut its power by hand, and once you are sure that it is off: "
         f"`pvc node confirm-fenced {name}`"
+    ),
+    UNHEARD: lambda state, name: (
+        f"start pvcd on {name}; or, once you are sure that the machine is off: `pvc node confirm-fenced {name}`"
     ),
     FLUSH_INCOMPLETE: lambda state, name: (
         f"shut them down, make room or lift node limits; then again: `pvc node flush {name} --wait`"

@@ -26,6 +26,7 @@ EVOLVE: dict[type[Event], Evolve] = {
     cluster.SigningKeyAdded: evolve_log.key_added,
     cluster.SigningKeyRetired: evolve_log.key_retired,
     cluster.KeyRotationRequested: evolve_log.rotation_requested,
+    cluster.LogRestored: evolve_node.log_restored,
     cluster.LogCheckpointed: evolve_log.checkpointed,
     cluster.AnchorFailed: evolve_log.anchor_failed,
     cluster.AnchorRecovered: evolve_log.anchor_recovered,

@@ -10,7 +10,7 @@ from pvc.errors import PvcError
 from pvc.events.record import Head
 from pvc.projections.state import Cluster, ClusterState, Fault, Node, Token, Vm
 
-PROJECTION_VERSION = 6
+PROJECTION_VERSION = 7
 """Raised whenever the fold's outcome changes for the same log; snapshots of another version are discarded."""
 
 
@@ -58,10 +58,25 @@ class _SnapshotVersion(msgspec.Struct, frozen=True, kw_only=True):
     projection_version: int
 
 
+class SnapshotHead(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be told of a snapshot without making the state."""
+
+    projection_version: int
+    head: Head
+
+
 class StaleSnapshot(PvcError):
     """The snapshot is damaged, or was made by another version of the fold; replay instead."""
 
     default_code = "snapshot.stale"
+
+
+def snapshot_head(data: bytes) -> SnapshotHead:
+    """Of which position a snapshot is, and which version of the fold made it. Raises StaleSnapshot."""
+    try:
+        return msgspec.msgpack.decode(data, type=SnapshotHead)
+    except msgspec.MsgspecError as error:
+        raise StaleSnapshot(f"the snapshot cannot be read: {error}") from error
 
 
 def restore(data: bytes) -> ClusterState:

@@ -100,8 +100,7 @@ class Vm(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     defined_us: int = 0
     changed_us: int = 0
     """When its state last changed."""
-    position: int = 0
-    """The last record that touched it."""
+    position: int = 0  # the last record that touched it
 
 
 class NodeState(StrEnum):
@@ -157,6 +156,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Why it could not be fenced, while that is so."""
     evidence: str = ""
     """What proves that it is fenced, while it is."""
+    unheard: bool = False  # since the log was restored
     position: int = 0
 
     @property

@@ -52,6 +52,7 @@ TOLD: dict[type[Event], Tell] = {
     cluster.SigningKeyAdded: lambda e: f"node {e.node} signs checkpoints of the log with key {e.key_id}",
     cluster.SigningKeyRetired: lambda e: f"signing key {e.key_id} of node {e.node} retired{_because(e.reason)}",
     cluster.KeyRotationRequested: lambda e: f"a new signing key for node {e.node} requested, in place of {e.key_id}",
+    cluster.LogRestored: lambda e: f"the log was restored up to record {e.position} on node {e.node}, from {e.source}",
     cluster.LogCheckpointed: lambda e: f"checkpoint: node {e.node} vouches for the first {e.size} records",
     cluster.AnchorFailed: lambda e: f"checkpoints cannot be delivered to the anchor {e.anchor}: {e.message}",
     cluster.AnchorRecovered: lambda e: f"checkpoints are delivered to the anchor {e.anchor} again",

@@ -45,11 +45,7 @@ class SnapshotFile:
     def load(self) -> ClusterState | None:
         """The stored state; None when there is none that can be used."""
         try:
-            content = self._path.read_bytes()
-            digest, data = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-            if hashlib.sha256(data).digest() != digest:
-                raise StaleSnapshot("its checksum is wrong")
-            state = restore(data)
+            state = restore(self.read())
             if state.cluster is not None and not knows_level(state.cluster.level):
                 raise StaleSnapshot(f"it is of feature level {state.cluster.level}")
             return state
@@ -58,6 +54,14 @@ class SnapshotFile:
         except (OSError, PvcError) as error:
             logger.warning("snapshot: not usable, folding the whole log file=%s error=%s", self._path, error)
             return None
+
+    def read(self) -> bytes:
+        """What was saved last. Raises StaleSnapshot when it is damaged, FileNotFoundError, OSError."""
+        content = self._path.read_bytes()
+        digest, data = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        if hashlib.sha256(data).digest() != digest:
+            raise StaleSnapshot("its checksum is wrong")
+        return data
 
     def save(self, data: bytes) -> None:
         """Store what `snapshot` made. Raises OSError; the old file is untouched then."""

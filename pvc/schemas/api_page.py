@@ -28,7 +28,8 @@ Everything is below `{BASE_PATH}`, on port 7370. The same as an OpenAPI 3.1 docu
 Over TCP every request carries `Authorization: Bearer pvc_<id>_<secret>`. The first token comes from `pvc cluster init`.
 Over the Unix socket the caller is root and needs none. A role may do what the ones before it may: `viewer` reads,
 `operator` runs VMs, `admin` does everything. After {FAILURES_ALLOWED} wrong tokens an address gets 429 for a while; a
-right token always works.
+right token always works. A few replies about the log are for [other nodes](../decisions/0018-peers.md) too, who sign
+what they ask with `Authorization: PVC-Peer` instead.
 
 ## Fields
 
@@ -122,7 +123,7 @@ def _section(endpoint: Endpoint) -> str:
     if endpoint.help:
         text += f"{endpoint.help}\n\n"
     command = f"Command `{endpoint.name}`. " if endpoint.command else ""
-    text += f"{command}Role: {endpoint.role.value}.\n\n"
+    text += f"{command}Role: {endpoint.role.value}{', or another node of the cluster' if endpoint.peers else ''}.\n\n"
     text += _fields(endpoint)
     if endpoint.command is not None:
         text += _outcomes(endpoint) + block(_curl(endpoint), "sh")

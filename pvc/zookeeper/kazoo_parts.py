@@ -17,7 +17,17 @@ from kazoo.protocol.states import ZnodeStat
 from kazoo.security import make_digest_acl_credential
 
 from pvc.clock import Clock
-from pvc.zookeeper.types import BadVersion, Credentials, Handshake, Lost, NodeExists, NoNode, NotAllowed, Znode
+from pvc.zookeeper.types import (
+    BadVersion,
+    Credentials,
+    Handshake,
+    Lost,
+    NodeExists,
+    NoNode,
+    NotAllowed,
+    OverQuota,
+    Znode,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -110,6 +120,13 @@ def translate(error: BaseException) -> Exception:
             f"ZooKeeper refuses this identity: {type(error).__name__}",
             code="log.not_allowed",
             hint="see that the credentials are those the cluster was initialised with",
+        )
+    if isinstance(error, kx.QuotaExceededError):
+        return OverQuota(
+            "ZooKeeper has no room for more records: the log's quota is reached",
+            code="log.quota",
+            hint="find what writes so much, and see that the archive works: sealed segments leave ZooKeeper when they "
+            "are archived. log.quota_records and log.quota_mib raise the quota",
         )
     assert isinstance(error, Exception)
     return error

@@ -93,3 +93,7 @@ class BadVersion(Conflict):
 
 class NotAllowed(Unavailable):
     """The ACL does not let this identity do that. Nothing was written."""
+
+
+class OverQuota(NotAllowed):
+    """There is no more room where that was to be written, until something is deleted there. Nothing was written."""

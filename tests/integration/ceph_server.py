@@ -41,22 +41,15 @@ cluster network = 127.0.0.0/8
 ms bind ipv4 = true
 ms bind ipv6 = false
 ms bind msgr1 = false
-ms learn addr from peer = false
 osd objectstore = memstore
 memstore device bytes = 268435456
-osd journal size = 16
 osd pool default size = 1
 osd pool default min size = 1
 osd pool default pg num = 4
 osd pool default pgp num = 4
 osd pool default pg autoscale mode = off
 mon allow pool size one = true
-mon allow pool delete = true
 osd crush chooseleaf type = 0
-osd max object name len = 256
-osd class load list = *
-# A monitor that calls a silent OSD down would let requests wait for a map instead of for the OSD: both are a hang.
-mon osd down out interval = 3600
 crash dir = {home}
 
 [client.admin]

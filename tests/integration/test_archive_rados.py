@@ -111,6 +111,23 @@ async def test_an_osd_that_hangs_holds_nobody_up_and_is_used_again_when_it_is_ba
     assert await archive.get(later) == more
 
 
+async def test_a_client_that_ceph_has_fenced_comes_back_with_a_new_connection(
+    ceph: CephServer, archive: RadosArchive
+) -> None:
+    (name, data), (later, more) = a_blob(), a_blob(21)
+    await archive.put(name, data)
+    handle = archive._link._handle
+    assert handle is not None
+    ceph.ceph("osd", "blocklist", "add", handle.cluster.get_addrs())
+    with pytest.raises(Unavailable):
+        for _ in range(100):  # until the OSD has heard of it
+            await archive.put(later, more)
+            await asyncio.sleep(0.1)
+    await archive.put(later, more)
+    assert await archive.get(name) == data
+    assert archive._link._handle is not handle
+
+
 async def test_a_monitor_that_hangs_is_told_by_a_client_that_comes_new(
     frozen_osd: CephServer, archive: RadosArchive
 ) -> None:

@@ -43,6 +43,10 @@ def pair(own_zookeeper: ZookeeperServer, tmp_path: Path) -> Iterator[tuple[Daemo
 
 def live(daemon: DaemonProcess, records: int) -> None:
     with daemon.client() as client:
+        wait_until(
+            lambda: "ready" in [node["state"] for node in client.get("/nodes")["items"] if node["name"] == "hv1"],
+            "hv1 to be ready",
+        )
         known = len(client.vms())
         for number in range(records):
             client.command("vm.define", {"name": f"vm{known + number}", "memory_mib": 64, "vcpus": 1, "node": "hv1"})

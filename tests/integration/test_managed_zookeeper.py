@@ -12,6 +12,10 @@ import pytest
 
 from pvc.client.client import Client
 from pvc.client.errors import ClientError
+from pvc.log.quota import MIB, Quota, read_quota, set_quota
+from pvc.log.zookeeper_layout import Layout
+from pvc.zookeeper.bridge import Bridge
+from pvc.zookeeper.types import DELETE, READ, Create, OverQuota
 from tests.integration.daemon_process import DaemonProcess
 
 pytestmark = [pytest.mark.zookeeper, pytest.mark.timeout(240)]
@@ -50,6 +54,20 @@ def test_the_server_outlives_the_daemon_and_comes_back_when_it_dies(daemon: Daem
         os.kill(first, signal.SIGKILL)
         until(lambda: server_of(daemon) not in (None, first))
         until(lambda: accepts_commands(client))
+
+
+async def test_the_server_enforces_the_quota_that_the_daemon_has_set(daemon: DaemonProcess) -> None:
+    daemon.start()
+    bridge, layout = Bridge(f"{ADDRESS}:2181"), Layout("main")
+    bridge.start()
+    await bridge.wait_connected()
+    try:
+        assert await read_quota(bridge, layout) == Quota(records=200_000, size_bytes=64 * MIB)
+        await set_quota(bridge, layout, Quota(records=1, size_bytes=MIB))
+        with pytest.raises(OverQuota):
+            await bridge.multi([Create(f"{layout.segments}/one-too-many", b"", READ | DELETE)])
+    finally:
+        await bridge.close()
 
 
 def server_of(daemon: DaemonProcess) -> int | None:

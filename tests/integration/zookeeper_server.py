@@ -45,6 +45,7 @@ class ZookeeperServer:
         config.write_text(
             f"tickTime={TICK_MS}\ndataDir={self.data}\nclientPort={self.port}\nclientPortAddress=127.0.0.1\n"
             "admin.enableServer=false\n4lw.commands.whitelist=ruok,srvr\nmaxClientCnxns=0\n"
+            "enforceQuota=true\n"
         )
         classpath = ":".join(str(jar) for jar in (JARS / "zookeeper.jar", JARS / "slf4j-simple.jar"))
         with (self.home / "server.log").open("ab") as log:
@@ -65,6 +66,16 @@ class ZookeeperServer:
         """Kill -9, as when the machine loses power (its disk cache survives)."""
         self._end(signal.SIGKILL)
 
+    def freeze(self) -> None:
+        """Let it neither answer nor hang up."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def restart(self) -> None:
         self.kill()
         self.start()
@@ -79,6 +90,12 @@ class ZookeeperServer:
         assert self._process is None, "stop it first"
         shutil.rmtree(self.data)
         shutil.copytree(self.home / name, self.data)
+
+    def wipe(self) -> None:
+        """Begin with nothing, as on a new disk."""
+        assert self._process is None, "stop it first"
+        shutil.rmtree(self.data)
+        self.data.mkdir()
 
     def _end(self, how: signal.Signals) -> None:
         if self._process is not None:

@@ -71,6 +71,7 @@ SAMPLES: dict[type[Event], tuple[Event, ...]] = {
     cluster.SigningKeyAdded: (cluster.SigningKeyAdded(node="hv1", key_id="c74f20a3", key=KEY),),
     cluster.SigningKeyRetired: (cluster.SigningKeyRetired(node="hv1", key_id="c74f20a3", reason="rotated"),),
     cluster.KeyRotationRequested: (cluster.KeyRotationRequested(node="hv1", key_id="c74f20a3"),),
+    cluster.LogRestored: (cluster.LogRestored(position=41, node="hv1", source="a backup of 2026-11-20T01:00:00Z"),),
     cluster.LogCheckpointed: (
         cluster.LogCheckpointed(node="hv1", epoch=0, size=7, root="5f" * 32, key_id="c74f20a3", note=NOTE),
         cluster.LogCheckpointed(

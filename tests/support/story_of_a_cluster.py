@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pvc.commands.facts import RESTART_LIMIT, Ending
 from pvc.errors import Rejected
-from pvc.events.cluster import CommandRejected
+from pvc.events.cluster import CommandRejected, LogRestored
 from tests.support.core import TinyCluster
 
 XML = "<domain><name>xml01</name><memory unit='MiB'>256</memory><vcpu>1</vcpu></domain>"
@@ -14,7 +14,7 @@ XML = "<domain><name>xml01</name><memory unit='MiB'>256</memory><vcpu>1</vcpu></
 
 def live(cluster: TinyCluster) -> Iterator[None]:
     """Go on by one step at each `next`."""
-    for chapter in (_begin, _power, _trouble, _change, _boot, _grow, _prove, _wander, _service, _loss, _end):
+    for chapter in (_begin, _power, _trouble, _change, _boot, _grow, _prove, _wander, _service, _loss, _restore, _end):
         yield from chapter(cluster)
 
 
@@ -257,6 +257,22 @@ def _loss(cluster: TinyCluster) -> Iterator[None]:
     cluster.do("vm.stop", vm="web01")
     yield
     cluster.says_ended(Ending.DESTROYED)
+    yield
+
+
+def _restore(cluster: TinyCluster) -> Iterator[None]:
+    cluster.add_node("hv9")
+    yield
+    restored = LogRestored(position=cluster.state.position, node="hv1", source="a backup of 2026-11-20T01:00:00Z")
+    cluster.record(restored, name="log.restore")
+    yield
+    cluster.says_ready()
+    yield
+    cluster.elect()
+    yield
+    cluster.do("node.confirm_fenced", node="hv9")
+    yield
+    cluster.do("node.remove", node="hv9")
     yield
 
 

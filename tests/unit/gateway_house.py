@@ -21,7 +21,7 @@ from pvc.events.access import TokenCreated
 from pvc.events.record import Actor
 from pvc.events.types import Role
 from pvc.gateway.app import create_app, local_app
-from pvc.gateway.services import GatewayServices
+from pvc.gateway.services import GatewayServices, PeerParts
 from pvc.handlers.what_if import foresee
 from pvc.log.history import HistoryIndex
 from pvc.log.memory import MemoryLog
@@ -137,8 +137,10 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def a_house(folder: Path, *, initialised: bool = True) -> AsyncIterator[House]:
-    """A gateway that runs until the block ends."""
+async def a_house(
+    folder: Path, *, initialised: bool = True, node: str = NODE, peers: PeerParts | None = None
+) -> AsyncIterator[House]:
+    """A gateway that runs until the block ends, with what it has for other nodes."""
     world, log, clock, rng = World(), MemoryLog(), SystemClock(), SystemRng()
     hypervisor = SimulatedHypervisor(console_dir=folder)
     history = await HistoryIndex.open(folder / "history.db")
@@ -152,10 +154,11 @@ async def a_house(folder: Path, *, initialised: bool = True) -> AsyncIterator[Ho
         hypervisor=hypervisor,
         clock=clock,
         rng=rng,
-        node=NODE,
+        node=node,
         foresee=foresee,
         telemetry=Telemetry(presence, clock),
         presence=presence,
+        peers=peers or PeerParts(),
     )
     running = [asyncio.create_task(appender.run()), asyncio.create_task(history.run(log))]
     house = House(services, log, hypervisor)

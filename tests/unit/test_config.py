@@ -149,3 +149,11 @@ def test_an_archive_that_nobody_would_find_is_refused(tmp_path: Path, text: str,
         load(tmp_path, f"[archive]\n{text}")
     assert failure.value.code == "config.invalid"
     assert said in failure.value.message
+
+
+def test_a_quota_that_the_hot_segments_would_use_up_is_refused_with_one_that_would_do(tmp_path: Path) -> None:
+    assert load(tmp_path, "[log]\nhot_segments = 20\nsegment_records = 1000\nquota_records = 40000").log.quota_mib == 64
+    with pytest.raises(InvalidInput) as failure:
+        load(tmp_path, "[log]\nhot_segments = 100")
+    assert failure.value.code == "config.invalid"
+    assert "log.quota_records to 819200 and log.quota_mib to 300" in failure.value.hint

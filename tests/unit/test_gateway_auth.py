@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from pvc.clock import SystemClock
 from pvc.errors import LogDamaged
 from pvc.events.types import Role
 from pvc.gateway.app import all_endpoints
 from pvc.gateway.auth import FAILURES_ALLOWED
 from pvc.gateway.endpoint import Endpoint
+from pvc.gateway.services import PeerParts
+from pvc.peers.credentials import Question, sign
+from pvc.peers.secret import PeerSecret
 from tests.unit.gateway_house import WEB01, House, a_house
 from tests.unit.test_gateway_input import check_problem
 
@@ -31,7 +37,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 async def test_every_endpoint_asks_for_a_token_and_its_role(house: House, endpoint: Endpoint) -> None:
     await house.define()
     before = house.services.world.position
-    url = endpoint.path.format(vm="web01", node="hv1", tag="x", position=before)
+    url = endpoint.path.format(vm="web01", node="hv1", tag="x", position=before, segment="1-2")
     check_problem(await house.outside.request(endpoint.method, url), 401, "access.unauthenticated")
     for role in ROLES:
         async with house.outside_with(await house.token(role)) as client:
@@ -175,3 +181,48 @@ async def test_health_needs_no_token_and_tells_of_a_fault(house: House) -> None:
         check_problem(refused, 503, "log.chain_broken")
         assert (await house.root.get("/vms")).status_code == 200, "reads go on from the last good state"
         check_problem(await client.post("/health"), 405, "http.wrong_method")
+
+
+REPLICA = "/api/v1/log/replica"
+
+
+async def a_secret() -> PeerSecret:
+    secret = PeerSecret(lambda: asyncio.sleep(0, b"s" * 32), SystemClock())
+    await secret.load()
+    return secret
+
+
+def signed(secret: bytes) -> dict[str, str]:
+    question = Question(method="GET", target=REPLICA, to="hv1")
+    return {"Authorization": sign(secret, question, node="hv2", now_s=int(time.time()))}
+
+
+async def test_wrong_signatures_are_slowed_down_and_a_right_one_opens_all_the_same(tmp_path: Path) -> None:
+    async with a_house(tmp_path, peers=PeerParts(secret=await a_secret())) as house:
+        for _ in range(FAILURES_ALLOWED):
+            check_problem(await house.outside.get("/log/replica", headers=signed(b"x")), 401, "access.peer_invalid")
+        reply = await house.outside.get("/log/replica", headers=signed(b"x"))
+        check_problem(reply, 429, "access.too_many_failures")
+        assert (await house.outside.get("/log/replica", headers=signed(b"s" * 32))).status_code == 200
+
+
+async def test_a_node_may_ask_before_there_is_a_cluster_or_a_fold(tmp_path: Path) -> None:
+    async with a_house(tmp_path, initialised=False, peers=PeerParts(secret=await a_secret())) as house:
+        house.services.world._caught_up.clear()
+        reply = await house.outside.get("/log/replica", headers=signed(b"s" * 32))
+        assert reply.json() == {"position": 0, "hash": "", "root": "", "newest": 0, "incarnation": ""}
+
+
+@pytest.mark.parametrize("value", [b"", None])
+async def test_where_there_is_no_secret_nobody_is_a_node(tmp_path: Path, value: bytes | None) -> None:
+    secret = None if value is None else PeerSecret(lambda: asyncio.sleep(0, b""), SystemClock())
+    async with a_house(tmp_path, peers=PeerParts(secret=secret)) as house:
+        check_problem(await house.outside.get("/log/replica", headers=signed(b"")), 401, "access.peer_invalid")
+
+
+@pytest.mark.parametrize("segment", ["x", "2-1", "0-5", "1", "..%2Fsnapshot", "1-" + "9" * 30])
+async def test_a_segment_that_is_none_is_told(tmp_path: Path, segment: str) -> None:
+    async with a_house(tmp_path) as house:
+        reply = await house.root.get(f"/log/segments/{segment}")
+        assert reply.json()["code"] in ("input.invalid", "http.no_such_route")
+        assert reply.status_code in (404, 422)

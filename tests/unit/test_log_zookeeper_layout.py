@@ -66,7 +66,7 @@ def test_a_new_log_names_its_first_segment_and_incarnation() -> None:
 def test_records_are_only_read_and_nothing_else_than_they_can_be_deleted() -> None:
     layout = Layout("lab")
     for create in [*layout.ancestors(), *layout.foundation("x")]:
-        deletable = create.path in (layout.segments, layout.segment(1))
+        deletable = create.path in (layout.segments, layout.manifests, layout.segment(1))
         assert bool(create.permissions & DELETE) == deletable and not create.others
     assert layout.new_entry(1, an_entry(EMPTY)).permissions == READ
 
@@ -74,7 +74,7 @@ def test_records_are_only_read_and_nothing_else_than_they_can_be_deleted() -> No
 def test_where_there_is_an_archivist_it_alone_can_delete_and_it_cannot_create() -> None:
     layout = Layout("lab")
     for create in [*layout.ancestors(), *layout.foundation("x", "archivist:hash")]:
-        deletable = create.path in (layout.segments, layout.segment(1))
+        deletable = create.path in (layout.segments, layout.manifests, layout.segment(1))
         assert not create.permissions & DELETE
         assert create.others == ((("archivist:hash", READ | DELETE),) if deletable else ())
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import msgspec
 
 from pvc.node.standing import HELLO_S, START_MARGIN_S, Standing
-from pvc.presence.hello import read_hello
+from pvc.presence.hello import Contact, Hello, read_hello
 from pvc.presence.memory import MemoryPresence
 from pvc.presence.memory_server import PresenceServer
 from pvc.runtime.world import World
@@ -17,6 +17,7 @@ from pvc.sim.loop import VirtualClock, run_virtual
 from tests.support.core import TinyCluster, a_cluster
 
 TIMEOUT_S = 10.0
+CONTACT = Contact(gateway="https://10.0.0.2:7370", certificate="ab" * 32)
 
 
 class House:
@@ -28,7 +29,10 @@ class House:
         self.world = World(self.cluster.state)
         self.presence = MemoryPresence(self.server, "hv2")
         self.changed = asyncio.Event()
-        self.standing = Standing("hv2", self.world, self.presence, self.changed)
+        self.archived = 0
+        self.standing = Standing(
+            "hv2", self.world, self.presence, self.changed, contact=CONTACT, archived=lambda: self.archived
+        )
 
     def announce(self) -> None:
         session = self.standing.session
@@ -147,3 +151,21 @@ def test_a_name_that_another_machine_has_is_asked_for_until_it_is_free() -> None
         await house.presence.close()
 
     run_virtual(main())
+
+
+def test_the_others_learn_where_the_gateway_is_and_how_far_the_archive_reaches() -> None:
+    async def story(house: House) -> None:
+        await asyncio.sleep(HELLO_S)
+        hello = await said_by_hv2(house)
+        assert (hello.gateway, hello.certificate, hello.archived) == (CONTACT.gateway, CONTACT.certificate, 0)
+        house.archived = 4096
+        await asyncio.sleep(2 * HELLO_S)
+        assert (await said_by_hv2(house)).archived == 4096
+
+    live(story)
+
+
+async def said_by_hv2(house: House) -> Hello:
+    hello = read_hello((await house.presence.members())["hv2"].hello)
+    assert hello is not None
+    return hello

@@ -1,0 +1,140 @@
+"""Restores the log from a backup: record by record into an empty one, which nobody else may append to meanwhile.
+
+A restore that is broken off goes on where it stood. The embedded log is written beside its place and put there at the
+end; the log in ZooKeeper is held. At the end stands a record that says so: no VM is started before every node of the
+restored cluster has been heard of, since the backup does not know where they run by now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+from pvc.clock import Clock, Rng
+from pvc.daemon.config import Config
+from pvc.daemon.logs import LogCopies, open_zookeeper_log
+from pvc.errors import Conflict, LogDamaged, Unavailable
+from pvc.files import flush_directory
+from pvc.log.base import Log
+from pvc.runtime.repair import reappend, restored_entry
+from pvc.runtime.world import World
+
+HOLDER = "a restore"
+
+logger = logging.getLogger(__name__)
+
+
+class Restores:
+    """Restores of one node's log. One at a time."""
+
+    def __init__(
+        self,
+        config: Config,
+        world: World,
+        copies: LogCopies,
+        clock: Clock,
+        rng: Rng,
+        begin_anew: Callable[[], None],
+    ) -> None:
+        """`begin_anew` has the daemon forget everything and start over."""
+        self._config = config
+        self._world = world
+        self._copies = copies
+        self._clock = clock
+        self._rng = rng
+        self._begin_anew = begin_anew
+        self._log: Log | None = None
+
+    async def begin(self) -> int:
+        """Make the log ready; returns its position. Raises Conflict when it is not empty, Unavailable, LogDamaged."""
+        if self._log is None:
+            self._log = await self._open()
+            # From here on this node only looks on: it folds the restored log when it is whole.
+            self._world.fault = Unavailable(
+                "the log is being restored from a backup", code="log.held", hint="wait until `pvc cluster restore` ends"
+            )
+            logger.warning("restore: begun")
+        return (await self._log.head()).position
+
+    async def append(self, records: Sequence[bytes]) -> int:
+        """The next records. Raises LogDamaged when they do not continue the log, Conflict without `begin`."""
+        log = self._begun()
+        head = await reappend(log, _once(records), lambda position: None)
+        return head.position
+
+    async def end(self, source: str) -> None:
+        """All records are there. Raises Conflict without `begin`, LogDamaged when there are none."""
+        log = self._begun()
+        head = await log.head()
+        if not head.position:
+            raise LogDamaged("the backup has no records", code="log.gap")
+        (data,) = await log.read(head.position, 1)
+        entry = restored_entry(data, self._config.node_name, source, self._clock, self._rng)
+        await log.append([entry], after=head)
+        if self._config.log.kind == "zookeeper":
+            from pvc.log.zookeeper import ZookeeperLog
+
+            assert isinstance(log, ZookeeperLog), "opened above"
+            await log.mending.release()
+        await log.close()
+        self._log = None
+        if self._config.log.kind == "sqlite":
+            await asyncio.to_thread(self._put_in_place)
+        logger.warning("restore: done position=%d", entry.position)
+        self._begin_anew()
+
+    async def close(self) -> None:
+        """Leave it as it stands; `begin` goes on."""
+        if self._log is not None:
+            await self._log.close()
+
+    async def _open(self) -> Log:
+        if self._config.log.kind == "sqlite":
+            from pvc.log.sqlite import SqliteLog
+
+            if self._world.position:
+                raise _not_empty()
+            return await SqliteLog.open(self._scratch)
+        if self._config.log.kind == "zookeeper":
+            log = await open_zookeeper_log(self._config, self._copies, may_found=True, holder=HOLDER)
+            try:
+                if (await log.head()).position and log.held_by != HOLDER:
+                    raise _not_empty()
+                await log.mending.hold()
+            except BaseException:
+                await log.close()
+                raise
+            return log
+        raise Conflict("a log in memory cannot be restored", code="log.held", hint="set log.kind")
+
+    @property
+    def _scratch(self) -> Path:
+        return self._config.data_dir / "log.db.restoring"
+
+    def _put_in_place(self) -> None:
+        place = self._config.data_dir / "log.db"
+        for suffix in ("-wal", "-shm"):
+            place.with_name(f"log.db{suffix}").unlink(missing_ok=True)
+        self._scratch.replace(place)
+        flush_directory(place.parent)
+
+    def _begun(self) -> Log:
+        if self._log is None:
+            raise Conflict(
+                "no restore has been begun", code="log.not_restoring", hint="run `pvc cluster restore` again"
+            )
+        return self._log
+
+
+def _not_empty() -> Conflict:
+    return Conflict(
+        "the log is not empty: this node belongs to a cluster already",
+        code="log.not_empty",
+        hint="a backup is restored where there is nothing: on a new node, with an empty ensemble",
+    )
+
+
+async def _once(records: Sequence[bytes]) -> AsyncIterator[Sequence[bytes]]:
+    yield records

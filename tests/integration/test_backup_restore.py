@@ -1,0 +1,137 @@
+"""A backup of a cluster, restored into an empty one by `pvc`, for real: with the embedded log and with ZooKeeper."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.cli_process import Cli
+from tests.integration.daemon_process import DaemonProcess
+from tests.integration.test_log_archive import a_daemon, everything, live
+from tests.integration.zookeeper_server import ZookeeperServer
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.zookeeper
+
+RECORDS = 30
+
+
+@pytest.fixture(params=["sqlite", "zookeeper"])
+def log_of(request: pytest.FixtureRequest) -> Callable[[str], dict[str, Any]]:
+    """The configuration of another log for each name."""
+    kind = request.param
+    server: ZookeeperServer | None = request.getfixturevalue("zookeeper") if kind == "zookeeper" else None
+    unique: str = request.getfixturevalue("cluster")
+
+    def log_of(name: str) -> dict[str, Any]:
+        if server is None:
+            return {"kind": "sqlite"}
+        return {"kind": "zookeeper", "hosts": server.hosts, "cluster": f"{unique}{name}", "segment_records": 8}
+
+    return log_of
+
+
+@pytest.fixture
+def old(log_of: Callable[[str], dict[str, Any]], tmp_path: Path) -> Iterator[DaemonProcess]:
+    daemon = a_daemon("hv1", tmp_path / "old", log_of("old"))
+    try:
+        daemon.start()
+        with daemon.client() as client:
+            client.command("cluster.init", {"name": "main", "coordinators": ["hv1"]})
+            client.command("node.add", {"node": "hv2"})
+        live(daemon, RECORDS)
+        yield daemon
+    finally:
+        daemon.stop()
+
+
+def cli(daemon: DaemonProcess) -> Cli:
+    return Cli(daemon.directory, {"PVC_URL": f"unix://{daemon.socket}"})
+
+
+def test_a_backup_brings_everything_back_and_starts_nothing_before_all_nodes_were_heard_of(
+    old: DaemonProcess, log_of: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    with old.client() as client:
+        client.command("vm.start", {"vm": "vm0"})
+        wait_until(lambda: client.get("/vms/vm0")["state"] == "running", "vm0 to run")
+    file = tmp_path / "main.pvc"
+    done = cli(old)("cluster", "backup", str(file))
+    assert done.code == 0, done
+    assert file.stat().st_mode & 0o777 == 0o600
+    before = everything(old)
+    old.stop()
+
+    new = a_daemon("hv1", tmp_path / "new", log_of("new"))
+    try:
+        new.start()
+        done = cli(new)("cluster", "restore", str(file), "--yes")
+        assert done.code == 0, done
+        assert f"Restored {len(before)} records of cluster main" in done.err
+        with new.client() as client:
+            wait_until(lambda: everything(new)[: len(before)] == before, "the replica to be filled")
+            wait_until(lambda: client.get("/nodes/hv1")["state"] == "ready", "hv1 to be ready")
+            faults = {fault["id"] for fault in client.get("/faults")["items"]}
+            assert "node.unheard/hv2" in faults and "node.unheard/hv1" not in faults
+            assert client.get("/vms/vm0")["state"] != "running", "hv2 may run it"
+            client.command("node.confirm_fenced", {"node": "hv2"})
+            wait_until(lambda: client.get("/vms/vm0")["state"] == "running", "vm0 to run again")
+        again = cli(new)("cluster", "restore", str(file), "--yes")
+        assert again.code == 1 and "the log is not empty" in again.err
+    finally:
+        new.stop()
+
+
+def test_a_restore_that_is_broken_off_goes_on_where_it_stood(
+    old: DaemonProcess, log_of: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    file = tmp_path / "main.pvc"
+    assert cli(old)("cluster", "backup", str(file)).code == 0
+    before = everything(old)
+    with old.client() as client:
+        records = client.get("/log/records", {"first": 1, "limit": 20})["records"]
+    old.stop()
+    new = a_daemon("hv1", tmp_path / "new", log_of("new"))
+    try:
+        new.start()
+        with new.client() as client:
+            assert client.post("/cluster/restore", body={"records": []})["reached"] == 0
+            assert client.post("/cluster/restore", body={"records": records})["reached"] == 20
+        new.kill()
+        new.start()
+        done = cli(new)("cluster", "restore", str(file), "--yes")
+        assert done.code == 0, done
+        wait_until(lambda: everything(new)[: len(before)] == before, "the replica to be filled")
+    finally:
+        new.stop()
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "no tar"])
+def test_a_damaged_backup_is_refused_before_anything_is_written(
+    old: DaemonProcess, log_of: Callable[[str], dict[str, Any]], tmp_path: Path, damage: str
+) -> None:
+    file = tmp_path / "main.pvc"
+    assert cli(old)("cluster", "backup", str(file)).code == 0
+    content = bytearray(file.read_bytes())
+    with tarfile.open(file) as tar:
+        offset = tar.getmember("log.pvclog").offset_data
+    if damage == "cut":
+        del content[offset + 200 :]
+    elif damage == "flipped":
+        content[offset + 500] ^= 1
+    else:
+        content[:] = b"nothing of the kind"
+    file.write_bytes(content)
+    new = a_daemon("hv1", tmp_path / "new", log_of("new"))
+    try:
+        new.start()
+        done = cli(new)("cluster", "restore", str(file), "--yes")
+        assert done.code == 1 and "is no backup that can be used" in done.err, done
+        with new.client() as client:
+            client.command("cluster.init", {"name": "other"})
+    finally:
+        new.stop()
