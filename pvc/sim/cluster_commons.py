@@ -16,6 +16,7 @@ from pvc.errors import Unavailable
 from pvc.events.record import Entry
 from pvc.log.base import Log
 from pvc.log.zookeeper import ZookeeperLog
+from pvc.log.zookeeper_layout import SegmentLimits
 from pvc.presence.base import Presence
 from pvc.presence.memory import MemoryPresence
 from pvc.presence.memory_server import PresenceServer
@@ -153,6 +154,7 @@ class ZookeeperCommons:
         self._breaks = breaks
         self._note = note
         self._told = committed
+        self._limits = SegmentLimits(records=rng.choice((4_096, 25)))
         self.truth = LogTruth(breaks, self._appended)
         self.ensemble = Ensemble(rng, coordinators, reaches=reaches, committed=self._committed, note=note)
 
@@ -161,7 +163,7 @@ class ZookeeperCommons:
         bridge = self.ensemble.client(machine.name)
         while True:
             try:
-                log = await ZookeeperLog.open("simulated", CLUSTER, bridge=bridge)
+                log = await ZookeeperLog.open("simulated", CLUSTER, limits=self._limits, bridge=bridge)
                 break
             except Unavailable:
                 await asyncio.sleep(RETRY_S)

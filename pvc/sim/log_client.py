@@ -214,6 +214,7 @@ class LogClient:
             after = self.replica[-1].head if self.replica else EMPTY
             for _ in range(count):
                 entries.append(self._entry(entries[-1].head if entries else after))
+            self._truth.begins(entries)
             head = await log.append(entries, after=after)
         except Conflict:
             self._account.conflicts += 1

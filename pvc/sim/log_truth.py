@@ -29,6 +29,8 @@ class LogTruth:
         self.entries: list[Entry] = []
         self.lost: dict[bytes, Entry] = {}
         """Records that were committed and are no more, by their hash."""
+        self._batches: dict[bytes, list[bytes]] = {}
+        """Hash of a record -> those of all that are to be appended with it."""
         self._places: dict[bytes, int] = {}
         """Hash of a record -> its position."""
         self._breaks = breaks
@@ -51,6 +53,11 @@ class LogTruth:
             return True
         return head.position <= len(self.entries) and self.entries[head.position - 1].hash == head.hash
 
+    def begins(self, entries: Sequence[Entry]) -> None:
+        """Somebody is about to append these, all or none."""
+        hashes = [entry.hash for entry in entries]
+        self._batches.update(dict.fromkeys(hashes, hashes))
+
     def committed(self, txn: Txn) -> None:
         """A transaction is on the disks of a majority."""
         appended: list[Entry] = []
@@ -64,6 +71,9 @@ class LogTruth:
         for path, node in txn.steps:
             if node is not None and node.version and (match := _SEGMENT.fullmatch(path)) and appended:
                 self._check_head(node)
+        hashes = [entry.hash for entry in appended]
+        if hashes and self._batches.get(hashes[0], hashes) != hashes:
+            self._breaks(f"only a part of a batch is in the log, from record {appended[0].position} on")
         for entry in appended:
             self._told(entry)
 

@@ -110,18 +110,6 @@ async def look_over_nothing(self: View) -> None:
     self.head = self.stored.head
 
 
-def no_comparison(self: View, head: Head) -> None:
-    """That the last position seen has the same record is not looked at."""
-
-
-async def length_alone(self: View) -> None:
-    """Of a log that is long enough it is not asked whether it is the same one."""
-    segment, stored, version = await self._read_head(await self._find_or_found())
-    if stored.head.position < self.head.position:
-        raise self.damaged("shorter", "log.rewound", "")
-    self.advance(segment, stored, version)
-
-
 async def no_watch(self: View, watch: Callable[[], None] | None = None) -> Head:
     """The watch on the head is not set again once it has fired."""
     if watch is not None and getattr(self, "_watched", False):
@@ -176,13 +164,6 @@ LOG_MUTANTS: tuple[Mutant, ...] = (
         "a log that was set back is trusted",
         20,
         (View, "_look_over", look_over_nothing),
-        faults=LOSING,
-    ),
-    _log(
-        "a log that was set back and has grown again is trusted",
-        60,
-        (View, "_look_over", length_alone),
-        (View, "_check_same", no_comparison),
         faults=LOSING,
     ),
     _log("the watch is not set again", 10, (View, "refresh", no_watch)),
