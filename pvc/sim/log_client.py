@@ -238,6 +238,7 @@ class LogClient:
         self._learns(entries[-1].head)
         if len(self.replica) == after.position:
             self.replica += entries
+            self._seen = log.seen
         return True
 
     def _learns(self, head: Head) -> None:

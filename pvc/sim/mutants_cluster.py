@@ -222,8 +222,8 @@ CLUSTER_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="a lease counts from when a write was answered",
         kind=Kind.ZOOKEEPER,
-        within=60,
-        known=10,
+        within=120,
+        known=35,
         faults=LATE,
         changes=((Lease, "answered", believe_any_answer),),
     ),

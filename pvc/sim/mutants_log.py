@@ -10,7 +10,7 @@ from pvc.errors import Unavailable
 from pvc.events.record import Entry, Head
 from pvc.log.base import conflict
 from pvc.log.zookeeper import ZookeeperLog
-from pvc.log.zookeeper_layout import encode_head
+from pvc.log.zookeeper_layout import Active, Layout, SegmentHead, encode_head
 from pvc.log.zookeeper_view import PAUSE_S, View
 from pvc.sim.log_simulation import LogFaults
 from pvc.sim.mutation import Kind, Mutant
@@ -23,6 +23,7 @@ LOSING = LogFaults(lossy=1.0)
 real_multi = SimBridge.multi
 real_commit = ZookeeperLog._commit
 real_refresh = View.refresh
+real_roll = Layout.roll
 
 
 async def create_and_retry(self: ZookeeperLog, entries: Sequence[Entry], *, after: Head) -> Head:
@@ -110,6 +111,13 @@ async def look_over_nothing(self: View) -> None:
     self.head = self.stored.head
 
 
+def seal_any_version(
+    self: Layout, segment: int, stored: SegmentHead, version: int, active: Active, active_version: int
+) -> list[SetData | Create]:
+    """A full segment is sealed whatever was added to it meanwhile."""
+    return real_roll(self, segment, stored, -1, active, -1)
+
+
 async def no_watch(self: View, watch: Callable[[], None] | None = None) -> Head:
     """The watch on the head is not set again once it has fired."""
     if watch is not None and getattr(self, "_watched", False):
@@ -166,6 +174,7 @@ LOG_MUTANTS: tuple[Mutant, ...] = (
         (View, "_look_over", look_over_nothing),
         faults=LOSING,
     ),
+    _log("a segment is sealed whatever its version", 60, (Layout, "roll", seal_any_version)),
     _log("the watch is not set again", 10, (View, "refresh", no_watch)),
     _log("a follower skips what came while it had no connection", 20, (ZookeeperLog, "follow", skip_to_the_end)),
     _log("a follower repeats what it had before the connection broke", 20, (ZookeeperLog, "follow", begin_again)),

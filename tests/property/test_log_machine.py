@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
@@ -124,7 +125,10 @@ class LogMachine(RuleBasedStateMachine):
             self.loop.close()
 
 
-LogMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=25)
+QUICK = settings(max_examples=50, stateful_step_count=25, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+"""To shrink a failure takes minutes: `HYPOTHESIS_PROFILE=deep` does it, and looks much longer."""
+
+LogMachine.TestCase.settings = settings.get_profile("deep") if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else QUICK
 TestLogMachine = LogMachine.TestCase
 
 
