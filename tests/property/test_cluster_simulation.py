@@ -13,7 +13,7 @@ from pvc.sim.mutants_cluster import LATE, SHARP
 
 SEEDS = int(os.environ.get("PVC_SIM_CLUSTER_SEEDS", "40"))
 BLOCKS = 8
-ZOOKEEPER_SEEDS = int(os.environ.get("PVC_SIM_ZOOKEEPER_SEEDS", "8"))
+ZOOKEEPER_SEEDS = int(os.environ.get("PVC_SIM_ZOOKEEPER_SEEDS", "6"))
 
 unmeasured = pytest.mark.unmeasured
 """What runs in these tests runs in the first block as well."""
