@@ -53,6 +53,6 @@ check_style() { ruff check .; }
 
 check_format() { ruff format --check .; }
 
-check_generated() { python -m pvc.schemas --check; }
+check_generated() { python -m pvc.schemas --check && python -m pvc.schemas --compatible; }
 
 check_shell() { shellcheck --external-sources dev .ci/run deploy/dev/*.sh; }

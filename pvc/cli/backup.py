@@ -202,8 +202,8 @@ backup = PvcCommand(
     backup_cluster,
     params=[click.Argument(["file"])],
     about={"file": "The file to write; - is standard output."},
-    help="Write everything that the cluster knows into one file: its whole log.\n\nNot in it: the disks of VMs, and"
-    " each node's own configuration.",
+    help="Write everything that the cluster knows into one file: its whole log.\n\nNot in it: the disks of VMs,"
+    " each node's own configuration, and the keys of people's names (pvc audit export-keys).",
     example="pvc cluster backup /backup/main-$(date +%F).pvc",
 )
 

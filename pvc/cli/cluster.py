@@ -71,10 +71,13 @@ READY_S = 30
 """A node that has taken notice of its cluster is ready within a second; a person should not have to look for it."""
 
 
-def initialise(session: Session, name: str, coordinators: tuple[str, ...], dry_run: bool, wait: bool) -> None:
+def initialise(
+    session: Session, name: str, coordinators: tuple[str, ...], admin: str | None, dry_run: bool, wait: bool
+) -> None:
     """Make the cluster; show its token before anything can go wrong; wait for the first node."""
     members = [word.strip() for words in coordinators for word in words.split(",") if word.strip()]
-    reply = session.client.command("cluster.init", {"name": name, "coordinators": members or None}, dry_run=dry_run)
+    fields = {"name": name, "coordinators": members or None, "admin": admin}
+    reply = session.client.command("cluster.init", fields, dry_run=dry_run)
     if session.wants_data:
         session.show_data(reply)
         return
@@ -134,6 +137,7 @@ init = PvcCommand(
             multiple=True,
             help="1, 3 or 5 nodes that run ZooKeeper and may be primary.  [default: the first node that joins]",
         ),
+        click.Option(["--admin"], metavar="NAME", help="Whose the first admin token is.  [default: admin]"),
         click.Option(["--dry-run"], is_flag=True, help="Say what would happen; change nothing."),
         click.Option(["--wait/--no-wait"], default=True, show_default=True, help="Wait until the first node is ready."),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,11 @@ def check_proof(session: Session, file: str, keys: tuple[str, ...]) -> int:
     return exits.OK
 
 
+def _who(principal: str) -> str:
+    """A sealed name by its key, as only the cluster's gateways can read it."""
+    return re.sub(r"person~([0-9a-f]{8})~.*", r"person-\1", principal)
+
+
 def _facts(told: dict[str, Any]) -> list[tuple[str, str | Cell]]:
     facts: list[tuple[str, str | Cell]] = [("Verdict", Cell(f"proved: {told['statement']}", "green"))]
     record = told.get("record")
@@ -69,7 +75,7 @@ def _facts(told: dict[str, Any]) -> list[tuple[str, str | Cell]]:
         facts += [
             ("Position", str(record["position"])),
             ("When", when(record["time_us"], now_us())),
-            ("Who", f"{record['actor']['principal']} ({record['actor']['method']})"),
+            ("Who", f"{_who(record['actor']['principal'])} ({record['actor']['method']})"),
             ("Command", record["command"]["name"]),
             ("Events", ", ".join(f"{event['type']} {json.dumps(event['data'])}" for event in record["events"])),
         ]

@@ -58,16 +58,24 @@ def _facts(status: dict[str, Any]) -> list[tuple[str, str | Cell]]:
     ]
     if segments:
         hot = segments[-1]["last"] - removed
-        facts.append(("In ZooKeeper", f"{hot:,} records in {len(segments)} segments, from {removed + 1:,} on"))
+        facts.append(("In ZooKeeper", f"{hot:,} records in {_segments(len(segments))}, from {removed + 1:,} on"))
         facts.append(
-            ("Archived", f"{status['archived_position']:,} records in {status['archived_segments']:,} segments")
+            ("Archived", f"{status['archived_position']:,} records in {_segments(status['archived_segments'])}")
         )
         facts.append(("Incarnation", status["incarnation"]))
     if status["held_by"]:
         facts.append(("Held by", Cell(status["held_by"], "red")))
+    facts += [
+        (f"Read from {one['title']}", f"{_segments(one['segments'])}, {size(one['size_bytes'])}")
+        for one in status["fetched"]
+    ]
     facts += [("Damaged", Cell(text, "red")) for text in status["damage"]]
     facts += [("Mended", text) for text in status["mended"]]
     return facts
+
+
+def _segments(count: int) -> str:
+    return f"{count:,} segment" if count == 1 else f"{count:,} segments"
 
 
 def _archive(one: dict[str, Any]) -> list[str | Cell]:

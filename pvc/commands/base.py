@@ -80,6 +80,8 @@ class CommandSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Event types that end the operation, caused by its record -> whether that is success. Empty: it ends at once."""
     internal: tuple[str, ...] = ()
     """Fields that only the gateway sets: no body may name them, no reader is shown them."""
+    personal: tuple[str, ...] = ()
+    """Fields that name a person: the gateway seals them, so that neither decide nor the log ever has the name."""
     confirm: str = ""
     """Where it can do damage: the question that the CLI asks first, with `{field}`s. `--yes` answers it."""
 

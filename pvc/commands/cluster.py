@@ -14,7 +14,7 @@ from pvc.events.access import TokenCreated
 from pvc.events.cluster import ClusterInitialised, FaultAcknowledged, MaintenanceSet
 from pvc.events.node import NodeJoined, NodeReady
 from pvc.events.registry import Event
-from pvc.events.types import END, ClusterName, Description, NodeName, Role
+from pvc.events.types import END, ClusterName, Description, NodeName, Principal, Role
 from pvc.projections.state import ClusterState
 
 _IDS = uuid.UUID("6f7a4a0e-3f0b-4d0f-9d52-0f0b7c1f6a01")
@@ -32,6 +32,7 @@ class InitCluster(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         tuple[NodeName, ...],
         Meta(description="The coordinators: 1, 3 or 5 nodes; if none are given, the first node to join is the one."),
     ] = ()
+    admin: Annotated[Principal, Meta(description="Whose the first admin token is.")] = "admin"
     token_id: Annotated[str, Meta(pattern="^([0-9a-z]{8,32})?" + END, description="Set by the gateway.")] = ""
     token_sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?" + END, description="Set by the gateway.")] = ""
 
@@ -96,7 +97,9 @@ def init_cluster(state: ClusterState, command: InitCluster, context: Context) ->
     )
     if not command.token_id:
         return Decision(events=initialised)
-    token = TokenCreated(token=command.token_id, principal="admin", role=Role.ADMIN, secret_sha256=command.token_sha256)
+    token = TokenCreated(
+        token=command.token_id, principal=command.admin, role=Role.ADMIN, secret_sha256=command.token_sha256
+    )
     return Decision(events=(*initialised, token))
 
 
@@ -115,6 +118,7 @@ SPECS = (
         cli=("cluster", "init"),
         args=("name",),
         internal=("token_id", "token_sha256"),
+        personal=("admin",),
         example={"name": "main"},
         outcomes={NodeReady.TYPE: True},
     ),

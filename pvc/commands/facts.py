@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
+from pvc.commands.audit import ReportPersonErased, person_erased
 from pvc.commands.base import Context, Decide, Decision
 from pvc.commands.facts_cluster import (
     PrimaryReport,
@@ -149,7 +150,9 @@ class ReportReset(Struct, frozen=True, kw_only=True):
 
 
 VmReport: TypeAlias = ReportRunning | ReportEnded | ReportStartFailed | ReportShutdownTimedOut | ReportReset
-Report: TypeAlias = ReportNodeReady | VmReport | MoveReport | ReportPrimary | PrimaryReport | LogReport
+Report: TypeAlias = (
+    ReportNodeReady | VmReport | MoveReport | ReportPrimary | PrimaryReport | LogReport | ReportPersonErased
+)
 
 
 def node_ready(state: ClusterState, report: ReportNodeReady, context: Context) -> Decision:
@@ -372,5 +375,6 @@ REPORTS: dict[type[Report], tuple[str, Decide]] = {
     ReportCheckpoint: ("log.report_checkpoint", checkpoint),
     ReportAnchor: ("log.report_anchor", anchor),
     ReportLogDiffers: ("log.report_differs", log_differs),
+    ReportPersonErased: ("access.report_erased", person_erased),
 }
 """Report -> (its name in records, its decide)."""

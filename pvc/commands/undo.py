@@ -336,6 +336,7 @@ NO_INVERSE: Mapping[str, str] = {
     "vm.cancel_migration": "ask for the migration again: pvc vm migrate",
     "node.remove": "its daemon has forgotten the cluster; make it a member again: pvc node add",
     "node.confirm_fenced": "its VMs may have been started elsewhere",
+    "audit.erase": "the key is destroyed, and nothing brings it back",
     "cluster.init": "it was the beginning of the log",
     "cluster.rebalance": "it asked for many migrations, each of which has ended in its own way",
     "fault.acknowledge": "somebody has taken notice, and that stays so",

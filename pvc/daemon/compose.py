@@ -14,6 +14,7 @@ from pathlib import Path
 from pvc.clock import SystemClock, SystemRng
 from pvc.daemon.config import Config
 from pvc.daemon.contact import contact_of, load_peer_secret, make_peer_secret
+from pvc.daemon.first_state import first_state
 from pvc.daemon.log_care import DaemonLogCare
 from pvc.daemon.logs import (
     LogCopies,
@@ -34,6 +35,7 @@ from pvc.drivers.watchdog import LinuxWatchdog
 from pvc.errors import Unavailable
 from pvc.gateway.services import GatewayServices, PeerParts
 from pvc.handlers.what_if import foresee
+from pvc.keyring.base import Keyring
 from pvc.log.history import HistoryIndex
 from pvc.node.node import Node, Services, nothing_missing
 from pvc.node.signing import KeyFiles
@@ -42,6 +44,7 @@ from pvc.peers.client import Peers
 from pvc.presence.base import Member, Presence
 from pvc.runtime.appender import Appender
 from pvc.runtime.past_files import PastFiles
+from pvc.runtime.people import People
 from pvc.runtime.snapshots import SnapshotFile, store_snapshot
 from pvc.runtime.telemetry import Telemetry
 from pvc.runtime.world import World
@@ -74,6 +77,7 @@ async def _run_once(config: Config, stop: asyncio.Event) -> None:
             telemetry=opened.telemetry,
             presence=services.presence,
             past_files=services.past_files,
+            people=opened.people,
             log_care=care,
             peers=opened.peers,
         )
@@ -115,6 +119,27 @@ async def open_presence(config: Config) -> Presence:
     )
 
 
+async def open_keyring(config: Config) -> Keyring:
+    """The keys of people's names: beside the log, where all gateways find them, and not in it."""
+    match config.log.kind:
+        case "sqlite":
+            from pvc.keyring.file import FileKeyring
+
+            return FileKeyring(config.data_dir / "keyring")
+        case "zookeeper":
+            from pvc.daemon.zookeeper_access import zookeeper_access, zookeeper_hosts
+            from pvc.keyring.zookeeper import ZookeeperKeyring
+
+            access = zookeeper_access(config.log)
+            return await ZookeeperKeyring.open(
+                zookeeper_hosts(config), config.log.cluster, credentials=access.credentials, tls=access.tls
+            )
+        case "memory":
+            from pvc.keyring.memory import MemoryKeyring
+
+            return MemoryKeyring()
+
+
 async def open_hypervisor(config: Config) -> Hypervisor:
     """The configured hypervisor."""
     console_dir = config.data_dir / "console"
@@ -145,6 +170,7 @@ class _Opened:
     history: HistoryIndex
     telemetry: Telemetry
     copies: LogCopies
+    people: People
     peers: PeerParts
 
 
@@ -177,6 +203,8 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
         presence = await open_presence(config)
         stack.push_async_callback(presence.close)
         telemetry = Telemetry(presence, clock)
+        keyring = await open_keyring(config)
+        stack.push_async_callback(keyring.close)
         snapshots = SnapshotFile(config.data_dir / "snapshot")
         parts = PeerParts(
             secret=secret,
@@ -185,8 +213,9 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
             incarnation=lambda: incarnation_of(log),
         )
         # With the log in memory nothing is left of what the state was folded from.
-        state = None if config.log.kind == "memory" else await asyncio.to_thread(snapshots.load)
+        state = None if config.log.kind == "memory" else await first_state(snapshots, log, peers)
         world = World(state, behind=True)
+        people = People(keyring, world, clock, rng)
         services = Services(
             name=config.node_name,
             boot=boot_id(),
@@ -207,13 +236,16 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
             obstacle=missing_files if config.hypervisor.kind == "libvirt" else nothing_missing,
             vouching=VouchingParts(history=history, keys=KeyFiles(config.data_dir / "log-signing.key")),
             anchors=tuple(_anchors(config)),
+            people=people,
             zookeeper=mode_of(server) if server is not None else None,
             archive=archive_parts(config, log, history, copies),
         )
         if server is not None:
             keeper = asyncio.create_task(keep_running(server), name="zookeeper")
             stack.callback(keeper.cancel)
-        yield _Opened(services=services, history=history, telemetry=telemetry, copies=copies, peers=parts)
+        yield _Opened(
+            services=services, history=history, telemetry=telemetry, copies=copies, people=people, peers=parts
+        )
         if world.fault is None:
             await store_snapshot(world, snapshots)
 

@@ -31,7 +31,7 @@ class DaemonLogCare:
         self._history = history
         self._copies = copies
         self._repairs = Repairs(config, services.world, services.log, history, copies, services.presence, begin_anew)
-        self._restores = Restores(config, services.world, copies, services.clock, services.rng, begin_anew)
+        self._restores = Restores(config, services.world, history, copies, services.clock, services.rng, begin_anew)
 
     async def status(self) -> LogStatus:
         """Where everything is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from pvc.log.segments import Chained
 from pvc.presence.base import Presence
 from pvc.presence.hello import read_hello
 from pvc.projections.state import ClusterState
-from pvc.runtime.log_care import ArchiveInfo, LogStatus, NodeCopy, SegmentInfo, SegmentState
+from pvc.runtime.log_care import ArchiveInfo, FetchedInfo, LogStatus, NodeCopy, SegmentInfo, SegmentState
 from pvc.runtime.shelves import Shelf
 from pvc.runtime.world import World
 
@@ -39,6 +40,10 @@ async def log_status(
         position=world.position,
         replica_position=history.position,
         replica_bytes=_size_of(config),
+        fetched=tuple(
+            FetchedInfo(title=title, segments=one.segments, size_bytes=one.size_bytes)
+            for title, one in copies.all.fetched.items()
+        ),
         damage=tuple(copies.all.damage),
         mended=tuple(mended),
         nodes=await _nodes(world.state, presence),
@@ -103,7 +108,8 @@ async def _nodes(state: ClusterState, presence: Presence) -> tuple[NodeCopy, ...
 
 
 def _size_of(config: Config) -> int:
-    try:
-        return (config.data_dir / "history.db").stat().st_size
-    except OSError:
-        return 0
+    size_bytes = 0
+    for suffix in ("", "-wal"):
+        with contextlib.suppress(OSError):
+            size_bytes += (config.data_dir / f"history.db{suffix}").stat().st_size
+    return size_bytes

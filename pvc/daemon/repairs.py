@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pvc.daemon.config import Config
+from pvc.daemon.filling import filling_of
 from pvc.daemon.logs import LogCopies, open_zookeeper_log, remove_replica
 from pvc.errors import Conflict, LogDamaged, PvcError, internal_error
 from pvc.events.record import unseal
@@ -111,7 +112,7 @@ class Repairs:
             return self._release if found.held_by else None
         if wish.keep is Keep.LOG:
             if verdict is Verdict.GONE:
-                raise Conflict("there is no log that could be kept", code="log.gone", hint="--keep replica")
+                raise Conflict("there is no log that could be kept", code="log.diverged", hint="--keep replica")
             return self._adopt
         if found.longer and not wish.force:
             raise Conflict(
@@ -152,7 +153,13 @@ class Repairs:
                 self._tell(step=f"cutting off what the log has behind {found.common}")
                 await self._cut(log, found.common)
             self._tell(step="appending what the replica has")
-            await reappend(log, from_replica(self._history, found.common), lambda at: self._tell(reached=at))
+            filling = filling_of(self._config, self._world, log, self._history, self._copies)
+
+            async def note(position: int) -> None:
+                self._tell(reached=position)
+                await filling.note(position)
+
+            await reappend(log, from_replica(self._history, found.common), note, at_once=filling.at_once)
             if self._config.log.kind == "zookeeper":
                 await _mending(log).release()
             self._tell(step=f"appended the records {found.common + 1} to {found.replica_position} again")

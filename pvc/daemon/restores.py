@@ -14,10 +14,12 @@ from pathlib import Path
 
 from pvc.clock import Clock, Rng
 from pvc.daemon.config import Config
+from pvc.daemon.filling import Filling, filling_of
 from pvc.daemon.logs import LogCopies, open_zookeeper_log
 from pvc.errors import Conflict, LogDamaged, Unavailable
 from pvc.files import flush_directory
 from pvc.log.base import Log
+from pvc.log.history import HistoryIndex
 from pvc.runtime.repair import reappend, restored_entry
 from pvc.runtime.world import World
 
@@ -33,6 +35,7 @@ class Restores:
         self,
         config: Config,
         world: World,
+        history: HistoryIndex,
         copies: LogCopies,
         clock: Clock,
         rng: Rng,
@@ -41,16 +44,19 @@ class Restores:
         """`begin_anew` has the daemon forget everything and start over."""
         self._config = config
         self._world = world
+        self._history = history
         self._copies = copies
         self._clock = clock
         self._rng = rng
         self._begin_anew = begin_anew
         self._log: Log | None = None
+        self._filling = Filling(None, 0)
 
     async def begin(self) -> int:
         """Make the log ready; returns its position. Raises Conflict when it is not empty, Unavailable, LogDamaged."""
         if self._log is None:
             self._log = await self._open()
+            self._filling = filling_of(self._config, self._world, self._log, self._history, self._copies)
             # From here on this node only looks on: it folds the restored log when it is whole.
             self._world.fault = Unavailable(
                 "the log is being restored from a backup", code="log.held", hint="wait until `pvc cluster restore` ends"
@@ -61,7 +67,7 @@ class Restores:
     async def append(self, records: Sequence[bytes]) -> int:
         """The next records. Raises LogDamaged when they do not continue the log, Conflict without `begin`."""
         log = self._begun()
-        head = await reappend(log, _once(records), lambda position: None)
+        head = await reappend(log, _once(records), self._filling.note, at_once=self._filling.at_once)
         return head.position
 
     async def end(self, source: str) -> None:

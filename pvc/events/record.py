@@ -23,7 +23,11 @@ ZERO_HASH = bytes(32)
 
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """Who caused a record: a principal (`admin`, `root`, `node/hv1`), how it proved itself, and from where."""
+    """Who caused a record: a principal (`root`, `node/hv1`, a person), how it proved itself, and from where.
+
+    In records a person's name and address are sealed (`pvc.events.sealed`), but in those of earlier versions; to a
+    reader they are shown opened, or by a pseudonym where the person was erased.
+    """
 
     principal: str
     method: str

@@ -9,14 +9,35 @@ level, in `TYPE_LEVELS` or `FIELD_LEVELS`, and is written only once the cluster 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
 from pvc.errors import PvcError
 from pvc.events import access, cluster, node, vm, vm_moves
 from pvc.events.record import RawEvent, Record
+from pvc.events.versions import UnknownEvent, Upcaster, Versions, version_of
+
+__all__ = [
+    "BY_TYPE",
+    "EVENTS",
+    "FEATURE_LEVEL",
+    "FIELD_LEVELS",
+    "FIRST_LEVEL",
+    "TYPE_LEVELS",
+    "UPCASTERS",
+    "Event",
+    "NewerLevel",
+    "Subject",
+    "UnknownEvent",
+    "decode_event",
+    "encode_event",
+    "knows_level",
+    "level_of",
+    "refuse_newer_level",
+    "subject_of",
+    "version_of",
+]
 
 Event: TypeAlias = (
     cluster.ClusterInitialised
@@ -33,6 +54,8 @@ Event: TypeAlias = (
     | cluster.AnchorRecovered
     | cluster.CommandRejected
     | access.TokenCreated
+    | access.ErasureRequested
+    | access.PersonErased
     | node.NodeJoined
     | node.NodeReady
     | node.NodeFenceSet
@@ -103,17 +126,8 @@ TYPE_LEVELS: dict[str, int] = {}
 FIELD_LEVELS: dict[tuple[str, str], int] = {}
 """(type, field) -> the level that the field came with. An older member would pass over it, and fold something else."""
 
-Upcaster: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
-
 UPCASTERS: dict[tuple[str, int], Upcaster] = {}
-"""(type, v) -> a pure function from the data of version v to that of version v + 1."""
-
-
-class UnknownEvent(PvcError):
-    """The log holds an event this version of PVC cannot read; the fold stops here, history and stream go on."""
-
-    status = 503
-    default_code = "fold.unknown_event"
+"""(type, v) -> a pure function from the data of version v to that of version v + 1. docs/log-format.md says how."""
 
 
 class NewerLevel(PvcError):
@@ -141,21 +155,7 @@ def encode_event(event: Event) -> RawEvent:
 
 def decode_event(raw: RawEvent) -> Event:
     """An event as this version knows it. Raises UnknownEvent for a type, version or value from the future."""
-    decoder = _DECODERS.get(raw.type)
-    current = _VERSIONS.get(raw.type, 0)
-    if decoder is None or raw.v > current:
-        raise UnknownEvent(
-            f"the log holds an event {raw.type!r} version {raw.v}, which this version of PVC does not know",
-            hint="update PVC on this node",
-        )
-    try:
-        return decoder.decode(raw.data) if raw.v == current else _upcast(raw, current)
-    except msgspec.MsgspecError as error:
-        raise UnknownEvent(
-            f"the log holds an event {raw.type!r} version {raw.v} that this version of PVC cannot read: {error}",
-            code="fold.unreadable_event",
-            hint="update PVC on this node",
-        ) from error
+    return _VERSIONS.decode(raw)
 
 
 def level_of(event: Event) -> int:
@@ -180,18 +180,14 @@ def refuse_newer_level(record: Record) -> None:
     level = record.level
     for raw in record.events:
         if raw.type == cluster.FeatureLevelRaised.TYPE:
-            level = max(level, _DECODERS[raw.type].decode(raw.data).level)  # type: ignore[union-attr]
+            raised = decode_event(raw)
+            assert isinstance(raised, cluster.FeatureLevelRaised), "its type says so"
+            level = max(level, raised.level)
     if not knows_level(level):
         raise NewerLevel(
             f"record {record.position} is of feature level {level}; this PVC knows none above {FEATURE_LEVEL}",
             hint="install the newer PVC of the other nodes on this one; its VMs go on meanwhile",
         )
-
-
-def version_of(event: type[Event]) -> int:
-    """The current version of an event type (its class variable `V`, 1 unless set)."""
-    version: int = getattr(event, "V", 1)
-    return version
 
 
 def subject_of(event: Event) -> Subject:
@@ -200,22 +196,16 @@ def subject_of(event: Event) -> Subject:
     if kind == "command":
         vm_id: str = getattr(event, "vm", "")
         return Subject("vm", vm_id) if vm_id else Subject("cluster", "")
+    if isinstance(event, access.ErasureRequested | access.PersonErased):
+        return Subject(kind, event.key)
     id_field = _ID_FIELDS[kind]
     return Subject(kind, getattr(event, id_field) if id_field else "")
 
 
 _ID_FIELDS = {"vm": "vm", "node": "node", "access": "token", "cluster": ""}
 _encoder = msgspec.msgpack.Encoder()
-_DECODERS: dict[str, msgspec.msgpack.Decoder[Event]] = {event.TYPE: msgspec.msgpack.Decoder(event) for event in EVENTS}
-_VERSIONS = {event.TYPE: version_of(event) for event in EVENTS}
+_VERSIONS: Versions[Event] = Versions(EVENTS, UPCASTERS, TYPE_LEVELS)
 
 
 def _default_of(event: type[Event], name: str) -> object:
     return next(field.default for field in msgspec.structs.fields(event) if field.name == name)
-
-
-def _upcast(raw: RawEvent, current: int) -> Event:
-    data: dict[str, Any] = msgspec.msgpack.decode(raw.data)
-    for version in range(raw.v, current):
-        data = UPCASTERS[raw.type, version](data)
-    return msgspec.convert(data, BY_TYPE[raw.type])

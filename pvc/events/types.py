@@ -39,6 +39,16 @@ ClusterName = Annotated[
         examples=["main"],
     ),
 ]
+Principal = Annotated[
+    str,
+    Meta(
+        # What begins like a pseudonym of an erased person could be taken for one.
+        pattern=r"^(?!root$|erased-|person-)[A-Za-z0-9][A-Za-z0-9._@+-]{0,62}" + END,
+        max_length=63,
+        description="Name of a person, or of a service: letters, digits and . _ @ + - (at most 63 characters).",
+        examples=["anna"],
+    ),
+]
 Tag = Annotated[
     str,
     Meta(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pvc.clock import Clock
 from pvc.errors import PvcError
 from pvc.events.record import Actor
+from pvc.events.sealed import shortened
 
 logger = logging.getLogger("pvc.gateway.access")
 
@@ -42,7 +43,7 @@ def told_in_access_log(command: str, clock: Clock, actor: Actor) -> Iterator[Acc
             "command=%s about=%s principal=%s method=%s address=%s source=%s result=%s position=%d ms=%.1f",
             command,
             _word(line.about),
-            _word(actor.principal),
+            _word(shortened(actor.principal)),
             actor.method,
             actor.address or "-",
             _word(actor.source),

@@ -34,7 +34,8 @@ from pvc.gateway.log_care import LOG_CARE
 from pvc.gateway.log_parts import LOG_PARTS
 from pvc.gateway.log_proofs import PROOFS
 from pvc.gateway.openapi import openapi_endpoint
-from pvc.gateway.problems import NoSuchRoute, WrongMethod, problem_response
+from pvc.gateway.people import PEOPLE
+from pvc.gateway.problems import CONTENT_TYPE, NoSuchRoute, WrongMethod, problem_response
 from pvc.gateway.queries import QUERIES
 from pvc.gateway.services import GatewayServices
 from pvc.gateway.undo import UNDO
@@ -72,7 +73,7 @@ def local_app(app: ASGIApp) -> ASGIApp:
 def all_endpoints() -> Sequence[Endpoint]:
     """Every endpoint there is, in the order of the manual."""
     logs = [*LOG, *PROOFS, *LOG_CARE, *LOG_PARTS]
-    described = [*QUERIES, *HISTORY, *DIFF, *UNDO, *WHAT_IF, *logs, *CONSOLE, *command_endpoints()]
+    described = [*QUERIES, *HISTORY, *DIFF, *UNDO, *WHAT_IF, *logs, *PEOPLE, *CONSOLE, *command_endpoints()]
     return [*described, openapi_endpoint(described)]
 
 
@@ -94,6 +95,7 @@ class _Methods:
         if not endpoint.before_init:
             require_cluster(self._services.world.state)
         response = await endpoint.handle(self._services, Call(request=request, principal=principal))
+        await _make_readable(self._services, response)
         await response(scope, receive, send)
 
     def _peer(self, endpoint: Endpoint, request: Request) -> Principal | None:
@@ -154,7 +156,20 @@ class _Border:
         if started:
             logger.warning("gateway: reply cut short path=%r code=%s", scope.get("path"), problem.code)
             return
-        await _refuse(scope, receive, send_with_position, problem_response(problem, self._services.world.position))
+        response = problem_response(problem, self._services.world.position)
+        await _make_readable(self._services, response)
+        await _refuse(scope, receive, send_with_position, response)
+
+
+async def _make_readable(services: GatewayServices, response: Response) -> None:
+    """Open what is sealed in a reply. The only place where that is done, so that no view can forget it, nor another
+    layer come to depend on names. Bytes of the log, and what a guest has written, are nobody's to change."""
+    if response.media_type not in ("application/json", CONTENT_TYPE):
+        return
+    body = await services.people.readable(bytes(response.body))
+    if body != response.body:
+        response.body = body
+        response.headers["content-length"] = str(len(body))
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, response: Response) -> None:

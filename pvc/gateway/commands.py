@@ -14,17 +14,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pvc.clock import new_ulid
+from pvc.commands.audit import ErasePerson
 from pvc.commands.base import CommandSpec, Decision
 from pvc.commands.cluster import InitCluster
 from pvc.commands.registry import COMMANDS
-from pvc.errors import InvalidInput, OutcomeUnknown
-from pvc.events.record import Record
+from pvc.errors import InvalidInput, NotFound, OutcomeUnknown
+from pvc.events.record import Actor, Record
 from pvc.events.registry import encode_event
 from pvc.gateway.access_log import told_in_access_log
 from pvc.gateway.auth import NewToken, make_token
 from pvc.gateway.bodies import control_of, read_fields
 from pvc.gateway.cards import docstring
 from pvc.gateway.endpoint import Call, Endpoint, json_response
+from pvc.gateway.erasure import erased_before, notes_on_erasure, sealed_command
 from pvc.gateway.fields import Fields
 from pvc.gateway.records import decode_record
 from pvc.gateway.services import GatewayServices
@@ -95,22 +97,38 @@ async def _handle(spec: CommandSpec, fields: Fields, services: GatewayServices, 
         dry_run = dry_run_of(call.request)
         values = await read_fields(call.request, fields)
         line.about = str(values.get("vm") or values.get("name") or "")
-        command = fields.decode(spec.struct, values)
+        given = fields.decode(spec.struct, values)
+        try:
+            command = await sealed_command(spec, services, given, dry_run=dry_run)
+        except NotFound:
+            earlier = await erased_before(services, key, spec.name) if isinstance(given, ErasePerson) else None
+            if earlier is None:
+                raise
+            line.position = earlier.position
+            return json_response(_repeated(spec, earlier), earlier.position)
         digest = digest_of(command)
         token = make_token(services.rng) if isinstance(command, InitCluster) else None
         if token is not None:
             command = msgspec.structs.replace(command, token_id=token.id, token_sha256=token.sha256)
         key_or_new = key or new_ulid(services.clock, services.rng)
-        submission = _submission(spec, services, call, command, key_or_new, digest)
+        actor = call.principal.actor if dry_run else await services.people.seal_actor(call.principal.actor)
+        submission = _submission(spec, services, actor, command, key_or_new, digest)
         repeated = await _done_long_ago(services, submission) if key else None
         if repeated is not None:
-            reply = reply_of(spec, submission, repeated.position, repeated, Decision(events=()), repeated=True)
+            reply = _repeated(spec, repeated)
         elif dry_run:
             reply = dry_reply(spec, services, submission)
         else:
             reply = await real_reply(spec, services, submission, token)
+        if isinstance(given, ErasePerson) and isinstance(command, ErasePerson):
+            notes = await notes_on_erasure(services, given, command)
+            reply = msgspec.structs.replace(reply, notes=[*reply.notes, *notes])
         line.position = reply.position
         return json_response(reply, reply.position)
+
+
+def _repeated(spec: CommandSpec, record: Record) -> Reply:
+    return reply_of(spec, record.command.id, record.position, record, Decision(events=()), repeated=True)
 
 
 def idempotency_key_of(request: Request) -> str:
@@ -145,7 +163,7 @@ def dry_run_of(request: Request) -> bool:
 
 
 def _submission(
-    spec: CommandSpec, services: GatewayServices, call: Call, command: msgspec.Struct, key: str, digest: str
+    spec: CommandSpec, services: GatewayServices, actor: Actor, command: msgspec.Struct, key: str, digest: str
 ) -> Submission:
     state = services.world.state
     vm = getattr(command, "vm", "")
@@ -154,7 +172,7 @@ def _submission(
         name=spec.name,
         command=command,
         decide=spec.decide,
-        actor=call.principal.actor,
+        actor=actor,
         command_id=key,
         digest=digest,
         audit_vm=vm_id if vm_id in state.vms else "",
@@ -185,7 +203,7 @@ async def real_reply(
     """Carry a command out; what became of it."""
     outcome = await _submit(services, submission)
     record = outcome.entry.record if outcome.entry else None
-    reply = reply_of(spec, submission, outcome.position, record, outcome.decision, repeated=outcome.repeated)
+    reply = reply_of(spec, submission.command_id, outcome.position, record, outcome.decision, repeated=outcome.repeated)
     if token is None:
         return reply
     # The secret of a repeated init was shown the first time; this one belongs to no token.
@@ -194,7 +212,7 @@ async def real_reply(
 
 def reply_of(
     spec: CommandSpec,
-    submission: Submission,
+    command_id: str,
     position: int,
     record: Record | None,
     decision: Decision,
@@ -206,7 +224,7 @@ def reply_of(
     return Reply(
         position=position,
         record=record.id if record else None,
-        command=submission.command_id,
+        command=command_id,
         name=spec.name,
         changed=bool(events),
         dry_run=False,

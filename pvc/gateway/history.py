@@ -55,7 +55,12 @@ class HistoryArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Which records are shown: those that match everything given."""
 
     subject: Subject = ""
-    actor: Annotated[str, Meta(max_length=100, description="The principal.", examples=["admin"])] = ""
+    actor: Annotated[
+        str,
+        Meta(
+            max_length=200, description="The principal: a name, or the pseudonym of who is erased.", examples=["admin"]
+        ),
+    ] = ""
     type: Types = ()
     since: Time = ""
     until: Time = ""
@@ -107,7 +112,7 @@ async def _history(services: GatewayServices, call: Call) -> Response:
         before = moment.position + 1 if before is None else min(before, moment.position + 1)
     query = HistoryQuery(
         subject=arguments.subject,
-        actor=arguments.actor,
+        actors=await services.people.actors(arguments.actor, services.history.actors) if arguments.actor else (),
         types=arguments.type,
         since_us=parse_time_us("since", arguments.since, now_us) if arguments.since else None,
         until_us=parse_time_us("until", arguments.until, now_us) if arguments.until else None,

@@ -21,6 +21,7 @@ from pvc.runtime.appender import Appender
 from pvc.runtime.log_care import LogCare
 from pvc.runtime.past import PastStates
 from pvc.runtime.past_files import PastFiles
+from pvc.runtime.people import People
 from pvc.runtime.snapshots import SnapshotFile
 from pvc.runtime.telemetry import Telemetry
 from pvc.runtime.world import World
@@ -62,6 +63,8 @@ class GatewayServices:
     """What the nodes say of themselves."""
     presence: Presence | None = None
     """Which nodes are there."""
+    people: People
+    """Seals and opens the names of people."""
     log_care: LogCare | None = None
     """What can be asked and done about the log as a whole."""
     past_files: PastFiles | None = None

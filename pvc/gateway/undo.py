@@ -68,11 +68,12 @@ async def _undo(services: GatewayServices, call: Call) -> Response:
             inverse = await _inverse(services, before, record)
             require_role(call.principal, inverse.spec.role)
             fields = {k: v for k, v in msgspec.to_builtins(inverse.command).items() if v is not None}
+            asking = call.principal.actor
             submission = Submission(
                 name=inverse.spec.name,
                 command=inverse.command,
                 decide=functools.partial(_decide_anew, before, record, inverse),
-                actor=call.principal.actor,
+                actor=asking if dry_run else await services.people.seal_actor(asking),
                 command_id=key or new_ulid(services.clock, services.rng),
                 digest=digest,
                 cause=record.id,
@@ -134,7 +135,7 @@ async def _given_before(services: GatewayServices, call: Call, key: str, digest:
     refusal = key_reused(request, record)
     if refusal is not None:
         raise refusal
-    return reply_of(BY_NAME[name], request, record.position, record, Decision(events=()), repeated=True)
+    return reply_of(BY_NAME[name], key, record.position, record, Decision(events=()), repeated=True)
 
 
 def _never(*_: Any) -> Decision:

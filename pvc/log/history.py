@@ -24,6 +24,7 @@ from pvc.log.history_file import ForeignFormat, Found, HistoryFile
 from pvc.log.history_search import HistoryQuery
 from pvc.log.sqlite_common import code_of
 from pvc.log.tree_file import RangeLook
+from pvc.proof.merkle import Frontier
 
 __all__ = ["Found", "HistoryIndex", "HistoryQuery"]
 
@@ -121,6 +122,10 @@ class HistoryIndex:
         """The exact subjects that `subject` stands for and of which there is any history; see `HistoryQuery`."""
         return await self._run(self._reading, HistoryFile.subjects, subject)
 
+    async def actors(self, beginning: str) -> dict[str, int]:
+        """The actors, as records name them, that begin like this, and how many records each has."""
+        return await self._run(self._reading, HistoryFile.actors, beginning)
+
     async def find_command(self, command_id: str) -> bytes | None:
         """The bytes of the record that a command led to, however long ago; None when there is none."""
         return await self._run(self._reading, HistoryFile.command, command_id)
@@ -149,11 +154,25 @@ class HistoryIndex:
         """The bytes of up to `limit` records from position `first` on, or some 4 MB of them."""
         return await self._run(self._reading, HistoryFile.read, first, limit, MAX_READ_BYTES)
 
+    async def mend(self, first: int, records: Sequence[bytes]) -> list[int]:
+        """Put good bytes in the place of bad ones, from `first` on; returns the positions that were mended. Where whole
+        rows are missing the index begins anew. Raises Unavailable."""
+        return await self._run(self._writing, HistoryFile.mend, first, records)
+
+    def begin_anew(self) -> None:
+        """Throw the file away and fill it again from the log: for who has found out that it is damaged."""
+        self._damaged.set()
+
     async def root(self, size: int) -> bytes:
         """The root of the tree (RFC 6962) over the first `size` records. Raises Unavailable (`history.behind`) when
         they are not all there yet."""
         await self.reach(size, ROOT_DEADLINE_S)
         return await self._run(self._reading, HistoryFile.root, size)
+
+    async def frontier(self, size: int) -> Frontier:
+        """What the tree over the first `size` records has to remember to grow. Raises as `root` does."""
+        await self.reach(size, ROOT_DEADLINE_S)
+        return await self._run(self._reading, HistoryFile.frontier, size)
 
     async def inclusion(self, position: int, size: int) -> list[bytes]:
         """The proof that the record at `position` is among the first `size`. Raises Unproven, Unavailable."""

@@ -16,7 +16,7 @@ from pvc.events.registry import Event, Subject, UnknownEvent, decode_event, subj
 from pvc.events.vm import VmDefined, VmRenamed
 from pvc.log.history_search import SPAN, HistoryQuery, find_positions, find_subjects
 from pvc.log.sqlite_common import code_of, make_private, transaction
-from pvc.log.tree_file import TREE_SCHEMA, RangeLook, frontier_at, grow, look_at_range, stored_subtrees
+from pvc.log.tree_file import TREE_SCHEMA, RangeLook, TreeGap, frontier_at, grow, look_at_range, stored_subtrees
 from pvc.proof.merkle import Frontier, consistency_proof, inclusion_proof, tree_root
 
 FORMAT = 0x50564903
@@ -143,6 +143,20 @@ class HistoryFile:
             self._frontier = None  # it may be ahead of what was rolled back
             raise
 
+    def mend(self, first: int, records: Sequence[bytes]) -> list[int]:
+        """Put good bytes in the place of bad ones; returns the positions that were mended. A row that is not there at
+        all raises what a damaged file does."""
+        mended: list[int] = []
+        with transaction(self._db):
+            for position, data in enumerate(records, first):
+                row = self._db.execute("SELECT data FROM record WHERE position = ?", (position,)).fetchone()
+                if row is None:
+                    raise TreeGap(f"record {position} is missing")
+                if bytes(row[0]) != data:
+                    self._db.execute("UPDATE record SET data = ? WHERE position = ?", (data, position))
+                    mended.append(position)
+        return mended
+
     def read(self, first: int, limit: int, max_bytes: int) -> list[bytes]:
         """The bytes of up to `limit` records from position `first` on; at least one where there is one."""
         found: list[bytes] = []
@@ -158,6 +172,11 @@ class HistoryFile:
         """The root of the tree over the first `size` records, which are there."""
         with transaction(self._db, "DEFERRED"):
             return tree_root(size, stored_subtrees(self._db, size))
+
+    def frontier(self, size: int) -> Frontier:
+        """What the tree over the first `size` records, which are there, has to remember to grow."""
+        with transaction(self._db, "DEFERRED"):
+            return frontier_at(self._db, size)
 
     def inclusion(self, position: int, size: int) -> list[bytes]:
         """The proof that the record at `position` is among the first `size`, which are there. Raises Unproven."""
@@ -178,6 +197,11 @@ class HistoryFile:
     def subjects(self, subject: str) -> tuple[str, ...]:
         """The exact subjects that `subject` stands for, and of which there is any history."""
         return find_subjects(self._db, subject)
+
+    def actors(self, beginning: str) -> dict[str, int]:
+        """The actors that begin like this, and how many records each has."""
+        sql = "SELECT name, n FROM tally WHERE kind = 'actor' AND name >= ? AND name < ?"
+        return dict(self._db.execute(sql, (beginning, f"{beginning}\U0010ffff")))
 
     def query(self, query: HistoryQuery) -> list[Found]:
         """The records that match. Raises Unavailable when the search takes too long."""

@@ -30,7 +30,8 @@ class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True):
     subject: str = ""
     """`vm/<name or id>`, `node/<name>`, `cluster`, `access/<token id>`. A VM's name stands for every VM that ever had
     it, with the whole history of each."""
-    actor: str = ""
+    actors: tuple[str, ...] = ()
+    """Any of these, as records name them."""
     types: tuple[str, ...] = ()
     """Any of these event types; `vm.*` is every type that begins with `vm.`."""
     since_us: int | None = None
@@ -55,8 +56,8 @@ def find_positions(db: sqlite3.Connection, query: HistoryQuery) -> list[int]:
         return []
     driver = _driver(db, query, subjects, types)
     where = _Where()
-    if query.actor and driver.by != "actor":
-        where.add("r.actor = ?", query.actor)
+    if query.actors and driver.by != "actor":
+        where.add(f"r.actor IN ({_marks(query.actors)})", *query.actors)
     if query.since_us is not None or query.until_us is not None:
         where.add("r.time_us BETWEEN ? AND ?", *_times(query))
     if driver.by == "subject" and types:
@@ -92,8 +93,8 @@ def _driver(db: sqlite3.Connection, query: HistoryQuery, subjects: Sequence[str]
         return _Driver("chain", "r", [(condition, root) for condition in beginning_and_rest if root])
     if subjects:
         return _Driver("subject", "e", [("e.subject = ?", (subject,)) for subject in subjects])
-    if query.actor and (not types or _count(db, "actor", [query.actor]) <= _count(db, "type", types)):
-        return _Driver("actor", "r", [("r.actor = ?", (query.actor,))])
+    if query.actors and (not types or _count(db, "actor", query.actors) <= _count(db, "type", types)):
+        return _Driver("actor", "r", [("r.actor = ?", (actor,)) for actor in query.actors])
     if types:
         return _Driver("type", "e", [("e.type = ?", (name,)) for name in types])
     return _Driver("position", "r", [("TRUE", ())])

@@ -16,13 +16,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import msgspec
 
 from pvc.errors import LogDamaged, PvcError, Unavailable
+from pvc.events.record import ZERO_HASH
 from pvc.log.archived import SegmentSource
 from pvc.log.history import HistoryIndex
 from pvc.log.manifest import Manifest, check_records, describe
 from pvc.log.segments import Chained, Sealed, Segments, check_chain
+from pvc.node.scrub import Scrub, records_of
 from pvc.presence.base import Member, Presence
 from pvc.presence.hello import read_hello
 from pvc.projections.state import ClusterState
+from pvc.proof.merkle import EMPTY_ROOT, Frontier
+from pvc.proof.scan import scan, split_hashes
 from pvc.runtime.shelves import Shelf
 from pvc.runtime.world import World
 
@@ -33,6 +37,9 @@ LOOK_S = 5.0
 
 RETRY_S = 30.0
 """After something did not work."""
+
+REPLICA_DEADLINE_S = 60.0
+"""How long a repair waits for this node's replica to have what it has appended."""
 
 KEPT_PER_PASS = 64
 """Segments written into an archive in one pass; a coordinator that comes late has thousands to fetch."""
@@ -80,6 +87,9 @@ class Archivist:
         self._sign = sign
         self._chain: list[Chained] = []
         """All manifests, checked one against the next."""
+        self._scrub = Scrub(parts.history, parts.own, parts.source, parts.mended)
+        self._frontier: Frontier | None = None
+        """The tree at the last manifest's end, where this node has made that."""
         self._kept = 0
         """So many of them are in the own archive."""
 
@@ -97,17 +107,30 @@ class Archivist:
         """Look, act, wait."""
         while True:
             pause_s = LOOK_S
-            if self._is_coordinator() and self._world.fault is None:
-                try:
-                    if await self.look():
-                        pause_s = 0.0  # there is more of it
-                except LogDamaged as error:
-                    logger.critical("archive: stopped code=%s error=%s", error.code, error.message)
-                    pause_s = RETRY_S
-                except PvcError as error:
-                    logger.warning("archive: cannot go on yet error=%s", error.message)
-                    pause_s = RETRY_S
+            if self._world.fault is None and self._world.state.cluster is not None:
+                busy = await self._try(self._look_if_coordinator)
+                # What keeps the one from going on may be what the other mends.
+                mended = await self._try(self._scrub_one)
+                pause_s = RETRY_S if busy is None or mended is None else 0.0 if busy else LOOK_S
             await asyncio.sleep(pause_s)
+
+    async def _look_if_coordinator(self) -> bool:
+        return self._is_coordinator() and await self.look()
+
+    async def _scrub_one(self) -> bool:
+        await self._learn_manifests()
+        await self._scrub.step(self._chain, archives=self._is_coordinator())
+        return True
+
+    async def _try(self, work: Callable[[], Awaitable[bool]]) -> bool | None:
+        """What the work says; None where it could not be done."""
+        try:
+            return await work()
+        except LogDamaged as error:
+            logger.critical("archive: stopped code=%s error=%s", error.code, error.message)
+        except PvcError as error:
+            logger.warning("archive: cannot go on yet error=%s", error.message)
+        return None
 
     async def look(self) -> bool:
         """One pass; whether there is more to do at once. Raises PvcError."""
@@ -121,6 +144,20 @@ class Archivist:
                     busy |= await self._keep_shared(shelf)
             await self._remove(sealed)
         return busy
+
+    async def look_alone(self) -> None:
+        """One pass while the log is filled by a repair or a restore, and no other node can fold it: what is in the own
+        archive leaves ZooKeeper, which cannot hold a long log. Raises PvcError."""
+        sealed = await self._parts.segments.sealed()
+        await self._learn_manifests()
+        if sealed and len(sealed) > 2 * self._parts.hot_segments:
+            await self._parts.history.reach(sealed[-self._parts.hot_segments].last, REPLICA_DEADLINE_S)
+        await self._describe(sealed)
+        while await self._keep_own():
+            pass
+        for segment in sealed[: max(0, len(sealed) - self._parts.hot_segments)]:
+            if segment.last <= self.archived:
+                await self._parts.segments.remove(segment)
 
     async def _learn_manifests(self) -> None:
         known = self._chain[-1].manifest.last if self._chain else 0
@@ -143,8 +180,11 @@ class Archivist:
                 )
             if self._parts.history.position < segment.last:
                 return  # the next pass will find it there
-            records = await self._from_replica(segment.first, segment.last)
-            root = await self._parts.history.root(segment.last)
+            records = await records_of(self._parts.history, segment.first, segment.last)
+            if len(records) < segment.last - segment.first + 1:
+                raise _not_there(segment.first + len(records))
+            frontier = await self._grown(before, segment, records)
+            root = frontier.root()
             manifest = describe(
                 segment.first,
                 records,
@@ -154,13 +194,30 @@ class Archivist:
                 sealed_by=self._node,
                 note=await self._sign(segment.last, root),
             )
-            if manifest.head != segment.head or (before and manifest.before != before.manifest.hash):
-                raise LogDamaged(
-                    f"this node's replica of the records {segment.first} to {segment.last} is not what ZooKeeper holds",
-                    code="log.replica_differs",
-                    hint="`pvc log verify` on this node names the record; the replica mends itself from the archive",
-                )
             self._chain.append(await self._parts.segments.publish(manifest))
+            self._frontier = frontier
+
+    async def _grown(self, before: Chained | None, segment: Sealed, records: Sequence[bytes]) -> Frontier:
+        """The tree at the segment's end: from the last manifest's and these records, which are seen to be ZooKeeper's
+        by the chain that ends at its head. So a damaged replica cannot get into a manifest."""
+        portion = await asyncio.to_thread(scan, segment.first, records)
+        frontier, self._frontier = self._frontier, None
+        if frontier is None or frontier.size != segment.first - 1:
+            frontier = await self._parts.history.frontier(segment.first - 1)
+        if (
+            portion.findings
+            or portion.before != (before.manifest.hash if before else ZERO_HASH)
+            or portion.head != segment.head.hash
+            or frontier.root() != (before.manifest.root if before else EMPTY_ROOT)
+        ):
+            raise LogDamaged(
+                f"this node's replica of the records up to {segment.last} is not what ZooKeeper holds",
+                code="log.replica_differs",
+                hint="`pvc log verify` on this node names the record; the replica mends itself from the archive",
+            )
+        for leaf in split_hashes(portion.leaves):
+            frontier.append(leaf)
+        return frontier
 
     async def _keep_own(self) -> bool:
         """Keep what is described and not yet in the own archive, in order; whether there is more."""
@@ -186,7 +243,7 @@ class Archivist:
     async def records_of(self, manifest: Manifest) -> list[bytes]:
         """The records of a segment, from the replica or whoever else has them; checked. Raises Unavailable."""
         if self._parts.history.position >= manifest.last:
-            records = await self._from_replica(manifest.first, manifest.last)
+            records = await records_of(self._parts.history, manifest.first, manifest.last)
             try:
                 check_records(records, manifest)
             except LogDamaged as error:
@@ -194,19 +251,6 @@ class Archivist:
             else:
                 return records
         return await self._parts.source.fetch(manifest)
-
-    async def _from_replica(self, first: int, last: int) -> list[bytes]:
-        records: list[bytes] = []
-        while len(records) < last - first + 1:
-            found = await self._parts.history.records(first + len(records), last - first + 1 - len(records))
-            if not found:
-                raise Unavailable(
-                    f"record {first + len(records)} is not in this node's replica",
-                    code="history.behind",
-                    hint="it is filled again from the log by itself",
-                )
-            records += found
-        return records
 
     async def _remove(self, sealed: Sequence[Sealed]) -> None:
         """Take out of ZooKeeper what is old enough and safe elsewhere."""
@@ -239,6 +283,14 @@ def safe_position(state: ClusterState, members: Mapping[str, Member], own_name: 
         if name in coordinators:
             positions.append(own_archived if name == own_name else hello.archived)
     return min(positions, default=0)
+
+
+def _not_there(position: int) -> Unavailable:
+    return Unavailable(
+        f"record {position} is not in this node's replica",
+        code="history.behind",
+        hint="it is filled again from the log by itself",
+    )
 
 
 def _span(manifest: Manifest) -> tuple[int, int]:

@@ -32,6 +32,7 @@ from pvc.handlers.vm_reconciler import Obstacle, VmReconciler
 from pvc.log.base import Log
 from pvc.node.anchoring import Anchoring
 from pvc.node.archivist import ArchiveParts, Archivist, unsigned
+from pvc.node.erasing import Erasing
 from pvc.node.primary import Primary
 from pvc.node.self_fence import SelfFence
 from pvc.node.standing import Standing
@@ -42,6 +43,7 @@ from pvc.presence.hello import Contact
 from pvc.projections.state import ClusterState
 from pvc.runtime.appender import Appender, Outcome, Request
 from pvc.runtime.past_files import PastFiles
+from pvc.runtime.people import People
 from pvc.runtime.snapshots import SnapshotFile, check_same_log, keep_snapshots, newest_seen
 from pvc.runtime.world import World, catch_up, follow
 
@@ -93,6 +95,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """The replica and the signing key, where this node may sign checkpoints of the log."""
     anchors: tuple[Anchor, ...] = ()
     """Where checkpoints are kept outside."""
+    people: People | None = None
+    """Where the keys of people's names are, if anywhere."""
     archive: ArchiveParts | None = None
     """Where sealed segments of the log go, where the log has any."""
     zookeeper: Callable[[], Awaitable[str]] | None = None
@@ -153,6 +157,8 @@ class Node:
         )
         self._vouching = self._make_vouching(services.vouching) if services.vouching is not None else ()
         sign = self._vouching[1].sign if self._vouching else unsigned
+        people = services.people
+        self._erasing = people and Erasing(services.name, self._world, people, self._submit, self._epoch)
         self.archivist = services.archive and Archivist(
             services.name, self._world, services.archive, services.presence, epoch=self._epoch, sign=sign
         )
@@ -176,10 +182,8 @@ class Node:
             group.create_task(self._publisher().run())
             if self._primary is not None:
                 group.create_task(self._primary.run())
-            for part in self._vouching:
+            for part in filter(None, (*self._vouching, self._erasing, self.archivist)):
                 group.create_task(part.run())
-            if self.archivist:
-                group.create_task(self.archivist.run())
             if self._services.snapshots is not None:
                 group.create_task(keep_snapshots(self._world, self._services.snapshots, self._services.past_files))
 
@@ -389,12 +393,5 @@ class Node:
 
     def _publisher(self) -> Publisher:
         services = self._services
-        return Publisher(
-            services.name,
-            services.world,
-            services.presence,
-            services.hypervisor,
-            self._transfers,
-            services.clock,
-            services.zookeeper,
-        )
+        common = services.name, services.world, services.presence, services.hypervisor
+        return Publisher(*common, self._transfers, services.clock, services.zookeeper)

@@ -11,7 +11,9 @@ from typing import Any
 
 import msgspec
 
-from pvc.projections.state import ClusterState, Fault, Node, Token, Vm
+from pvc.events.sealed import erased_name
+from pvc.projections.access_state import Erasure, Token
+from pvc.projections.state import ClusterState, Fault, Node, Vm
 
 SECRET = frozenset({"secret_sha256"})
 """Fields that no reader is shown."""
@@ -37,7 +39,7 @@ class ObjectChange(msgspec.Struct, frozen=True, kw_only=True):
     """An object that differs."""
 
     kind: str
-    """`cluster`, `node`, `vm`, `fault` or `token`."""
+    """`cluster`, `node`, `vm`, `fault`, `token` or `erasure`."""
     id: str
     name: str
     """As people call it; its newer name where that changed."""
@@ -50,7 +52,7 @@ class ObjectChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def diff_states(old: ClusterState, new: ClusterState) -> list[ObjectChange]:
-    """Every object that differs: the cluster, then nodes, VMs, faults and tokens, each by name."""
+    """Every object that differs: the cluster, then nodes, VMs, faults, tokens and erasures, each by name."""
     if old.head == new.head:
         return []
     changes = [change for kind, tables in _tables(old, new).items() for change in _of_kind(kind, *tables)]
@@ -64,10 +66,11 @@ def _tables(old: ClusterState, new: ClusterState) -> dict[str, tuple[Mapping[str
         "vm": (old.vms, new.vms),
         "fault": (old.faults, new.faults),
         "token": (old.tokens, new.tokens),
+        "erasure": (old.erasures, new.erasures),
     }
 
 
-_KINDS = ("cluster", "node", "vm", "fault", "token")
+_KINDS = ("cluster", "node", "vm", "fault", "token", "erasure")
 
 
 def _of_kind(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[ObjectChange]:
@@ -89,6 +92,8 @@ def _of_kind(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Itera
 
 
 def _name(kind: str, thing: Any) -> str:
+    if kind == "erasure":
+        return erased_name(thing.key)
     return str(thing.name) if kind in ("cluster", "node", "vm") else str(thing.id)
 
 
@@ -102,6 +107,8 @@ def _subject(kind: str, thing: Any) -> str:
             return thing.subject
         case Token():
             return f"access/{thing.id}"
+        case Erasure():
+            return f"access/{thing.key}"
     return kind
 
 

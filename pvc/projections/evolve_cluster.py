@@ -7,10 +7,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from pvc.events import cluster as e
-from pvc.events.access import TokenCreated
+from pvc.events.access import ErasureRequested, PersonErased, TokenCreated
 from pvc.events.cluster import ClusterInitialised, CommandRejected
 from pvc.events.record import Record
-from pvc.projections.state import Cluster, ClusterState, Token
+from pvc.projections.access_state import Erasure, Token
+from pvc.projections.state import Cluster, ClusterState
 
 
 def initialised(state: ClusterState, event: ClusterInitialised, record: Record) -> None:
@@ -35,6 +36,19 @@ def token_created(state: ClusterState, event: TokenCreated, record: Record) -> N
             created_us=record.time_us,
         )
     )
+
+
+def erasure_requested(state: ClusterState, event: ErasureRequested, record: Record) -> None:
+    """What was sealed with the key is shown to nobody from here on."""
+    if event.key not in state.erasures:
+        state.put_erasure(Erasure(key=event.key, cause=record.id, requested_us=record.time_us))
+
+
+def person_erased(state: ClusterState, event: PersonErased, record: Record) -> None:
+    """And there is nothing left to show it with."""
+    erasure = state.erasures.get(event.key)
+    if erasure is not None and not erasure.erased_us:
+        state.put_erasure(replace(erasure, erased_us=record.time_us))
 
 
 def primary_elected(state: ClusterState, event: e.PrimaryElected, record: Record) -> None:

@@ -32,6 +32,8 @@ EVOLVE: dict[type[Event], Evolve] = {
     cluster.AnchorRecovered: evolve_log.anchor_recovered,
     cluster.CommandRejected: evolve_cluster.command_rejected,
     access.TokenCreated: evolve_cluster.token_created,
+    access.ErasureRequested: evolve_cluster.erasure_requested,
+    access.PersonErased: evolve_cluster.person_erased,
     node.NodeJoined: evolve_node.joined,
     node.NodeReady: evolve_node.ready,
     node.NodeFenceSet: evolve_node.fence_set,

@@ -8,9 +8,10 @@ import msgspec
 
 from pvc.errors import PvcError
 from pvc.events.record import Head
-from pvc.projections.state import Cluster, ClusterState, Fault, Node, Token, Vm
+from pvc.projections.access_state import Erasure, Token
+from pvc.projections.state import Cluster, ClusterState, Fault, Node, Vm
 
-PROJECTION_VERSION = 7
+PROJECTION_VERSION = 8
 """Raised whenever the fold's outcome changes for the same log; snapshots of another version are discarded."""
 
 
@@ -23,6 +24,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     nodes: list[Node]
     vms: list[Vm]
     tokens: list[Token]
+    erasures: list[Erasure]
     faults: list[Fault]
     recent: list[tuple[str, int]]
 
@@ -46,6 +48,7 @@ def _encode(state: ClusterState, recent: Mapping[str, int]) -> bytes:
             nodes=list(state.nodes.values()),
             vms=list(state.vms.values()),
             tokens=list(state.tokens.values()),
+            erasures=list(state.erasures.values()),
             faults=list(state.faults.values()),
             recent=list(recent.items()),
         )
@@ -98,6 +101,8 @@ def restore(data: bytes) -> ClusterState:
         state.put_vm(vm)
     for token in stored.tokens:
         state.put_token(token)
+    for erasure in stored.erasures:
+        state.put_erasure(erasure)
     for fault in stored.faults:
         state.put_fault(fault)
     state.recent = dict(stored.recent)

@@ -15,8 +15,9 @@ import msgspec
 
 from pvc.events.fence import FenceSettings
 from pvc.events.record import EMPTY, Head
-from pvc.events.types import EndPolicy, MigrationMethod, Role, Selector, ShutdownTimeoutAction
+from pvc.events.types import EndPolicy, MigrationMethod, Selector, ShutdownTimeoutAction
 from pvc.events.vm import VmSpec
+from pvc.projections.access_state import Erasure, Token
 from pvc.projections.log_state import LogTrust
 from pvc.projections.placed import Load, Placed
 from pvc.projections.vm_machine import ACTIVE, VmState
@@ -178,16 +179,6 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     acknowledged_us: int = 0
 
 
-class Token(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """An access token; only the hash of its secret is known."""
-
-    id: str
-    principal: str
-    role: Role
-    secret_sha256: str
-    created_us: int = 0
-
-
 class Cluster(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The cluster's identity."""
 
@@ -222,6 +213,7 @@ class ClusterState:
         "_hash",
         "_hashes",
         "cluster",
+        "erasures",
         "faults",
         "head",
         "nodes",
@@ -238,6 +230,8 @@ class ClusterState:
         self.nodes: dict[str, Node] = {}
         self.vms: dict[str, Vm] = {}
         self.tokens: dict[str, Token] = {}
+        self.erasures: dict[str, Erasure] = {}
+        """Key id -> what became of it. Never forgotten: a key that comes back from a copy has to go again."""
         self.faults: dict[str, Fault] = {}
         self.recent: dict[str, int] = {}
         """Command id -> position of its record, oldest first: RECENT_COMMANDS, or some more."""
@@ -261,6 +255,7 @@ class ClusterState:
         twin.nodes = self.nodes.copy()
         twin.vms = self.vms.copy()
         twin.tokens = self.tokens.copy()
+        twin.erasures = self.erasures.copy()
         twin.faults = self.faults.copy()
         twin.recent = self.recent.copy()
         twin.vm_names = self.vm_names.copy()
@@ -313,6 +308,11 @@ class ClusterState:
         self.tokens[token.id] = token
         self._dirty.add(("token", token.id))
 
+    def put_erasure(self, erasure: Erasure) -> None:
+        """Add or replace an erasure."""
+        self.erasures[erasure.key] = erasure
+        self._dirty.add(("erasure", erasure.key))
+
     def put_cluster(self, cluster: Cluster) -> None:
         """Set the cluster's identity."""
         self.cluster = cluster
@@ -364,7 +364,7 @@ class ClusterState:
                 self.placed.expect(new.id, new.migration.target)
 
 
-_TABLES = {"vm": "vms", "node": "nodes", "token": "tokens", "fault": "faults"}
+_TABLES = {"vm": "vms", "node": "nodes", "token": "tokens", "erasure": "erasures", "fault": "faults"}
 
 
 def _hash_object(key: tuple[str, str], value: msgspec.Struct) -> int:

@@ -10,6 +10,7 @@ import msgspec
 from pvc.events import access, cluster, node, vm, vm_moves
 from pvc.events.record import RawEvent
 from pvc.events.registry import Event, Subject, UnknownEvent, decode_event, subject_of
+from pvc.events.sealed import erased_name
 
 Tell = Callable[[Any], str]
 
@@ -58,6 +59,8 @@ TOLD: dict[type[Event], Tell] = {
     cluster.AnchorRecovered: lambda e: f"checkpoints are delivered to the anchor {e.anchor} again",
     cluster.CommandRejected: lambda e: f"refused: {e.message}",
     access.TokenCreated: lambda e: f"{e.role} token {e.token} made for {e.principal}",
+    access.ErasureRequested: lambda e: f"erasure of {erased_name(e.key)} requested: key {e.key} is to be destroyed",
+    access.PersonErased: lambda e: f"key {e.key} of {erased_name(e.key)} is destroyed, by node {e.node}",
     node.NodeJoined: lambda e: (
         f"node {e.node} is a {'member and coordinator' if e.coordinator else 'member'}; it joins when pvcd starts there"
     ),

@@ -41,6 +41,14 @@ class ArchiveInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Why it cannot be used just now."""
 
 
+class FetchedInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read from one kind of place."""
+
+    title: str
+    segments: int
+    size_bytes: int
+
+
 class NodeCopy(msgspec.Struct, frozen=True, kw_only=True):
     """What a node that is there says that it has."""
 
@@ -73,6 +81,8 @@ class LogStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Everything up to there has left ZooKeeper."""
     archives: tuple[ArchiveInfo, ...] = ()
     nodes: tuple[NodeCopy, ...] = ()
+    fetched: tuple[FetchedInfo, ...] = ()
+    """What this node has read from archives since it started."""
     damage: tuple[str, ...] = ()
     """Copies that were found damaged since this node started, the newest last."""
     mended: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ tree, same checkpoints. Whether the replica is to be believed is for an admin to
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -20,7 +20,7 @@ from pvc.events.registry import encode_event
 from pvc.log.base import MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, Log
 from pvc.log.history import HistoryIndex
 
-Progress = Callable[[int], None]
+Progress = Callable[[int], Awaitable[None]]
 """Told the position reached, after each append."""
 
 
@@ -89,11 +89,14 @@ async def _same(log: Log, replica: HistoryIndex, position: int, head: Head) -> b
     return (await log.read(position, 1))[:1] == [own]
 
 
-async def reappend(log: Log, records: AsyncIterator[Sequence[bytes]], progress: Progress) -> Head:
+async def reappend(
+    log: Log, records: AsyncIterator[Sequence[bytes]], progress: Progress, *, at_once: int = MAX_BATCH_ENTRIES
+) -> Head:
     """Append what `records` has beyond the log's end, after seeing that it continues the log; returns the new head.
 
-    Batches may overlap what is there; that must be equal. Raises Conflict when somebody else appends, LogDamaged when
-    the records do not continue the log, Unavailable, OutcomeUnknown: then it can be begun again.
+    `at_once`: records of one append, no more than of a segment. Batches may overlap what is there; that must be equal.
+    Raises Conflict when somebody else appends, LogDamaged when the records do not continue the log, Unavailable,
+    OutcomeUnknown: then it can be begun again.
     """
     head = await log.head()
     last_seen = EMPTY
@@ -105,26 +108,26 @@ async def reappend(log: Log, records: AsyncIterator[Sequence[bytes]], progress: 
             last_seen = entry.head
             if entry.position == head.position and entry.hash != head.hash:
                 raise LogDamaged(f"record {entry.position} is not the one that the log has", code="log.rewritten")
-        for part in _portions([entry for entry in entries if entry.position > head.position]):
+        for part in _portions([entry for entry in entries if entry.position > head.position], at_once):
             if part[0].position != head.position + 1 or part[0].record.prev != head.hash:
                 raise LogDamaged(
                     f"record {part[0].position} does not continue the log, which ends at {head.position}",
                     code="log.chain_broken",
                 )
             head = await log.append(part, after=head)
-            progress(head.position)
+            await progress(head.position)
     if 0 < last_seen.position < head.position:
         raise Conflict(f"the log has {head.position} records, more than the {last_seen.position} given")
     return head
 
 
-def _portions(entries: Sequence[Entry]) -> list[list[Entry]]:
+def _portions(entries: Sequence[Entry], at_once: int) -> list[list[Entry]]:
     """The entries in batches as large as an append may be."""
     portions: list[list[Entry]] = []
     size_bytes = 0
     for entry in entries:
         size_bytes += len(entry.data)
-        if not portions or len(portions[-1]) == MAX_BATCH_ENTRIES or size_bytes > MAX_BATCH_BYTES:
+        if not portions or len(portions[-1]) == at_once or size_bytes > MAX_BATCH_BYTES:
             portions.append([])
             size_bytes = len(entry.data)
         portions[-1].append(entry)

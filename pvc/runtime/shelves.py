@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pvc.archive.base import Archive, DamagedCopy, blob_name, not_found, parse_blob_name
 from pvc.errors import LogDamaged, NotFound, PvcError, Unavailable
@@ -102,6 +102,14 @@ class Shelf:
         return self._names
 
 
+class Fetched(NamedTuple):
+    """What came from one place since the start."""
+
+    segments: int
+    size_bytes: int
+    """Of the records, uncompressed."""
+
+
 class AllCopies:
     """Every place that may have a segment, the nearest first. A `pvc.log.archived.SegmentSource`."""
 
@@ -109,18 +117,24 @@ class AllCopies:
         self._places = places
         self.damage: deque[str] = deque(maxlen=KEPT_DAMAGE)
         """What was found damaged, in words, the newest last."""
+        self.fetched: dict[str, Fetched] = {}
+        """Place -> what came from there."""
 
     async def fetch(self, manifest: Manifest) -> list[bytes]:
         """The segment's records, from the first place that has a good copy. Raises Unavailable."""
         tried: list[str] = []
         for place in self._places:
             try:
-                return await place.fetch(manifest)
+                records = await place.fetch(manifest)
             except (DamagedCopy, LogDamaged) as error:
                 tried.append(f"{place.title}: {error.message}")
                 await self._set_aside(place, manifest, error)
             except PvcError as error:
                 tried.append(f"{place.title}: {error.message}")
+            else:
+                before = self.fetched.get(place.title, Fetched(0, 0))
+                self.fetched[place.title] = Fetched(before.segments + 1, before.size_bytes + manifest.size_bytes)
+                return records
         where = "; ".join(tried) or "no archive is configured"
         raise Unavailable(
             f"no good copy of the records {manifest.first} to {manifest.last} can be had: {where}",

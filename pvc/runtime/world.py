@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import heapq
 import logging
+import time
 from collections.abc import Callable, Iterator
 
 from pvc.errors import LogDamaged, PvcError, Unavailable
@@ -146,7 +147,7 @@ class World:
 
 async def catch_up(world: World, log: Log) -> None:
     """Fold everything that is in the log now. Raises Unavailable, LogDamaged or UnknownEvent."""
-    target = (await log.head()).position
+    target, first, began = (await log.head()).position, world.position + 1, time.monotonic()
     while world.position < target:
         batch = await log.read(world.position + 1, REPLAY_BATCH)
         if not batch and world.position < target:
@@ -160,6 +161,8 @@ async def catch_up(world: World, log: Log) -> None:
             world.apply(unseal(data))
         # A long replay shares the loop with whoever else runs in this process.
         await asyncio.sleep(0)
+    if target - first > REPLAY_BATCH:
+        logger.info("fold: caught up first=%d last=%d seconds=%.2f", first, target, time.monotonic() - began)
 
 
 async def follow(world: World, log: Log) -> None:

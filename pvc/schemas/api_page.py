@@ -87,6 +87,7 @@ _TITLES = {
     "history": "History",
     "event": "Events",
     "log": "The log itself",
+    "audit": "The people in the log",
     "time": "Other times",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,6 +18,9 @@ from pvc.schemas.states_page import states_page
 
 GENERATED_FOLDERS = ("schemas", "docs/reference")
 """Folders in which every file is generated, so that one of a removed command does not stay behind."""
+
+NOT_GENERATED = "schemas/released"
+"""Kept for ever as it was."""
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -36,6 +40,12 @@ def generated_files() -> dict[str, str]:
     for event in EVENTS:
         files[f"schemas/events/{event.TYPE}.json"] = _json(event_schema(event))
     return files
+
+
+def generated_present(root: Path) -> set[str]:
+    """Paths of the files there are that ought to be generated."""
+    found = (path for folder in GENERATED_FOLDERS for path in (root / folder).rglob("*") if path.is_file())
+    return {str(path.relative_to(root)) for path in found if not path.is_relative_to(root / NOT_GENERATED)}
 
 
 def event_schema(event: type[Event]) -> dict[str, Any]:

@@ -30,7 +30,13 @@ def log_of(request: pytest.FixtureRequest) -> Callable[[str], dict[str, Any]]:
     def log_of(name: str) -> dict[str, Any]:
         if server is None:
             return {"kind": "sqlite"}
-        return {"kind": "zookeeper", "hosts": server.hosts, "cluster": f"{unique}{name}", "segment_records": 8}
+        return {
+            "kind": "zookeeper",
+            "hosts": server.hosts,
+            "cluster": f"{unique}{name}",
+            "segment_records": 8,
+            "hot_segments": 1,
+        }
 
     return log_of
 
@@ -74,6 +80,8 @@ def test_a_backup_brings_everything_back_and_starts_nothing_before_all_nodes_wer
         assert f"Restored {len(before)} records of cluster main" in done.err
         with new.client() as client:
             wait_until(lambda: everything(new)[: len(before)] == before, "the replica to be filled")
+            status = client.get("/log/status")
+            assert status["kind"] == "sqlite" or 0 < status["removed_position"] < len(before)
             wait_until(lambda: client.get("/nodes/hv1")["state"] == "ready", "hv1 to be ready")
             faults = {fault["id"] for fault in client.get("/faults")["items"]}
             assert "node.unheard/hv2" in faults and "node.unheard/hv1" not in faults

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,74 @@ def test_old_records_leave_zookeeper_and_the_whole_history_stays(
     two.start()
     wait_until(lambda: state_hash(two) == state_hash(one), "hv2 to have folded it all again")
     wait_until(lambda: everything(two)[: len(before)] == before, "hv2's replica to be whole again")
+
+
+def damage_file(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "cut":
+        del content[len(content) // 2 :]
+    else:
+        content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def change_record(daemon: DaemonProcess, position: int) -> bytes:
+    """Flip a bit of a record in the replica, behind the daemon's back; returns what stood there."""
+    with sqlite3.connect(daemon.directory / "data" / "history.db") as db:
+        (data,) = db.execute("SELECT data FROM record WHERE position = ?", (position,)).fetchone()
+        bad = bytearray(data)
+        bad[len(bad) // 2] ^= 1
+        db.execute("UPDATE record SET data = ? WHERE position = ?", (bytes(bad), position))
+    db.close()
+    return bytes(data)
+
+
+def stored_record(daemon: DaemonProcess, position: int) -> bytes:
+    with sqlite3.connect(daemon.directory / "data" / "history.db") as db:
+        (data,) = db.execute("SELECT data FROM record WHERE position = ?", (position,)).fetchone()
+    db.close()
+    return bytes(data)
+
+
+def status(daemon: DaemonProcess) -> dict[str, Any]:
+    with daemon.client() as client:
+        return client.get("/log/status")
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped"])
+def test_a_damaged_archive_file_and_a_damaged_record_are_found_named_and_replaced(
+    pair: tuple[DaemonProcess, DaemonProcess], how: str
+) -> None:
+    one, _ = pair
+    live(one, 4 * SEGMENT)
+    wait_until(lambda: len(blobs(one)) >= 3, "segments to be archived", 60)
+    archive = one.directory / "data" / "archive"
+    victim = archive / blobs(one)[1]
+    good = victim.read_bytes()
+    damage_file(victim, how)
+    record = change_record(one, SEGMENT // 2)
+    wait_until(lambda: len(status(one)["mended"]) >= 2, lambda: str(status(one)["mended"]), 90)
+    assert victim.read_bytes() == good
+    assert list(archive.glob("*.damaged")), "the bad copy is kept aside"
+    assert stored_record(one, SEGMENT // 2) == record
+    told = " / ".join(status(one)["mended"])
+    assert f"record {SEGMENT // 2} of this node's replica" in told and "archive" in told
+
+
+def test_when_record_and_archive_file_are_both_damaged_another_nodes_copy_mends_them(
+    pair: tuple[DaemonProcess, DaemonProcess],
+) -> None:
+    one, _ = pair
+    live(one, 4 * SEGMENT)
+    wait_until(lambda: len(blobs(one)) >= 3, "segments to be archived", 60)
+    one.stop()
+    archive = one.directory / "data" / "archive"
+    copies = one.directory.parent / "copies"
+    shutil.copytree(archive, copies)
+    record = change_record(one, 3)
+    damage_file(archive / blobs(one)[0], "flipped")
+    one.start()
+    with_log = one.log_file
+    wait_until(lambda: "no good copy of the records 1 to" in with_log.read_text(), "it to look for a copy", 60)
+    shutil.copy(copies / sorted(path.name for path in copies.iterdir())[0], archive)  # as an admin would
+    wait_until(lambda: stored_record(one, 3) == record, "the record to be mended", 90)

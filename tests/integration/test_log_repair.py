@@ -22,7 +22,7 @@ pytestmark = pytest.mark.zookeeper
 @pytest.fixture
 def daemon(own_zookeeper: ZookeeperServer, tmp_path: Path) -> Iterator[DaemonProcess]:
     """A cluster of one, whose segments are small."""
-    log = {"kind": "zookeeper", "hosts": own_zookeeper.hosts, "segment_records": 8, "hot_segments": 100}
+    log = {"kind": "zookeeper", "hosts": own_zookeeper.hosts, "segment_records": 8, "hot_segments": 20}
     one = a_daemon("hv1", tmp_path, log)
     try:
         one.start()

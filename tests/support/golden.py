@@ -1,7 +1,8 @@
-"""Writes and reads the golden corpora: logs as released versions wrote them, with what they fold to.
+"""Writes and reads the golden corpora: logs as versions of PVC wrote them, with what they fold to.
 
-A corpus is written once, when its version is released, and then never again: every later version must read it to the
-same state. `python -m tests.support.golden NAME` writes a new one, and refuses to replace one that is there.
+The living one, in tests/golden, has every event of today. `python -m pvc.schemas --release` freezes it in
+schemas/released with its version: it is never written again, and every later version must read it to the same state.
+`python -m tests.support.golden NAME` writes a living one, and refuses to replace one that is there.
 """
 
 from __future__ import annotations
@@ -18,6 +19,17 @@ from tests.support.samples import SAMPLES
 from tests.support.story_of_a_cluster import live
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+RELEASED = Path(__file__).parents[2] / "schemas" / "released"
+
+
+def living() -> Path:
+    """The corpus that is being added to."""
+    return sorted(GOLDEN.glob("records-*.json"))[-1]
+
+
+def corpora() -> list[Path]:
+    """All there are: those of released versions, and the living one."""
+    return [*sorted(RELEASED.glob("[0-9]*/records.json")), *sorted(GOLDEN.glob("records-*.json"))]
 
 
 class Corpus(msgspec.Struct, frozen=True, kw_only=True):

@@ -81,6 +81,8 @@ SAMPLES: dict[type[Event], tuple[Event, ...]] = {
     cluster.AnchorFailed: (cluster.AnchorFailed(node="hv1", anchor="webhook", message="no answer"),),
     cluster.AnchorRecovered: (cluster.AnchorRecovered(node="hv1", anchor="webhook"),),
     cluster.FaultAcknowledged: (cluster.FaultAcknowledged(fault="node.lost/hv2"),),
+    access.ErasureRequested: (access.ErasureRequested(key="3f2a91c0"),),
+    access.PersonErased: (access.PersonErased(key="3f2a91c0", node="hv1"),),
     access.TokenCreated: tuple(
         access.TokenCreated(token="abcdefgh", principal="admin", role=role, secret_sha256="5f" * 32) for role in Role
     ),

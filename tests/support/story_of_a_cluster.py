@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
+from pvc.commands.audit import ErasePerson, ReportPersonErased
 from pvc.commands.facts import RESTART_LIMIT, Ending
 from pvc.errors import Rejected
 from pvc.events.cluster import CommandRejected, LogRestored
+from pvc.events.sealed import Sealed, write_sealed
 from tests.support.core import TinyCluster
 
 XML = "<domain><name>xml01</name><memory unit='MiB'>256</memory><vcpu>1</vcpu></domain>"
@@ -14,7 +18,22 @@ XML = "<domain><name>xml01</name><memory unit='MiB'>256</memory><vcpu>1</vcpu></
 
 def live(cluster: TinyCluster) -> Iterator[None]:
     """Go on by one step at each `next`."""
-    for chapter in (_begin, _power, _trouble, _change, _boot, _grow, _prove, _wander, _service, _loss, _restore, _end):
+    chapters = (
+        _begin,
+        _power,
+        _trouble,
+        _change,
+        _boot,
+        _grow,
+        _prove,
+        _forget,
+        _wander,
+        _service,
+        _loss,
+        _restore,
+        _end,
+    )
+    for chapter in chapters:
         yield from chapter(cluster)
 
 
@@ -154,6 +173,15 @@ def _prove(cluster: TinyCluster) -> Iterator[None]:
     cluster.says_log_differs("hv3")
     yield
     cluster.says_key("hv2", "of hv2")
+    yield
+
+
+def _forget(cluster: TinyCluster) -> Iterator[None]:
+    """By the sealed name, which is all that the core is ever given."""
+    sealed = write_sealed(Sealed("person", "3f2a91c0", bytes(48)))
+    cluster.decide_and_record(msgspec.structs.replace(ErasePerson(principal="anna"), principal=sealed))
+    yield
+    cluster.report(ReportPersonErased(node="hv1", key="3f2a91c0"))
     yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -15,3 +16,10 @@ def wait_until(holds: Callable[[], object], what: Callable[[], str] | str, patie
     while not holds():
         assert time.monotonic() < deadline, f"not within {patience_s:g} s: {what if isinstance(what, str) else what()}"
         time.sleep(PAUSE_S)
+
+
+async def until(holds: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
+    """`wait_until` where what is waited for happens in this very event loop."""
+    async with asyncio.timeout(patience_s):
+        while not holds():
+            await asyncio.sleep(PAUSE_S / 10)

@@ -23,11 +23,13 @@ from pvc.events.types import Role
 from pvc.gateway.app import create_app, local_app
 from pvc.gateway.services import GatewayServices, PeerParts
 from pvc.handlers.what_if import foresee
+from pvc.keyring.memory import MemoryKeyring
 from pvc.log.history import HistoryIndex
 from pvc.log.memory import MemoryLog
 from pvc.presence.alone import AlonePresence
 from pvc.projections.state import ClusterState
 from pvc.runtime.appender import Appender, Outcome, Request
+from pvc.runtime.people import People
 from pvc.runtime.telemetry import NodeFigures, Telemetry
 from pvc.runtime.world import World
 
@@ -109,6 +111,19 @@ class House:
         await self.submit("access.create_token", None, lambda *_: Decision(events=(made,)))
         return f"pvc_{token_id}_{secret}"
 
+    async def person(self, name: str, role: Role = Role.ADMIN) -> str:
+        """Make a token for a person, whose name goes into the log sealed."""
+        secret = "p" * 60
+        token_id = hashlib.sha256(name.encode()).hexdigest()[:12]
+        made = TokenCreated(
+            token=token_id,
+            principal=await self.services.people.seal(name),
+            role=role,
+            secret_sha256=hashlib.sha256(secret.encode()).hexdigest(),
+        )
+        await self.submit("access.create_token", None, lambda *_: Decision(events=(made,)))
+        return f"pvc_{token_id}_{secret}"
+
     async def define(self, **fields: Any) -> dict[str, Any]:
         """Define a VM (web01 unless told otherwise)."""
         reply = await self.root.post("/vms", json={**WEB01, **fields})
@@ -158,6 +173,7 @@ async def a_house(
         foresee=foresee,
         telemetry=Telemetry(presence, clock),
         presence=presence,
+        people=People(MemoryKeyring(), world, clock, rng),
         peers=peers or PeerParts(),
     )
     running = [asyncio.create_task(appender.run()), asyncio.create_task(history.run(log))]

@@ -102,7 +102,7 @@ async def test_the_openapi_document_is_valid_and_has_every_endpoint(house: House
         assert operation["summary"] and operation["x-role"] == spec.role.value
         assert "422" in operation["responses"] and "409" in operation["responses"]
     init = document["components"]["schemas"]["InitCluster"]
-    assert set(init["properties"]) == {"name", "coordinators"}, "what only the gateway sets is not shown"
+    assert set(init["properties"]) == {"name", "coordinators", "admin"}, "what only the gateway sets is not shown"
 
 
 async def test_the_cards_are_served_too(house: House) -> None:

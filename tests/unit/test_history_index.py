@@ -89,7 +89,7 @@ async def test_every_kind_of_question_gets_the_answer_that_a_walk_through_the_lo
     for _ in range(400):
         given = {
             "subject": sometimes("vm/id-1", "vm/name-1", "vm/name-2", "node/hv1", "vm/nobody", "moon"),
-            "actor": sometimes("actor-1", "nobody"),
+            "actors": sometimes(("actor-1",), ("nobody",), ("actor-1", "actor-2")),
             "types": sometimes(("vm.started",), ("vm.*",), ("vm.disabled", "node.joined"), ("moon.*",), ("none",)),
             "since_us": sometimes(500_000_000, 2_900_000_000, 9_900_000_000),
             "until_us": sometimes(100_000_000, 1_500_000_000, -9_900_000_000),
@@ -135,7 +135,7 @@ def by_walking(entries: list[Entry], query: HistoryQuery) -> list[tuple[int, str
         and (query.until_us is None or record.time_us <= query.until_us)
         and (query.before is None or record.position < query.before)
         and (query.after is None or record.position > query.after)
-        and (not query.actor or record.actor.principal == query.actor)
+        and (not query.actors or record.actor.principal in query.actors)
         and (not query.correlation or correlations[record.id] == correlations.get(query.correlation))
         and (not (query.subject or query.types) or any(about(raw) for raw in record.events))
     ]
@@ -289,7 +289,7 @@ async def test_a_search_that_takes_too_long_is_ended_with_advice(
     monkeypatch.setattr(history_file, "QUERY_DEADLINE_S", -1.0)
     monkeypatch.setattr(history_file, "_STEPS_BETWEEN_LOOKS_AT_THE_CLOCK", 10)
     with pytest.raises(Unavailable) as slow:
-        await index.query(HistoryQuery(actor="actor-1", since_us=99_000_000_000_000, limit=1, types=("vm.*",)))
+        await index.query(HistoryQuery(actors=("actor-1",), since_us=99_000_000_000_000, limit=1, types=("vm.*",)))
         await index.query(HistoryQuery(limit=1_000))
     assert slow.value.code == "history.too_slow" and "narrow" in slow.value.hint
     monkeypatch.setattr(history_file, "QUERY_DEADLINE_S", 10.0)
@@ -326,7 +326,7 @@ async def test_every_search_goes_along_an_index(index: HistoryIndex, tmp_path: P
 
     parts = {
         "subject": "vm/name-1",
-        "actor": "actor-1",
+        "actors": ("actor-1", "actor-2"),
         "types": ("vm.started",),
         "since_us": 5,
         "correlation": a_log(9)[8].record.id,

@@ -11,7 +11,6 @@ import pytest
 from pvc.commands.base import CommandSpec
 from pvc.commands.facts import REPORTS
 from pvc.commands.registry import BY_NAME, COMMANDS
-from pvc.events import registry
 from pvc.events.cluster import CommandRejected
 from pvc.events.fence import FenceSettings
 from pvc.events.node import NodeFenceSet, NodeJoined
@@ -68,6 +67,7 @@ def test_subjects_are_what_the_history_asks_for() -> None:
     assert samples["cluster.initialised"] == "cluster"
     assert samples["node.ready"] == "node/hv1"
     assert samples["access.token_created"] == "access/abcdefgh"
+    assert samples["access.erasure_requested"] == samples["access.person_erased"] == "access/3f2a91c0"
     assert samples["vm.defined"].startswith("vm/")
     assert subject_of(CommandRejected(code="c", message="m")) == Subject("cluster", "")
     assert subject_of(CommandRejected(code="c", message="m", vm="x")) == Subject("vm", "x")
@@ -119,24 +119,6 @@ def test_an_event_that_cannot_be_read_is_said_to_need_an_update(raw: RawEvent) -
 def test_fields_of_a_later_version_are_passed_over() -> None:
     data = msgspec.msgpack.encode({"vm": "x", "colour": "red"})
     assert decode_event(RawEvent(type="vm.enabled", data=msgspec.Raw(data))) == BY_TYPE["vm.enabled"](vm="x")
-
-
-def test_old_versions_are_brought_up_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry._VERSIONS, "vm.enabled", 3)
-    monkeypatch.setitem(registry.UPCASTERS, ("vm.enabled", 1), lambda data: {"id": data["vm_id"]})
-    monkeypatch.setitem(registry.UPCASTERS, ("vm.enabled", 2), lambda data: {"vm": data["id"]})
-    raw = RawEvent(type="vm.enabled", data=msgspec.Raw(msgspec.msgpack.encode({"vm_id": "x"})))
-    assert decode_event(raw) == BY_TYPE["vm.enabled"](vm="x")
-
-
-def test_every_older_version_of_every_event_has_its_upcaster() -> None:
-    missing = [
-        (event.TYPE, version)
-        for event in EVENTS
-        for version in range(1, registry.version_of(event))
-        if (event.TYPE, version) not in registry.UPCASTERS
-    ]
-    assert missing == []
 
 
 # Commands.

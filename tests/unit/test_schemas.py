@@ -13,16 +13,14 @@ import pytest
 from pvc.commands.registry import COMMANDS
 from pvc.events.registry import BY_TYPE, EVENTS
 from pvc.projections.vm_machine import VmState
-from pvc.schemas.generate import GENERATED_FOLDERS, event_schema, generated_files
+from pvc.schemas.compatible import event_breaks
+from pvc.schemas.generate import event_schema, generated_files, generated_present
 from pvc.schemas.states_page import MEANINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "events.json"
 """The schemas of all events as they were released. A new event or an optional field is added to it by
 `python -m tests.unit.test_schemas`, which refuses anything else."""
-
-ABOUT_ONLY = {"description", "examples", "title", "$schema", "x-version"}
-"""Keys that say nothing about which data is valid."""
 
 
 def test_every_generated_file_is_current() -> None:
@@ -31,12 +29,7 @@ def test_every_generated_file_is_current() -> None:
 
 
 def test_no_generated_file_is_left_over() -> None:
-    found = {
-        str(path.relative_to(ROOT))
-        for folder in GENERATED_FOLDERS
-        for path in (ROOT / folder).rglob("*")
-        if path.is_file()
-    }
+    found = generated_present(ROOT)
     assert found - set(generated_files()) == set(), "run ./dev schemas"
 
 
@@ -88,26 +81,9 @@ def test_every_state_has_its_sentence() -> None:
     assert set(MEANINGS) == set(VmState)
 
 
-def incompatibilities(golden: Any, present: Any, where: str = "") -> list[str]:
+def incompatibilities(golden: Any, present: Any) -> list[str]:
     """What data that fitted `golden` may not fit in `present`."""
-    if not isinstance(golden, dict) or not isinstance(present, dict):
-        return [] if golden == present else [f"{where}: {golden!r} became {present!r}"]
-    found: list[str] = []
-    for key in sorted((golden.keys() | present.keys()) - ABOUT_ONLY):
-        before, after, at = golden.get(key), present.get(key), f"{where}/{key}"
-        if key in ("properties", "$defs"):
-            for name in before or {}:
-                if name not in (after or {}):
-                    found.append(f"{at}/{name} is gone")
-                else:
-                    found += incompatibilities(before[name], after[name], f"{at}/{name}")
-        elif key == "required":
-            found += [f"{at}: {name} is required now" for name in sorted(set(after or ()) - set(before or ()))]
-        elif key == "enum":
-            found += [f"{at}: {value} is gone" for value in before or () if value not in (after or ())]
-        else:
-            found += incompatibilities(before, after, at)
-    return found
+    return [f"{one.where}: {one.what}" for one in event_breaks({"it": golden}, {"it": present}, ())]
 
 
 def text_of(path: str) -> str | None:

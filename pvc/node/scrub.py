@@ -1,0 +1,117 @@
+"""Looks after the copies of the log on this node's disks: one segment at a time, replica and archive, round and round.
+
+A disk may give back other bytes than were written. Nobody would notice before the copy is needed, and it may then be
+the last one; so each is compared with its manifest while there are others to mend it from.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import MutableSequence, Sequence
+
+from pvc.archive.base import DamagedCopy
+from pvc.errors import LogDamaged, NotFound
+from pvc.log.archived import SegmentSource
+from pvc.log.history import HistoryIndex
+from pvc.log.manifest import Manifest, check_records
+from pvc.log.segments import Chained
+from pvc.runtime.shelves import Shelf
+
+logger = logging.getLogger(__name__)
+
+NAMED = 5
+"""Records that are named, of those that were damaged in one segment."""
+
+
+class Scrub:
+    """Where it is in its round."""
+
+    def __init__(self, history: HistoryIndex, own: Shelf, source: SegmentSource, told: MutableSequence[str]) -> None:
+        """`told`: what was mended is added there, in words."""
+        self._history = history
+        self._own = own
+        self._source = source
+        self._told = told
+        self._next = 0
+        self._clean = True
+        """Nothing was mended in this round."""
+        self._made_anew: set[int] = set()
+        """Ends of the manifests for whose sake the replica was made anew: it helps once, or not at all."""
+
+    async def step(self, manifests: Sequence[Chained], *, archives: bool) -> None:
+        """Look at the next segment; `archives`: whether this node has an archive. Raises Unavailable."""
+        if not manifests:
+            return
+        if self._next >= len(manifests):
+            self._next, clean = 0, self._clean
+            self._clean = True
+            if clean:
+                await self._look_at_tree(manifests[-1].manifest)
+        manifest = manifests[self._next].manifest
+        if archives:
+            await self._look_at_archive(manifest)
+        if self._history.position >= manifest.last:
+            await self._look_at_replica(manifest)
+        self._next += 1
+
+    async def _look_at_archive(self, manifest: Manifest) -> None:
+        try:
+            await self._own.fetch(manifest)
+        except NotFound:
+            return  # the archivist brings it
+        except (DamagedCopy, LogDamaged) as error:
+            logger.error("scrub: damaged copy where=%r error=%s", self._own.title, error.message)
+            good = await self._source.fetch(manifest) if not await self._replica_is_good(manifest) else None
+            records = good if good is not None else await records_of(self._history, manifest.first, manifest.last)
+            await self._own.discard(manifest)
+            await self._own.keep(manifest, records)
+            self._tell(f"records {manifest.first} to {manifest.last} in the {self._own.title}")
+
+    async def _replica_is_good(self, manifest: Manifest) -> bool:
+        if self._history.position < manifest.last:
+            return False
+        try:
+            check_records(await records_of(self._history, manifest.first, manifest.last), manifest)
+        except LogDamaged:
+            return False
+        return True
+
+    async def _look_at_replica(self, manifest: Manifest) -> None:
+        if not await self._replica_is_good(manifest):
+            logger.error("scrub: damaged replica first=%d last=%d", manifest.first, manifest.last)
+            good = await self._source.fetch(manifest)
+            mended = await self._history.mend(manifest.first, good)
+            named = ", ".join(map(str, mended[:NAMED])) + (" and more" if len(mended) > NAMED else "")
+            self._tell(f"record {named} of this node's replica")
+
+    async def _look_at_tree(self, manifest: Manifest) -> None:
+        """At the end of a round in which all records were good, the tree over them must be the manifest's."""
+        if self._history.position < manifest.last or await self._history.root(manifest.last) == manifest.root:
+            return
+        if manifest.last in self._made_anew:
+            raise LogDamaged(
+                f"the manifest of the records {manifest.first} to {manifest.last}, by {manifest.sealed_by}, "
+                "has another tree than this node's replica, which was made anew from the log",
+                code="log.manifest_differs",
+                hint="compare with `pvc log verify` on each node, and with an anchored checkpoint",
+            )
+        logger.error("scrub: the replica's tree is damaged size=%d", manifest.last)
+        self._made_anew.add(manifest.last)
+        self._history.begin_anew()
+        self._tell(f"the tree over the first {manifest.last} records of this node's replica, which is filled anew")
+
+    def _tell(self, what: str) -> None:
+        self._clean = False
+        logger.warning("scrub: mended %s", what)
+        self._told.append(what)
+
+
+async def records_of(history: HistoryIndex, first: int, last: int) -> list[bytes]:
+    """The replica's records; fewer where some are missing. Raises Unavailable."""
+    records: list[bytes] = []
+    while len(records) < last - first + 1:
+        found = await history.records(first + len(records), last - first + 1 - len(records))
+        if not found:
+            break
+        records += found
+    return records
