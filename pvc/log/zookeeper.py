@@ -95,6 +95,7 @@ class ZookeeperLog:
         `source`: where the segments come from that are archived; without one they cannot be read. `holder`: under which
         name to append where somebody holds the log. `may_found`: whether to found it; not for who has a copy of one.
         `even_damaged`: open it all the same, for every call to tell what is wrong with it.
+        `bridge`: what makes sessions; the simulator has its own.
         Raises Unavailable after `deadline_s` without a server, LogDamaged, InvalidInput (the cluster's name).
         """
         view = View(

@@ -85,6 +85,8 @@ class ZookeeperPresence:
     ) -> Self:
         """Connect to `hosts` ("a:2181,b:2181,c:2181"); `machine` is what this machine is known by, see `Presence`.
 
+        `bridge`: what makes sessions; the simulator has its own.
+
         Raises Unavailable after `session_timeout_s` without a server, InvalidInput (the cluster's name).
         """
         clock = clock or BootClock()

@@ -45,7 +45,7 @@ def believe_every_crash(state: ClusterState, report: facts.ReportEnded, context:
 
 async def take_unknown_for_failed(self: Appender, entries: list[Entry]) -> bool:
     """An append whose outcome is not known is taken for one that did not take place."""
-    raise Rejected("it failed", code="mutant")
+    raise Rejected("it failed")
 
 
 async def take_unknown_for_done(self: Appender, entries: list[Entry]) -> bool:
