@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
@@ -13,7 +13,8 @@ from pvc.zookeeper.port import ZookeeperSession
 from pvc.zookeeper.types import Create, Credentials
 from tests.contract.zookeeper_contract import ALL, ZookeeperContract
 from tests.integration.tcp_proxy import TcpProxy
-from tests.integration.zookeeper_server import ZookeeperServer, zookeeper
+from tests.integration.zookeeper_ensemble import Ensemble
+from tests.integration.zookeeper_server import ZookeeperServer, require_zookeeper, zookeeper
 
 __all__ = ["zookeeper"]
 pytestmark = pytest.mark.zookeeper
@@ -22,9 +23,10 @@ pytestmark = pytest.mark.zookeeper
 class RealWorld:
     timeout_s = 2.0
 
-    def __init__(self, server: ZookeeperServer) -> None:
+    def __init__(self, *ports: int) -> None:
         self.root = f"/t{uuid.uuid4().hex[:12]}"
-        self._server = server
+        self._ports = ports
+        """Of the servers; each client is at the next one."""
         self._sessions: list[ZookeeperSession] = []
         self._proxies: dict[str, TcpProxy] = {}
         self._open = contextlib.AsyncExitStack()
@@ -38,7 +40,8 @@ class RealWorld:
         on_connected: Callable[[], None] = lambda: None,
     ) -> ZookeeperSession:
         if name not in self._proxies:
-            self._proxies[name] = await self._open.enter_async_context(TcpProxy.to(self._server.port))
+            port = self._ports[len(self._proxies) % len(self._ports)]
+            self._proxies[name] = await self._open.enter_async_context(TcpProxy.to(port))
         session: ZookeeperSession = Bridge(
             self._proxies[name].hosts,
             credentials=credentials,
@@ -67,14 +70,40 @@ class RealWorld:
         await self._open.aclose()
 
 
+@contextlib.asynccontextmanager
+async def world_of(*ports: int) -> AsyncIterator[RealWorld]:
+    world = RealWorld(*ports)
+    founder = Bridge(f"127.0.0.1:{ports[0]}")
+    founder.start()
+    await founder.wait_connected()
+    await founder.multi([Create(world.root, b"", ALL)])
+    await founder.close()
+    yield world
+    await world.close()
+
+
 class TestRealZookeeper(ZookeeperContract):
     @pytest.fixture
     async def world(self, zookeeper: ZookeeperServer) -> AsyncIterator[RealWorld]:
-        world = RealWorld(zookeeper)
-        founder = Bridge(zookeeper.hosts)
-        founder.start()
-        await founder.wait_connected()
-        await founder.multi([Create(world.root, b"", ALL)])
-        await founder.close()
-        yield world
-        await world.close()
+        async with world_of(zookeeper.port) as world:
+            yield world
+
+
+@pytest.fixture(scope="module")
+def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ensemble]:
+    require_zookeeper()
+    ensemble = Ensemble(tmp_path_factory.mktemp("ensemble"))
+    try:
+        ensemble.start()
+        yield ensemble
+    finally:
+        ensemble.kill()
+
+
+class TestRealEnsemble(ZookeeperContract):
+    """Each client at another of three servers."""
+
+    @pytest.fixture
+    async def world(self, ensemble: Ensemble) -> AsyncIterator[RealWorld]:
+        async with world_of(*ensemble.ports.values()) as world:
+            yield world
