@@ -63,6 +63,8 @@ def _facts(status: dict[str, Any]) -> list[tuple[str, str | Cell]]:
             ("Archived", f"{status['archived_position']:,} records in {_segments(status['archived_segments'])}")
         )
         facts.append(("Incarnation", status["incarnation"]))
+    if status["waits_for"]:
+        facts.append(("Old segments wait", Cell(f"for {status['waits_for']}", "yellow")))
     if status["held_by"]:
         facts.append(("Held by", Cell(status["held_by"], "red")))
     facts += [

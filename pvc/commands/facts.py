@@ -7,7 +7,7 @@ crash must not bring the VM back up. A report that no longer says anything new l
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from msgspec import Struct
 
@@ -378,3 +378,9 @@ REPORTS: dict[type[Report], tuple[str, Decide]] = {
     ReportPersonErased: ("access.report_erased", person_erased),
 }
 """Report -> (its name in records, its decide)."""
+
+FORWARDABLE: dict[str, tuple[type[VmReport | MoveReport], Decide]] = {
+    REPORTS[report][0]: (report, REPORTS[report][1]) for report in (*get_args(VmReport), *get_args(MoveReport))
+}
+"""Name -> report and decide, of those that another node may append: what nodes learn of VMs. Never what is needed to
+have a primary, nor what the primary itself says."""

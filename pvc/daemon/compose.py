@@ -36,7 +36,9 @@ from pvc.errors import Unavailable
 from pvc.gateway.services import GatewayServices, PeerParts
 from pvc.handlers.what_if import foresee
 from pvc.keyring.base import Keyring
+from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
+from pvc.log.inbox import Inbox
 from pvc.node.node import Node, Services, nothing_missing
 from pvc.node.signing import KeyFiles
 from pvc.node.vouching import VouchingParts
@@ -97,6 +99,21 @@ async def _run_once(config: Config, stop: asyncio.Event) -> None:
 async def _pass_on(event: asyncio.Event, to: asyncio.Event) -> None:
     await event.wait()
     to.set()
+
+
+async def open_inbox(config: Config, log: Log) -> Inbox | None:
+    """Where nodes forward reports to each other; None where this is the only node."""
+    from pvc.log.zookeeper import ZookeeperLog
+
+    if not isinstance(log, ZookeeperLog):
+        return None
+    from pvc.daemon.zookeeper_access import zookeeper_access, zookeeper_hosts
+    from pvc.log.inbox_zookeeper import ZookeeperInbox
+
+    access = zookeeper_access(config.log)
+    return await ZookeeperInbox.open(
+        zookeeper_hosts(config), config.log.cluster, log, credentials=access.credentials, tls=access.tls
+    )
 
 
 async def open_presence(config: Config) -> Presence:
@@ -195,6 +212,9 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
             stack.push_async_callback(archive.close)
         log = await open_log(config, copies, may_found=history.position == 0)
         stack.push_async_callback(log.close)
+        inbox = await open_inbox(config, log)
+        if inbox is not None:
+            stack.push_async_callback(inbox.close)
         if secret is not None:
             await load_peer_secret(secret)
             stack.push_async_callback(secret.close)
@@ -221,7 +241,9 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
             boot=boot_id(),
             world=world,
             log=log,
-            appender=Appender(world, log, origin=config.node_name, clock=clock, rng=rng, usage=telemetry.usage),
+            appender=Appender(
+                world, log, origin=config.node_name, clock=clock, rng=rng, usage=telemetry.usage, inbox=inbox
+            ),
             hypervisor=hypervisor,
             clock=clock,
             rng=rng,

@@ -66,7 +66,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=
     """Microseconds since the Unix epoch, as the appending node saw them; for showing, never for ordering."""
     actor: Actor
     origin: str
-    """Name of the node that appended it."""
+    """Name of the node it comes from: which took the command, or learnt the fact. The primary may have appended it."""
     command: CommandRef
     cause: str = ""
     """Id of the record that led to this one, empty where an admin's wish was the beginning."""

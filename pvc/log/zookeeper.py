@@ -18,6 +18,7 @@ from pvc.errors import LogDamaged, OutcomeUnknown, Unavailable
 from pvc.events.record import Entry, Head
 from pvc.log.archived import ArchivedRecords, SegmentSource
 from pvc.log.base import MAX_READ_BYTES, check_batch, conflict
+from pvc.log.inbox import overtaken
 from pvc.log.quota import Quota, set_quota
 from pvc.log.segments import Segments
 from pvc.log.zookeeper_layout import Layout, SegmentLimits, encode_head
@@ -29,6 +30,7 @@ from pvc.zookeeper.types import (
     BadVersion,
     Create,
     Credentials,
+    Delete,
     Lost,
     NodeExists,
     NoNode,
@@ -159,9 +161,11 @@ class ZookeeperLog:
         """The last committed position, as the server now says."""
         return await self._view.insist(self._view.refresh)
 
-    async def append(self, entries: Sequence[Entry], *, after: Head) -> Head:
-        """Commit all entries in one round trip, or raise; see `Log.append`."""
+    async def append(self, entries: Sequence[Entry], *, after: Head, along: Sequence[Delete] = ()) -> Head:
+        """Commit all entries in one round trip, or raise; see `Log.append`. `along` takes place in the same step, one
+        for an entry at most; raises Overtaken where what it deletes is gone."""
         check_batch(entries, after)
+        assert len(along) <= len(entries), "more of these might not fit into the request"
         maybe_sent = False
         try:
             async with asyncio.timeout(self._view.deadline_s):
@@ -183,7 +187,7 @@ class ZookeeperLog:
                         continue
                     earlier, maybe_sent = maybe_sent, True
                     try:
-                        return await self._commit(entries)
+                        return await self._commit(entries, along)
                     except Lost:
                         await asyncio.sleep(PAUSE_S)
                     except NoSession:
@@ -293,23 +297,26 @@ class ZookeeperLog:
         except (Lost, NoSession):
             await asyncio.sleep(PAUSE_S)
 
-    async def _commit(self, entries: Sequence[Entry]) -> Head:
+    async def _commit(self, entries: Sequence[Entry], along: Sequence[Delete]) -> Head:
         view, last = self._view, entries[-1]
         layout, segment, version = view.layout, view.segment, view.version
         assert version >= 0, "ZooKeeper takes -1 for any version"
         stored = view.stored.after(entries)
-        operations: list[SetData | Create] = [
+        operations: list[SetData | Create | Delete] = [
             SetData(layout.segment(segment), encode_head(stored), version),
             *(layout.new_entry(segment, entry) for entry in entries),
+            *along,
         ]
         results: list[int | str] = []
         try:
             with contextlib.suppress(NodeExists):  # misnumbered likewise, but refused by the server
                 results = await view.bridge.multi(operations)
         except NoNode:
-            # Sealed, archived and removed since this client last looked; if it is more, the next look tells.
-            raise BadVersion("the segment is in ZooKeeper no more") from None
-        if results != [version + 1, *(layout.entry(segment, entry.position) for entry in entries)]:
+            # Sealed, archived and removed since this client last looked, or what goes along is gone, or the whole log:
+            # which of these, the next look at the head finds out.
+            view.version = -1
+            raise overtaken() if along else BadVersion("the segment is in ZooKeeper no more") from None
+        if results[: 1 + len(entries)] != [version + 1, *(layout.entry(segment, entry.position) for entry in entries)]:
             raise view.damaged(
                 f"records {entries[0].position} to {last.position} were numbered {results[1:]}",
                 "log.misnumbered",

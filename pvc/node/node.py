@@ -15,14 +15,14 @@ import msgspec
 
 from pvc import __version__
 from pvc.clock import Clock, Rng
-from pvc.commands.facts import REPORTS, Report, ReportNodeReady
+from pvc.commands.facts import ReportNodeReady
 from pvc.drivers.anchors import Anchor
 from pvc.drivers.fence import Fence
 from pvc.drivers.hypervisor import Hypervisor
 from pvc.drivers.watchdog import Watchdog
-from pvc.errors import PvcError, Unavailable
+from pvc.errors import OutcomeUnknown, PvcError, Unavailable
 from pvc.events.node import NodeDiverged
-from pvc.events.record import Actor, Entry
+from pvc.events.record import Entry
 from pvc.events.registry import FEATURE_LEVEL, Event, subject_of
 from pvc.events.vm import VmSpec
 from pvc.events.vm_moves import VmArrived, VmMigrationFailed
@@ -34,6 +34,7 @@ from pvc.node.anchoring import Anchoring
 from pvc.node.archivist import ArchiveParts, Archivist, unsigned
 from pvc.node.erasing import Erasing
 from pvc.node.primary import Primary
+from pvc.node.reports import Reports
 from pvc.node.self_fence import SelfFence
 from pvc.node.standing import Standing
 from pvc.node.telemetry import Publisher
@@ -41,7 +42,7 @@ from pvc.node.vouching import Vouching, VouchingParts
 from pvc.presence.base import Presence
 from pvc.presence.hello import Contact
 from pvc.projections.state import ClusterState
-from pvc.runtime.appender import Appender, Outcome, Request
+from pvc.runtime.appender import Appender
 from pvc.runtime.past_files import PastFiles
 from pvc.runtime.people import People
 from pvc.runtime.snapshots import SnapshotFile, check_same_log, keep_snapshots, newest_seen
@@ -119,12 +120,15 @@ class Node:
             archived=lambda: self.archivist.archived if self.archivist else 0,
             contact=services.contact,
         )
+        self._reports = Reports(
+            services.name, services.world, services.appender, services.clock, services.rng, epoch=self._epoch
+        )
         self._transfers = Transfers(services.hypervisor, lambda vm_id: self.queue.wake(vm_id))
         self._reconciler = VmReconciler(
             services.name,
             self._sound_state,
             services.hypervisor,
-            self._give_report,
+            self._reports.give,
             services.clock,
             transfers=self._transfers,
             obstacle=services.obstacle,
@@ -148,7 +152,7 @@ class Node:
                 services.world,
                 services.presence,
                 services.fence,
-                self._submit,
+                self._reports.append,
                 services.clock,
                 may_act=lambda: self.standing.joined and services.presence.lease_left_s() > 0,
             )
@@ -158,7 +162,7 @@ class Node:
         self._vouching = self._make_vouching(services.vouching) if services.vouching is not None else ()
         sign = self._vouching[1].sign if self._vouching else unsigned
         people = services.people
-        self._erasing = people and Erasing(services.name, self._world, people, self._submit, self._epoch)
+        self._erasing = people and Erasing(services.name, self._world, people, self._reports.append, self._epoch)
         self.archivist = services.archive and Archivist(
             services.name, self._world, services.archive, services.presence, epoch=self._epoch, sign=sign
         )
@@ -180,6 +184,7 @@ class Node:
             group.create_task(self._watch_hypervisor())
             group.create_task(self._announce_and_look())
             group.create_task(self._publisher().run())
+            group.create_task(self._reports.run())
             if self._primary is not None:
                 group.create_task(self._primary.run())
             for part in filter(None, (*self._vouching, self._erasing, self.archivist)):
@@ -192,8 +197,9 @@ class Node:
         while True:
             try:
                 await check_same_log(await newest_seen(self._world, replica), self._services.log)
+                await self._reports.clear()
                 return await catch_up(self._world, self._services.log)
-            except Unavailable as error:
+            except (Unavailable, OutcomeUnknown) as error:
                 logger.warning("log: not available yet error=%s", error)
                 await asyncio.sleep(RETRY_S)
             except PvcError as fault:
@@ -300,7 +306,7 @@ class Node:
             self_fence_s=self._promise_s,
             level=FEATURE_LEVEL,
         )
-        await self._give_report(ready, cause)
+        await self._reports.give(ready, cause)
 
     def _sound_state(self) -> ClusterState:
         """The state, to act by. Raises what has stopped the fold: what it says of a VM may long be over, and the one
@@ -355,15 +361,6 @@ class Node:
             return True
         return vm.migration is not None and vm.migration.target == name
 
-    async def _give_report(self, report: Report, cause: str) -> None:
-        await self._submit(report, cause)
-
-    async def _submit(self, report: Report, cause: str) -> Outcome:
-        name, decide = REPORTS[type(report)]
-        actor = Actor(principal=f"node/{self._services.name}", method="node")
-        request = Request(name=name, command=report, decide=decide, actor=actor, cause=cause)
-        return await self._services.appender.submit(request)
-
     def _make_vouching(self, parts: VouchingParts) -> tuple[Anchoring, Vouching]:
         services = self._services
         common = services.name, services.world
@@ -371,7 +368,7 @@ class Node:
             *common,
             parts.history,
             services.anchors,
-            self._submit,
+            self._reports.append,
             services.clock,
             services.rng,
             epoch=self._epoch,
@@ -379,7 +376,7 @@ class Node:
         vouching = Vouching(
             *common,
             parts,
-            self._submit,
+            self._reports.append,
             services.clock,
             epoch=self._epoch,
             may_speak=lambda: self.standing.announced,

@@ -16,15 +16,19 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from pvc.clock import Clock, Rng, new_ulid
-from pvc.commands.base import Context, Decide, Decision, Utilisation
+from pvc.commands.base import Context, Decision, Utilisation
 from pvc.errors import Conflict, OutcomeUnknown, PvcError, Rejected, Unavailable, internal_error
 from pvc.events.cluster import CommandRejected
-from pvc.events.record import MAX_RECORD_BYTES, Actor, CommandRef, Entry, Head, RawEvent, Record, seal, unseal
+from pvc.events.record import MAX_RECORD_BYTES, CommandRef, Entry, Head, RawEvent, Record, seal, unseal
 from pvc.events.registry import FIRST_LEVEL, Event, UnknownEvent, decode_event, encode_event, level_of
 from pvc.log.base import MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, Log
+from pvc.log.inbox import Forwarded, Inbox, Overtaken, overtaken
 from pvc.projections.fold import fold_trusted
 from pvc.projections.state import ClusterState
+from pvc.runtime.request import Outcome, Request, Taken, key_reused
 from pvc.runtime.world import World, catch_up
+
+__all__ = ["Appender", "Outcome", "Request", "key_reused"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,35 +49,6 @@ MAX_REFUSAL = 500
 """Characters of a refusal's reason that go into the log: it may quote what was given, at any length."""
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """A command or report on its way into the log."""
-
-    name: str
-    command: msgspec.Struct
-    decide: Decide
-    actor: Actor
-    command_id: str = ""
-    """The idempotency key; one is made if it is empty."""
-    digest: str = ""
-    """A hash of what is asked for, to tell a repeated command from another one under the same key."""
-    cause: str = ""
-    audit_vm: str = ""
-    """The id of the VM it is about, where it is known: a refusal is then part of that VM's history."""
-    audit_refusal: bool = False
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a request."""
-
-    entry: Entry | None
-    """Its record; None when nothing had to change, or for a dry run."""
-    decision: Decision
-    position: int
-    """The position that has the outcome in it."""
-    repeated: bool = False
-    """The command had been committed before, under the same id; this is that record."""
-
-
 class _Waiting(msgspec.Struct, kw_only=True):
     request: Request
     future: asyncio.Future[Outcome]
@@ -86,6 +61,8 @@ class _Batch:
         self.after = after
         self.entries: list[Entry] = []
         self.answers: list[tuple[_Waiting, Outcome | PvcError]] = []
+        self.taking: list[Forwarded] = []
+        """The reports of the inbox that some of the entries came of."""
         self.size_bytes = 0
 
     @property
@@ -106,9 +83,12 @@ class Appender:
         rng: Rng,
         after_append: Callable[[], None] | None = None,
         usage: Callable[[], Mapping[str, Utilisation]] = dict,
+        inbox: Inbox | None = None,
     ) -> None:
         self._world = world
         self._log = log
+        self.inbox = inbox
+        """Where reports of other nodes come from; None where there is only one."""
         self._origin = origin
         self._clock = clock
         self._rng = rng
@@ -198,9 +178,12 @@ class Appender:
             if not batch.entries:
                 break
             try:
-                await self._log.append(batch.entries, after=batch.after)
-            except Conflict:
+                await self._append(batch)
+            except Conflict as error:
                 await catch_up(self._world, self._log)
+                if isinstance(error, Overtaken):
+                    await self._let_go_of_overtaken(taken)
+                    continue
                 self._conflict_s, self._crowding = self._clock.monotonic(), min(self._crowding + 1, MAX_CROWDING)
                 await self._let_others()
                 taken += self._take()
@@ -224,6 +207,22 @@ class Appender:
             elif not waiting.future.done():
                 waiting.future.set_result(answer)
         return len(batch.answers)
+
+    async def _append(self, batch: _Batch) -> None:
+        if not batch.taking:
+            await self._log.append(batch.entries, after=batch.after)
+        else:
+            assert self.inbox is not None, "reports come out of the inbox"
+            await self.inbox.append(batch.entries, after=batch.after, taking=batch.taking)
+
+    async def _let_go_of_overtaken(self, taken: list[_Waiting]) -> None:
+        """Some report is no longer in the inbox: nobody waits here for it any more, so that the rest can go on."""
+        assert self.inbox is not None, "reports come out of the inbox"
+        from_inbox = [(waiting, at) for waiting in taken if (at := waiting.request.taken) is not None]
+        left = await self.inbox.left([at.report.key for _, at in from_inbox])
+        for (waiting, _), there in zip(from_inbox, left, strict=True):
+            if not there:
+                _fail(waiting, overtaken())
 
     async def _learn_outcome(self, entries: list[Entry]) -> bool:
         """After a deadline passed: whether the entries are in the log. Raises OutcomeUnknown if it cannot be told."""
@@ -272,6 +271,8 @@ class Appender:
         earlier = state.recent.get(request.command_id)
         if earlier is not None:
             return await self._repeat(request, earlier, batch)
+        if request.taken is not None and not self._may_take(state, request.taken):
+            return _deposed(self._origin, request.taken)
         context = self._context(request)
         try:
             decision = request.decide(state, request.command, context)
@@ -287,7 +288,14 @@ class Appender:
             logger.exception("appender: defect in a decision command=%s id=%s", request.name, request.command_id)
             return internal_error(error)
         self._add(state, entry, batch)
+        if request.taken is not None:
+            batch.taking.append(request.taken.report)
         return Outcome(entry=entry, decision=decision, position=entry.position)
+
+    def _may_take(self, state: ClusterState, taken: Taken) -> bool:
+        """The append is bound to the head that this is asked of, so a primary that was deposed commits nothing."""
+        cluster = state.cluster
+        return cluster is not None and (cluster.primary, cluster.primary_epoch) == (self._origin, taken.epoch)
 
     def _note_refusal(
         self, state: ClusterState, request: Request, context: Context, refusal: Rejected, batch: _Batch
@@ -310,7 +318,7 @@ class Appender:
                 id=new_ulid(self._clock, self._rng),
                 time_us=context.time_us,
                 actor=request.actor,
-                origin=self._origin,
+                origin=request.taken.report.node if request.taken is not None else self._origin,
                 command=CommandRef(id=request.command_id, name=request.name, digest=request.digest),
                 cause=request.cause,
                 level=_level_for(state, decision),
@@ -337,19 +345,6 @@ class Appender:
         return msgspec.structs.replace(request, command_id=new_ulid(self._clock, self._rng))
 
 
-def key_reused(request: Request, record: Record) -> Rejected | None:
-    """The refusal of a request whose key stands for another command already; None where it is that very command."""
-    command = record.command
-    if (command.name, command.digest) == (request.name, request.digest):
-        return None
-    used_for = command.name if command.name != request.name else f"another {command.name}"
-    return Rejected(
-        f"the idempotency key {request.command_id!r} was used for {used_for} at position {record.position}",
-        code="idempotency.key_reused",
-        hint="use a new key for each new command",
-    )
-
-
 def _level_for(state: ClusterState, decision: Decision) -> int:
     """The record's level: the cluster's. Raises Rejected where that is too low for what was decided."""
     level = state.cluster.level if state.cluster is not None else FIRST_LEVEL
@@ -371,6 +366,14 @@ def _readable(event: Event) -> RawEvent:
     except UnknownEvent as error:
         raise ValueError(f"a command led to an event that cannot be read back: {error.message}") from error
     return raw
+
+
+def _deposed(node: str, taken: Taken) -> Rejected:
+    return Rejected(
+        f"{node} is not the primary of epoch {taken.epoch} any more",
+        code="cluster.stale_primary",
+        hint="another coordinator has taken over; nothing needs to be done",
+    )
 
 
 def _stopping() -> Unavailable:

@@ -15,7 +15,7 @@ from pvc.log.zookeeper_view import PAUSE_S, View
 from pvc.sim.log_simulation import LogFaults
 from pvc.sim.mutation import Kind, Mutant
 from pvc.sim.zookeeper_bridge import SimBridge
-from pvc.zookeeper.types import BadVersion, Create, Lost, NoSession, SetData
+from pvc.zookeeper.types import BadVersion, Create, Delete, Lost, NoSession, SetData
 
 LOSING = LogFaults(lossy=1.0)
 """Each run loses acknowledged records once."""
@@ -52,7 +52,7 @@ async def any_version(self: SimBridge, operations: Sequence[Any]) -> list[int | 
     )
 
 
-async def without_head(self: ZookeeperLog, entries: Sequence[Entry]) -> Head:
+async def without_head(self: ZookeeperLog, entries: Sequence[Entry], along: Sequence[Delete] = ()) -> Head:
     """The records are created, and the head is set afterwards."""
     view, stored, version = self._view, self._view.stored.after(entries), self._view.version
     await view.bridge.multi([view.layout.new_entry(view.segment, entry) for entry in entries])
@@ -61,18 +61,18 @@ async def without_head(self: ZookeeperLog, entries: Sequence[Entry]) -> Head:
     return entries[-1].head
 
 
-async def one_by_one(self: ZookeeperLog, entries: Sequence[Entry]) -> Head:
+async def one_by_one(self: ZookeeperLog, entries: Sequence[Entry], along: Sequence[Delete] = ()) -> Head:
     """A batch is several transactions."""
     for entry in entries:
-        head = await real_commit(self, [entry])
+        head = await real_commit(self, [entry], along)
     return head
 
 
-async def again_at_once(self: ZookeeperLog, entries: Sequence[Entry]) -> Head:
+async def again_at_once(self: ZookeeperLog, entries: Sequence[Entry], along: Sequence[Delete] = ()) -> Head:
     """What was lost is sent again in the next connection or session, without a look at what became of it."""
     while True:
         try:
-            return await real_commit(self, entries)
+            return await real_commit(self, entries, along)
         except (Lost, NoSession):
             await self._view.bridge.wait_connected()
             await asyncio.sleep(PAUSE_S)
@@ -97,7 +97,7 @@ async def unknown_is_failed(self: ZookeeperLog, entries: Sequence[Entry], *, aft
     try:
         await self._view.trusted()
         await self._expect_head(after)
-        return await self._commit(entries)
+        return await self._commit(entries, ())
     except BadVersion:
         await self._learn_head()
         raise conflict(self._view.head, after) from None

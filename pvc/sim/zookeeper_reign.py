@@ -202,12 +202,15 @@ class Reign:
         if request.kind == "close":
             self._close(session, request)
             return
+        zxid = epoch, count = self._next()
         try:
-            steps, results = self._tree.prepare(request.operations, session, request.connection.identity)
+            steps, results = self._tree.prepare(
+                request.operations, session, request.connection.identity, number=epoch << 32 | count
+            )
         except Exception as error:  # noqa: BLE001 - it is the answer
-            self._propose(Txn(self._next(), (), request, error))
+            self._propose(Txn(zxid, (), request, error))
             return
-        self._propose(Txn(self._next(), steps, request, results))
+        self._propose(Txn(zxid, steps, request, results))
 
     def _propose(self, txn: Txn) -> None:
         for path, node in txn.steps:

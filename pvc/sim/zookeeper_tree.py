@@ -71,6 +71,8 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     version: int = 0
     owner: int = 0
     acl: Acl = EVERYTHING
+    created: int = 0
+    """Number of the transaction that created it."""
 
     def allows(self, permission: int, identity: Identity) -> bool:
         """Whether somebody may."""
@@ -109,7 +111,7 @@ class Tree:
         """The znode. Raises NoNode, NotAllowed."""
         node = self.node(path)
         _require(node, READ, identity)
-        return Znode(data=node.data, version=node.version, owner=node.owner)
+        return Znode(data=node.data, version=node.version, owner=node.owner, created=node.created)
 
     def names(self, path: str, identity: Identity) -> list[str]:
         """Names of its children, in no order. Raises NoNode, NotAllowed."""
@@ -119,13 +121,13 @@ class Tree:
     # -- Writing ---------------------------------------------------------------------------------------------------
 
     def prepare(
-        self, operations: Sequence[Operation], session: int, identity: Identity
+        self, operations: Sequence[Operation], session: int, identity: Identity, *, number: int
     ) -> tuple[list[Step], list[int | str]]:
-        """What has to be done for these operations, and each one's result; changes nothing yet.
+        """What has to be done for these, and each one's result, as transaction `number`; changes nothing yet.
 
         Raises what is wrong with the first operation that cannot be done.
         """
-        return _Draft(self, session, identity).write(operations)
+        return _Draft(self, session, identity, number).write(operations)
 
     def apply(self, path: str, node: Node | None) -> str:
         """One step; whether the znode was "created", "changed" or "deleted"."""
@@ -165,10 +167,11 @@ class Tree:
 class _Draft:
     """A transaction as far as it was looked at; what comes later in it sees what came before."""
 
-    def __init__(self, tree: Tree, session: int, identity: Identity) -> None:
+    def __init__(self, tree: Tree, session: int, identity: Identity, number: int) -> None:
         self._tree = tree
         self._session = session
         self._identity = identity
+        self._number = number
         self._changed: dict[str, Node | None] = {}
         self._made: dict[str, int] = {}
         self._children: dict[str, int] = {}
@@ -213,6 +216,7 @@ class _Draft:
             operation.data,
             owner=self._session if operation.ephemeral else 0,
             acl=((self._identity.own, operation.permissions), *operation.others),
+            created=self._number,
         )
         self._changed[path] = node
         self._made[parent] = made + 1

@@ -100,7 +100,9 @@ def value_of(read: Any) -> Any:
 
 def found(data: bytes, stat: ZnodeStat) -> Znode:
     """What kazoo's get returns."""
-    return Znode(data=data, version=int(stat.version), owner=int(stat.ephemeralOwner))
+    return Znode(
+        data=data, version=int(stat.version), owner=int(stat.ephemeralOwner), created=int(stat.creation_transaction_id)
+    )
 
 
 def translate(error: BaseException) -> Exception:

@@ -59,6 +59,8 @@ class Znode(msgspec.Struct, frozen=True):
     version: int
     owner: int
     """Id of the session whose end deletes it, 0 if it is not ephemeral."""
+    created: int = 0
+    """Number of the transaction that created it: of two znodes, the older one's is lower."""
 
 
 class Handshake(msgspec.Struct, frozen=True):

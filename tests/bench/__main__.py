@@ -37,6 +37,7 @@ from tests.bench import (
     process,
     proofs,
     replay,
+    writers,
 )
 from tests.bench.measure import Bench, Row
 from tests.bench.table import markdown, text
@@ -47,6 +48,7 @@ Measure = Callable[[Bench], Coroutine[Any, Any, list[Row]]]
 BENCHES: dict[str, tuple[Measure, str]] = {
     "append": (append.measure, "durable append, one client: ZooKeeper and SQLite, against the raw library"),
     "group": (group.measure, "24 clients through the appender, against raw pipelined creates"),
+    "writers": (writers.measure, "3 to 16 nodes that report at once: forwarded to the primary, against direct"),
     "replay": (replay.measure, "verify + decode + fold, against decode + fold, and against `eventsourcing`"),
     "define": (define.measure, "define a VM at 0, 1,000 and 10,000 VMs"),
     "follow": (follow.measure, "event appended until folded in another process, against raw watch + get"),
@@ -61,7 +63,7 @@ BENCHES: dict[str, tuple[Measure, str]] = {
     "moves": (moves.measure, "three real hosts: live migration, its downtime, flush of 20 VMs"),
     "failover": (failover.measure, "three real hosts: power cuts until VMs run elsewhere (20 with --full)"),
 }
-NEED_ZOOKEEPER = {"append", "group", "follow", "cluster"}
+NEED_ZOOKEEPER = {"append", "group", "writers", "follow", "cluster"}
 
 
 def main() -> int:

@@ -20,6 +20,7 @@ from pvc.drivers.simulated_guest import Behaviour
 from pvc.drivers.simulated_network import SimulatedNetwork
 from pvc.events.record import Entry
 from pvc.events.registry import Event
+from pvc.log.inbox_zookeeper import ZookeeperInbox
 from pvc.log.zookeeper import ZookeeperLog
 from pvc.node.node import Node, Services
 from pvc.presence.zookeeper import ZookeeperPresence
@@ -42,12 +43,18 @@ class Member:
     """One node, from its start until it is killed."""
 
     def __init__(
-        self, services: Services, log: ZookeeperLog, presence: ZookeeperPresence, hypervisor: SimulatedHypervisor
+        self,
+        services: Services,
+        log: ZookeeperLog,
+        inbox: ZookeeperInbox,
+        presence: ZookeeperPresence,
+        hypervisor: SimulatedHypervisor,
     ) -> None:
         self.name = services.name
         self.world = services.world
         self.appender = services.appender
         self.hypervisor = hypervisor
+        self.inbox = inbox
         self._log = log
         self._presence = presence
         self._task = asyncio.create_task(Node(services).run(), name=services.name)
@@ -58,6 +65,7 @@ class Member:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         await self._presence.close(expire=True)
+        await self.inbox.close()
         await self._log.close()
 
     async def close(self) -> None:
@@ -65,6 +73,7 @@ class Member:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         await self._presence.close(expire=False)
+        await self.inbox.close()
         await self._log.close()
 
 
@@ -108,6 +117,7 @@ class Crowd:
         """Start one more node."""
         clock, rng, world = SystemClock(), SystemRng(), World(behind=True)
         log = await ZookeeperLog.open(self.hosts, self.cluster)
+        inbox = await ZookeeperInbox.open(self.hosts, self.cluster, log)
         presence = await ZookeeperPresence.open(self.hosts, self.cluster, machine=name)
         hypervisor = SimulatedHypervisor(memory_mib=memory_mib, vcpus=64, network=self._network, address=name)
         # A timer for each guest would be the machine's work and not the node's.
@@ -117,7 +127,7 @@ class Crowd:
             boot="one",
             world=world,
             log=log,
-            appender=Appender(world, log, origin=name, clock=clock, rng=rng),
+            appender=Appender(world, log, origin=name, clock=clock, rng=rng, inbox=inbox),
             hypervisor=hypervisor,
             clock=clock,
             rng=rng,
@@ -125,7 +135,7 @@ class Crowd:
             fence=self.fence,
             address=name,
         )
-        member = Member(services, log, presence, hypervisor)
+        member = Member(services, log, inbox, presence, hypervisor)
         self.members.append(member)
         return member
 

@@ -156,6 +156,15 @@ class ZookeeperContract:
                 await call
         await a.check(x)
 
+    async def test_what_was_created_earlier_has_the_lower_number_and_a_change_keeps_it(self, world: World) -> None:
+        a = await world.session("a")
+        x, y, z = (f"{world.root}/{name}" for name in "xyz")
+        await a.multi([Create(y, b"", ALL)])
+        await a.multi([Create(x, b"", ALL), Create(z, b"", ALL)])
+        await a.multi([SetData(y, b"new", 0)])
+        first, second, third = [znode.created for znode in await a.find_many([y, x, z]) if znode is not None]
+        assert first < second == third
+
     async def test_names_of_children_come_without_their_path(self, world: World) -> None:
         a = await world.session("a")
         x = f"{world.root}/x"
