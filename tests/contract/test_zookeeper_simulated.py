@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from pvc.log.base import Log
+from pvc.log.inbox import Inbox
+from pvc.log.inbox_zookeeper import ZookeeperInbox
 from pvc.log.zookeeper import ZookeeperLog
 from pvc.presence.base import Presence
 from pvc.presence.zookeeper import ZookeeperPresence
@@ -15,6 +18,7 @@ from pvc.sim.loop import VirtualClock
 from pvc.sim.zookeeper_ensemble import Ensemble
 from pvc.zookeeper.port import ZookeeperSession
 from pvc.zookeeper.types import Credentials
+from tests.contract.inbox_contract import InboxContract, Place
 from tests.contract.log_contract import LogContract, OpenLog
 from tests.contract.presence_contract import PresenceContract
 from tests.contract.virtual_policy import VirtualPolicy
@@ -83,6 +87,24 @@ class TestZookeeperLogOnIt(LogContract):
         yield open_log
         for log in opened:
             await log.close()
+
+
+class TestZookeeperInboxOnIt(InboxContract):
+    @pytest.fixture
+    async def place(self, ensemble: Ensemble) -> AsyncIterator[Place]:
+        opened: list[ZookeeperLog | ZookeeperInbox] = []
+
+        class Clients:
+            async def client(self) -> tuple[Log, Inbox]:
+                bridge = ensemble.client(f"client {len(opened)}")
+                log = await ZookeeperLog.open("simulated", "test", bridge=bridge)
+                inbox = await ZookeeperInbox.open("simulated", "test", log, bridge=bridge)
+                opened.extend((log, inbox))
+                return log, inbox
+
+        yield Clients()
+        for port in opened:
+            await port.close()
 
 
 class PresenceWorld:

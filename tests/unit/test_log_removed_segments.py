@@ -9,10 +9,13 @@ import pytest
 
 from pvc.errors import Conflict, LogDamaged
 from pvc.events.record import EMPTY, Entry, Head
+from pvc.log.inbox import Overtaken
+from pvc.log.inbox_zookeeper import ZookeeperInbox
 from pvc.log.zookeeper import ZookeeperLog
 from pvc.log.zookeeper_layout import SegmentLimits
 from pvc.sim.log_archive import SimArchive
 from pvc.sim.zookeeper_ensemble import Ensemble
+from tests.contract.inbox_contract import a_report
 from tests.contract.log_records import a_chain
 from tests.support.virtual import virtual
 
@@ -53,6 +56,27 @@ async def test_who_appends_to_a_segment_that_was_removed_meanwhile_has_lost_a_ra
         await slow.append(a_chain(first.head, 1), after=first.head)
     [last] = a_chain(entries[-1].head, 1)
     assert await slow.append([last], after=entries[-1].head) == last.head
+
+
+@virtual
+async def test_who_takes_a_report_along_there_learns_at_the_second_try_that_it_was_the_race() -> None:
+    cluster = Cluster()
+    quick, slow = await cluster.log("quick"), await cluster.log("slow")
+    [first] = a_chain(EMPTY, 1)
+    await slow.append([first], after=EMPTY)
+    inbox = await ZookeeperInbox.open("simulated", "test", slow, bridge=cluster.ensemble.client("slow"))
+    report = a_report(1)
+    await inbox.put([report])
+    await cluster.fill_and_remove(quick, [first], 11)
+    with pytest.raises(Overtaken):
+        await inbox.append(a_chain(first.head, 1), after=first.head, taking=[report])
+    assert await inbox.left([report.key]) == [True]
+    with pytest.raises(Conflict) as refusal:
+        await inbox.append(a_chain(first.head, 1), after=first.head, taking=[report])
+    assert not isinstance(refusal.value, Overtaken)
+    head = await slow.head()
+    await inbox.append(a_chain(head, 1), after=head, taking=[report])
+    assert await inbox.left([report.key]) == [False]
 
 
 @virtual
