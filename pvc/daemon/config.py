@@ -128,6 +128,8 @@ class ArchiveConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Name of the Ceph client, without `client.`; empty: admin."""
     rados_namespace: str = ""
     """Namespace in the pool, one for each cluster that shares it."""
+    pause_s: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0
+    """Between two looks at what is to be archived, each with a check of one segment's copies."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

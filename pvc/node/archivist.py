@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 LOOK_S = 5.0
 """Between two passes: a segment takes a busy cluster a minute, and is in no hurry."""
 
-RETRY_S = 30.0
-"""After something did not work."""
+RETRY_PAUSES = 6
+"""So many pauses after something did not work."""
 
 REPLICA_DEADLINE_S = 60.0
 """How long a repair waits for this node's replica to have what it has appended."""
@@ -55,6 +55,7 @@ class ArchiveParts(msgspec.Struct, frozen=True, kw_only=True):
     source: SegmentSource
     hot_segments: int
     incarnation: Callable[[], str]
+    pause_s: float = LOOK_S
     waits_for: list[str] = msgspec.field(default_factory=list)
     """What keeps old segments in ZooKeeper, as the primary saw it last; empty: nothing."""
     mended: deque[str] = msgspec.field(default_factory=lambda: deque(maxlen=20))
@@ -108,12 +109,12 @@ class Archivist:
     async def run(self) -> None:
         """Look, act, wait."""
         while True:
-            pause_s = LOOK_S
+            pause_s = self._parts.pause_s
             if self._world.fault is None and self._world.state.cluster is not None:
                 busy = await self._try(self._look_if_coordinator)
                 # What keeps the one from going on may be what the other mends.
                 mended = await self._try(self._scrub_one)
-                pause_s = RETRY_S if busy is None or mended is None else 0.0 if busy else LOOK_S
+                pause_s *= RETRY_PAUSES if busy is None or mended is None else 0 if busy else 1
             await asyncio.sleep(pause_s)
 
     async def _look_if_coordinator(self) -> bool:
