@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
 import click
 
@@ -61,7 +62,7 @@ def show_principal(session: Session, principal: str | None) -> None:
             _show_me(session, me)
             return
         principal = str(me["principal"])
-    found = session.client.principal(principal)
+    found = session.client.get(f"/access/{quote(principal, safe='')}")
     if session.wants_data:
         session.show_data(found)
         return

@@ -152,10 +152,6 @@ class Client:
         """Who the gateway takes us for."""
         return self.get("/whoami")
 
-    def principal(self, name: str) -> dict[str, Any]:
-        """Who may do what: one person or service, and their tokens."""
-        return self.get(f"/access/{quote(name, safe='')}")
-
     def history(self, *, limit: int = 50, **filters: str | int) -> HistoryPage:
         """Records, newest first; `subject`, `actor`, `type`, `since`, `until`, `correlation`, `before` and so on."""
         return cast("HistoryPage", self.get("/history", {**filters, "limit": limit}))

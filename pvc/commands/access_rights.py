@@ -105,8 +105,8 @@ def described(state: ClusterState, asker: Asker) -> str:
     token = state.tokens.get(asker.token)
     grants = grants_of(state, token) if token is not None else ()
     told = " and ".join(dict.fromkeys(f"{grant.role} on some VMs" if grant.limited else grant.role for grant in grants))
-    least = f", with a token for {token.role} at most" if token is not None and token.role is not Role.ADMIN else ""
-    return (told or "no role") + least
+    limited = token is not None and token.role not in (Role.ADMIN, *(grant.role for grant in grants))
+    return (told or "no role") + (f", with a token for {token.role} at most" if limited and token is not None else "")
 
 
 def require_vm(state: ClusterState, rights: Rights, ref: str) -> None:

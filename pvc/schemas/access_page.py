@@ -159,7 +159,8 @@ and leaves the name in the history.
 
 What a node may do to the log itself is ZooKeeper's to say, by digest ACLs: with `[log] user` every node can append,
 and none can change or remove a record; only `archivist_user`, of coordinators, can delete what is archived
-([0003](decisions/0003-commit-protocol.md), [tamper evidence](tamper-evidence.md))."""
+([0003](decisions/0003-commit-protocol.md), [tamper evidence](tamper-evidence.md)).
+"""
 
 
 def access_page(endpoints: Sequence[Endpoint]) -> str:
@@ -167,9 +168,8 @@ def access_page(endpoints: Sequence[Endpoint]) -> str:
     rows = [(f"`{action}`", *(_cell(cell) for cell in row.values())) for action, row in TABLE.items()]
     events = table(("event", "when", "at most"), _EVENTS)
     head = ("action", *Role)
-    return (
-        NOTICE + _INTRODUCTION + table(head, rows) + _ACTIONS + _of_actions(endpoints) + _AFTER + events + _AFTER_EVENTS
-    )
+    decided = table(head, rows) + _ACTIONS + _of_actions(endpoints)
+    return NOTICE + _INTRODUCTION + decided + _AFTER + events + _AFTER_EVENTS
 
 
 _EVENTS = (

@@ -124,7 +124,7 @@ async def test_readers_see_names_as_before(house: House) -> None:
 async def test_a_refusal_by_role_names_the_person_to_the_person_alone(house: House) -> None:
     viewer = house.outside_with(await house.person("bert", Role.VIEWER))
     reply = await viewer.post("/vms/web01/start")
-    assert reply.status_code == 403 and reply.json()["detail"].startswith("bert (viewer) may not do this: it is vm.run")
+    assert reply.status_code == 403 and reply.json()["detail"].startswith("bert (viewer) may not do this")
     assert int(reply.headers["content-length"]) == len(reply.content)
 
 
@@ -200,13 +200,13 @@ async def test_the_people_of_the_log_are_listed_with_what_became_of_them(house: 
 
     assert await people() == [("admin", "readable", 0)]
     await anna_acts(house)
-    assert await people() == [("admin", "readable", 0), (NAME, "readable", 4)]
+    assert await people() == [("admin", "readable", 0), (NAME, "readable", 5)]
     key = (await erase(house))["events"][0]["data"]["key"]
-    assert (await people())[1:] == [(f"erased-{key}", "erasing", 4)]
+    assert (await people())[1:] == [(f"erased-{key}", "erasing", 5)]
     async with destroying(house):
         await until(lambda: bool(house.state.erasures[key].erased_us))
     await house.services.people.seal(NAME)
-    assert (await people())[1:] == [(NAME, "readable", 0), (f"erased-{key}", "erased", 4)]
+    assert (await people())[1:] == [(NAME, "readable", 0), (f"erased-{key}", "erased", 5)]
     viewer = house.outside_with(await house.person("bert", Role.VIEWER))
     assert (await viewer.get("/audit/people")).status_code == 403
 
