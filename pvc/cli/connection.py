@@ -238,7 +238,7 @@ add = _command(
     "The token is asked for; it is never an argument, where others could see it. "
     "Of several nodes the first that answers is used, so name all coordinators.\n\n"
     "Where no authority vouches for a gateway's certificate, you are shown its fingerprint and asked; from then on it "
-    "is known by that. Without a terminal, give it with --fingerprint: `pvcd --fingerprint` on the node shows it.",
+    "is known by that. Without a terminal, give it with --fingerprint: pvcd --fingerprint on the node shows it.",
     short_help="Store a connection to a cluster.",
     example="pvc connection add main https://hv1:7370 https://hv2:7370 https://hv3:7370\n"
     "pvc connection add main http://hv1:7370 --token-file - < token\n"

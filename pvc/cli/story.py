@@ -136,7 +136,8 @@ def _what(record: RecordView, event: ToldEvent, names: Mapping[str, str] | None)
         return clean(f"{asked}: {event['data'].get('message', '')}")
     summary = clean(event["summary"])
     subject = event["subject"]
-    if names is None or not subject.partition("/")[2]:
+    kind, _, ref = subject.partition("/")
+    if names is None or not ref or kind == "access":
         return summary
     name = names.get(subject, subject)
     return summary if name in summary.replace(":", " ").replace(",", " ").split() else f"{name}: {summary}"

@@ -92,10 +92,16 @@ def require(state: ClusterState, asker: Asker, action: Action) -> Rights:
     if rights.nothing:
         raise Forbidden(
             f"{asker.shown} ({described(state, asker)}) may not do this: it is {action}, "
-            f"for {' or '.join(roles_for(action))}",
+            f"for {' or '.join(roles_for(action))}{_where(action)}",
             hint="`pvc access info` shows what you may do; docs/access.md has the whole table",
         )
     return rights
+
+
+def _where(action: Action) -> str:
+    """What else it takes, for who has the role on some VMs and is refused."""
+    refused = all(verdict(action, role, limited=True) is Verdict.DENY for role in roles_for(action))
+    return " on the whole cluster" if refused else ""
 
 
 def described(state: ClusterState, asker: Asker) -> str:

@@ -125,7 +125,8 @@ def _type_card(name: str, of: types.Type) -> FieldCard:
             return FieldCard(type="enum", enum=_values(of.cls), **about)
         case types.VarTupleType(item_type=types.StructType() as item):
             fields = [field_card(field) for field in item.fields]
-            return FieldCard(type="object-list", max_length=of.max_length, fields=fields, **about)
+            about |= {"min_length": of.min_length, "max_length": of.max_length}
+            return FieldCard(type="object-list", fields=fields, **about)
         case types.VarTupleType():
             return FieldCard(type="list", max_length=of.max_length, item=_type_card("", of.item_type), **about)
     raise AssertionError(f"field {name!r} has a type that has no card yet: {of}")

@@ -85,10 +85,8 @@ class Warden:
             for budget in (self._requests, self._commands) if writes else (self._requests,):
                 if budget.take(asker.shown) is None:
                     raise TooManyRequests(budget.wait_s(asker.shown))
-        rights = require(self._services.world.state, asker, action)
-        if asker.token:
-            self._note_use(principal)
-        return rights
+            self._note_use(principal)  # also of what is then refused: somebody has the token
+        return require(self._services.world.state, asker, action)
 
     async def refused(self, name: str, action: Action, principal: Principal, refusal: Forbidden, ref: str) -> None:
         """Have the refusal of a known principal recorded; `ref` is the VM that it was about, if it was about one."""

@@ -12,6 +12,7 @@ from pvc.events import access, cluster, node, vm, vm_moves
 from pvc.events.record import RawEvent
 from pvc.events.registry import Event, Subject, UnknownEvent, decode_event, subject_of
 from pvc.events.sealed import erased_name
+from pvc.events.types import Role
 
 Tell = Callable[[Any], str]
 
@@ -63,7 +64,8 @@ def _principal_modified(event: access.PrincipalModified) -> str:
 
 def _token_created(event: access.TokenCreated) -> str:
     expires = f", until {_time(event.expires_us)}" if event.expires_us else ""
-    return f"{event.role} token {event.token} made for {event.principal}{expires}"
+    most = f", for {event.role} at most" if event.role is not Role.ADMIN else ""
+    return f"token {event.token} made for {event.principal}{most}{expires}"
 
 
 def _and_more(unrecorded: int) -> str:

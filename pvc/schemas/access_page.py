@@ -45,7 +45,7 @@ limited to the VMs that have a tag, or a name that matches a pattern, or both. W
 $ pvc access add anna --grant operator,tag=shop --grant viewer
 Person anna added: operator on VMs with tag shop; viewer
 $ pvc access token create anna --lifetime 90d --description laptop
-Admin token 3f2a91c0d4e5 made for anna, until 2027-02-19 18:10 UTC
+Token 3f2a91c0d4e5 made for anna, until 2027-02-19 18:10 UTC
 The token, shown only this once (the log keeps but its hash):
 pvc_3f2a91c0d4e5_...
 $ pvc access list
@@ -99,7 +99,7 @@ It may do what its owner may, but no more than its own role (`--role`): a monito
 
 ```
 $ pvc access token rotate 3f2a91c0d4e5 --overlap 2h
-Admin token 91b2c3d4e5f6 made for anna, until 2027-02-19 18:12 UTC
+Token 91b2c3d4e5f6 made for anna, until 2027-02-19 18:12 UTC
 Token 3f2a91c0d4e5 is replaced by 91b2c3d4e5f6, and opens until 2026-11-21 20:12 UTC
 The token, shown only this once (the log keeps but its hash):
 pvc_91b2c3d4e5f6_...
