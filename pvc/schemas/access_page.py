@@ -157,9 +157,21 @@ and leaves the name in the history.
 
 ## ZooKeeper
 
-What a node may do to the log itself is ZooKeeper's to say, by digest ACLs: with `[log] user` every node can append,
-and none can change or remove a record; only `archivist_user`, of coordinators, can delete what is archived
-([0003](decisions/0003-commit-protocol.md), [tamper evidence](tamper-evidence.md)).
+Nodes do not come through a gateway to the log. What one may do there is ZooKeeper's to say, by ACLs of digest
+identities: `[log] user` for every node, and `archivist_user` for coordinators alone.
+
+| | every node | the archivist | anybody else |
+| --- | --- | --- | --- |
+| read records | yes | no | no |
+| append a record | yes | no | no |
+| change a record | no | no | no |
+| delete a record that is archived | no | yes | no |
+| set the head, and so stop everybody | yes | no | no |
+
+So a node can append and never rewrite, its own records neither. Who may delete and create could forge; no identity may
+do both (a coordinator, which has the two, could: its admin is root there). Without `archivist_user` every node may
+delete, and the hash chain shows it. Without `user` everybody who reaches ZooKeeper may do what a node may: see that
+only nodes reach it ([why](decisions/0003-commit-protocol.md), [what an attacker could still do](tamper-evidence.md)).
 """
 
 
