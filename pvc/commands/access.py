@@ -110,8 +110,8 @@ class CreateToken(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class RotateToken(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Replace a token by a new one; the old one opens a while longer, so that both can be changed over.
 
-    The new one is shown in the reply and never again. It has the role and the length of life of the old one. Everybody
-    may rotate their own.
+    The new one is shown in the reply and never again; was that lost, rotate the old one again. It has the role and the
+    length of life of the old one. Everybody may rotate their own.
     """
 
     token: TokenId
@@ -196,13 +196,15 @@ def create_token(state: ClusterState, command: CreateToken, context: Context) ->
 
 
 def rotate_token(state: ClusterState, command: RotateToken, context: Context) -> Decision:
-    """Once: who has the new one rotates that."""
+    """Once, so that nobody multiplies a token. A new one that was never used was perhaps never received: then it gives
+    way to another."""
     token = find_token(state, command.token)
     if token.expired(context.time_us):
         raise Rejected(
             f"the token {token.id} has expired", code="access.token_over", hint="an admin makes a new one for its owner"
         )
-    if token.replaced_by:
+    successor = state.tokens.get(token.replaced_by)
+    if successor is not None and successor.used_us:
         raise Rejected(
             f"the token {token.id} is replaced by {token.replaced_by} already",
             code="access.token_over",
@@ -224,7 +226,8 @@ def rotate_token(state: ClusterState, command: RotateToken, context: Context) ->
         replaces=token.id,
         description=token.description,
     )
-    return Decision(events=(new, old))
+    lost = (TokenRevoked(token=successor.id),) if successor is not None else ()
+    return Decision(events=(*lost, new, old))
 
 
 def revoke_token(state: ClusterState, command: RevokeToken, context: Context) -> Decision:

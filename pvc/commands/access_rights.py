@@ -125,6 +125,14 @@ def require_vm(state: ClusterState, rights: Rights, ref: str) -> None:
         raise _out_of_scope(ref)
 
 
+def require_covered(state: ClusterState, rights: Rights, command: Any) -> None:
+    """Raise Forbidden where a command is about another's VM or token than the rights are for."""
+    if rights.scopes:
+        require_vm(state, rights, getattr(command, "vm", ""))
+    if rights.own:
+        _require_own(state, rights, command)
+
+
 def guarded(decide: Decide, action: Action, asker: Asker) -> Decide:
     """A `decide` that asks for the rights first, against the state that it decides on."""
     return functools.partial(_decide_if_allowed, decide, action, asker)
@@ -137,10 +145,7 @@ def _decide_if_allowed(
     if rights.everything:
         decision: Decision = decide(state, command, context)
         return decision
-    if rights.scopes:
-        require_vm(state, rights, getattr(command, "vm", ""))
-    if rights.own:
-        _require_own(state, rights, command)
+    require_covered(state, rights, command)
     decision = decide(state, command, context)
     for event in decision.events:
         # A new name may leave the scope, or be meant to come into somebody else's.

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pvc.clock import new_ulid
-from pvc.commands.access_rights import Asker, guarded, require_vm
+from pvc.commands.access_rights import Asker, Rights, guarded, require_covered
 from pvc.commands.audit import ErasePerson
 from pvc.commands.base import CommandSpec, Decision
 from pvc.commands.cluster import InitCluster
@@ -107,9 +107,6 @@ async def _handle(spec: CommandSpec, fields: Fields, services: GatewayServices, 
                 raise
             line.position = earlier.position
             return json_response(_repeated(spec, earlier), earlier.position)
-        if not call.rights.everything and call.rights.scopes:
-            # Before it is looked up whether it was done before: the record would be told otherwise.
-            require_vm(services.world.state, call.rights, str(getattr(command, "vm", "")))
         digest = digest_of(command)
         token = make_token(services.rng) if makes_token(spec) else None
         if token is not None:
@@ -119,6 +116,8 @@ async def _handle(spec: CommandSpec, fields: Fields, services: GatewayServices, 
         actor = call.principal.actor if dry_run else await services.people.seal_actor(call.principal.actor)
         submission = _submission(spec, services, call.principal.asker, actor, command, key_or_new, digest)
         repeated = await _done_long_ago(services, submission) if key else None
+        if key and not call.rights.everything:
+            await _refuse_others_outcome(services, call.rights, submission, repeated)
         if repeated is not None:
             reply = _repeated(spec, repeated)
         elif dry_run:
@@ -268,6 +267,20 @@ async def _submit(services: GatewayServices, submission: Submission) -> Outcome:
 def _looked_at(task: asyncio.Task[Outcome]) -> None:
     if not task.cancelled():
         task.exception()
+
+
+async def _refuse_others_outcome(
+    services: GatewayServices, rights: Rights, submission: Submission, repeated: Record | None
+) -> None:
+    """Whoever is limited is told the outcome of a command under the same key if it was their own, or is about what they
+    may do it to; a VM that they have removed is covered no more, and yet they may ask again. Raises Forbidden."""
+    position = services.world.state.recent.get(submission.command_id)
+    if repeated is None and position is not None:
+        await services.history.reach(position, COMMAND_DEADLINE_S)
+        data = await services.history.data(position)
+        repeated = decode_record(data) if data is not None else None
+    if repeated is not None and repeated.actor.principal != submission.actor.principal:
+        require_covered(services.world.state, rights, submission.command)
 
 
 async def _done_long_ago(services: GatewayServices, submission: Submission) -> Record | None:

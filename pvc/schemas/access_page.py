@@ -111,7 +111,8 @@ Token 3f2a91c0d4e5 revoked
   not expire. The node's clock decides.
 - **Rotating**: a new token with the role and the length of life of the old one, which opens for another day
   (`--overlap`). Everybody may rotate and revoke their own, so a service can do it by itself; a new token from nothing
-  takes an admin.
+  takes an admin. A token is rotated once; but where the new one was never used, as its reply was lost, it can be
+  rotated again, and that one is revoked.
 - **Revoking** holds on a node as soon as it has folded the record: within milliseconds. An open console or a followed
   log ends within a second.
 - **Last use** is a record, `access.token_used`, at most once a day for each token, address and gateway, and for at
@@ -154,6 +155,7 @@ and leaves the name in the history.
 - A principal may make {REQUESTS_AT_ONCE:,} requests at once and {REQUESTS_A_SECOND:g} a second from then on, at each
   gateway, over all its tokens; of those that may write, {COMMANDS_AT_ONCE} and {COMMANDS_A_SECOND:g}. More is
   answered with 429 `access.too_many_requests` and `Retry-After`. Root through the socket is not held up.
+  Who has stolen a token of somebody's can use up their rate, until it is revoked: by another admin, or by root.
 
 ## ZooKeeper
 

@@ -12,7 +12,7 @@ from pvc.commands.base import Context
 from pvc.commands.vm_define import RenameVm, rename_vm
 from pvc.commands.vm_power import StartVm, start_vm
 from pvc.errors import Forbidden, InvalidInput, NotFound, Rejected
-from pvc.events.access import Grant, TokenCreated
+from pvc.events.access import Grant, TokenCreated, TokenUsed
 from pvc.events.types import Role
 from pvc.projections.evolve_access import EXPIRED_KEPT_US
 from pvc.projections.snapshot import restore, snapshot
@@ -151,9 +151,18 @@ def test_a_token_is_rotated_once_with_its_role_and_length_of_life(cluster: TinyC
     assert (new.role, new.principal) == (Role.VIEWER, "anna")
     assert abs((new.expires_us - new.created_us) - (old.expires_us - old.created_us)) <= SECOND_US
     assert old_after.replaced_by == "anna1111" and old_after.expires_us < new.created_us + 61 * SECOND_US
+    cluster.record(TokenUsed(token="anna1111", node="hv1"))
     for token in ("anna0000", "nowhere0"):
         with pytest.raises(Rejected):
             rotate_token(cluster.state, RotateToken(token=token, token_id="anna2222"), context(cluster))
+
+
+def test_a_new_token_that_was_never_used_gives_way_to_another(cluster: TinyCluster) -> None:
+    member(cluster, "anna", {"role": "viewer"})
+    for successor in ("anna1111", "anna2222", "anna3333"):
+        cluster.do("access.rotate_token", token="anna0000", token_id=successor, token_sha256=HASH)
+    tokens = [one.id for one in cluster.state.tokens.values() if one.principal == "anna"]
+    assert tokens == ["anna0000", "anna3333"] and cluster.state.tokens["anna0000"].replaced_by == "anna3333"
 
 
 def test_rotating_never_makes_an_old_token_live_longer(cluster: TinyCluster) -> None:

@@ -12,7 +12,7 @@ import pytest
 from pvc.events.access import AccessRefused, LoginRefused, SecretRead, TokenUsed
 from pvc.events.sealed import erased_name, parse_sealed
 from pvc.events.types import Role
-from pvc.gateway import warden
+from pvc.gateway import sight, warden
 from pvc.gateway.warden import network_of
 from tests.unit.gateway_house import House, a_house
 from tests.unit.test_gateway_input import check_problem
@@ -90,6 +90,30 @@ async def test_a_page_of_the_history_goes_on_past_what_may_not_be_seen(house: Ho
     assert seen == ["vm.defined"]
 
 
+async def test_who_covers_nothing_sees_an_empty_history_and_who_covers_much_pages_through_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house.outside_with(await house.member("anna", {"role": "viewer", "tag": "none"})) as anna:
+        page = (await anna.get("/history")).json()
+        assert page["records"] == [] and page["next_before"] is None
+        assert (await anna.get("/vms")).json()["items"] == []
+    monkeypatch.setattr(sight, "MAX_AMONG", 0)
+    monkeypatch.setattr(sight, "MAX_LOOKS", 2)
+    for _ in range(5):
+        await house.root.post("/vms/bank01/disable")
+        await house.root.post("/vms/bank01/enable")
+    async with house.outside_with(await house.member("bert", SHOP)) as bert:
+        seen, pages, before = [], 0, ""
+        while pages < 20:
+            page = (await bert.get(f"/history?limit=1{before}")).json()
+            pages += 1
+            seen += [event["type"] for record in page["records"] for event in record["events"]]
+            if page["next_before"] is None:
+                break
+            before = f"&before={page['next_before']}"
+    assert seen == ["vm.defined"] and pages > 3
+
+
 async def test_faults_about_other_vms_are_not_shown(house: House) -> None:
     await house.second_node()
     await house.lose("hv2")
@@ -117,6 +141,21 @@ async def test_an_idempotency_key_of_somebody_else_tells_nothing_out_of_scope(ho
     assert (await house.root.post("/vms/bank01/disable", headers=key)).status_code == 200
     async with house.outside_with(await house.member("anna", SHOP)) as anna:
         check_problem(await anna.post("/vms/bank01/disable", headers=key), 403, "access.out_of_scope")
+
+
+async def test_ones_own_command_can_be_asked_again_when_its_vm_is_covered_no_more(house: House) -> None:
+    async with house.outside_with(await house.member("anna", SHOP)) as anna:
+        for headers in ({"Idempotency-Key": "a"}, {"Idempotency-Key": "a"}):
+            removed = await anna.delete("/vms/shop01", headers=headers)
+            assert removed.status_code == 200, removed.text
+    assert removed.json()["repeated"]
+    token = await house.member("bert", {"role": "viewer"})
+    async with house.outside_with(await house.member("carl", {"role": "viewer"})) as carl:
+        async with house.outside_with(token) as bert:
+            path, key = f"/tokens/{token.split('_')[1]}/rotate", {"Idempotency-Key": "r"}
+            first = await bert.post(path, headers=key)
+            assert (await bert.post(path, headers=key)).json()["position"] == first.json()["position"]
+        check_problem(await carl.post(path, headers=key), 403, "access.not_own")
 
 
 async def test_everybody_rotates_and_revokes_their_own_tokens_alone(house: House) -> None:
