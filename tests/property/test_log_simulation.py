@@ -11,7 +11,7 @@ import pytest
 from pvc.sim.log_simulation import LogFaults, LogResult, LogSimulation
 
 SEEDS = int(os.environ.get("PVC_SIM_LOG_SEEDS", "320"))
-BLOCKS = 8
+BLOCKS = 20
 
 unmeasured = pytest.mark.unmeasured
 """What runs in these tests runs in the first block as well."""
