@@ -38,7 +38,7 @@ from pvc.gateway.log_parts import LOG_PARTS
 from pvc.gateway.log_proofs import PROOFS
 from pvc.gateway.openapi import openapi_endpoint
 from pvc.gateway.people import PEOPLE
-from pvc.gateway.problems import CONTENT_TYPE, NoSuchRoute, WrongMethod, problem_response
+from pvc.gateway.problems import CONTENT_TYPE, NoSuchRoute, TooManyRequests, WrongMethod, problem_response
 from pvc.gateway.queries import QUERIES
 from pvc.gateway.services import GatewayServices
 from pvc.gateway.undo import UNDO
@@ -139,7 +139,7 @@ class _Methods:
             if not endpoint.before_init:
                 require_cluster(services.world.state)
             response = await endpoint.handle(services, Call(request=request, principal=principal, rights=rights))
-        except Forbidden as refusal:
+        except (Forbidden, TooManyRequests) as refusal:
             ref = request.path_params.get("vm", "")
             await warden.refused(endpoint.name, endpoint.action, principal, refusal, ref)
             raise
@@ -227,7 +227,7 @@ async def _console(services: GatewayServices, doorkeeper: Doorkeeper, warden: Wa
             rights = warden.admit(CONSOLE_ACTION, principal, writes=False)
             require_cluster(services.world.state)
             require_vm(services.world.state, rights, ref)
-        except Forbidden as refusal:
+        except (Forbidden, TooManyRequests) as refusal:
             await warden.refused("vm.console", CONSOLE_ACTION, principal, refusal, ref)
             raise
         await serve_console(services, websocket, principal.asker)

@@ -17,7 +17,7 @@ import msgspec
 from pvc.commands.access_rights import Rights, require
 from pvc.commands.access_table import Action
 from pvc.commands.base import Decision
-from pvc.errors import Forbidden, PvcError
+from pvc.errors import PvcError
 from pvc.events.access import AccessRefused, LoginRefused, SecretRead, TokenUsed
 from pvc.events.record import Actor
 from pvc.events.registry import Event
@@ -88,7 +88,7 @@ class Warden:
             self._note_use(principal)  # also of what is then refused: somebody has the token
         return require(self._services.world.state, asker, action)
 
-    async def refused(self, name: str, action: Action, principal: Principal, refusal: Forbidden, ref: str) -> None:
+    async def refused(self, name: str, action: Action, principal: Principal, refusal: PvcError, ref: str) -> None:
         """Have the refusal of a known principal recorded; `ref` is the VM that it was about, if it was about one."""
         unrecorded = self._refusals.take(principal.asker.shown)
         if unrecorded is None:

@@ -190,7 +190,7 @@ _EVENTS = (
     ("`command.rejected`", "A command was allowed, and refused by the state.", "As many as there are commands."),
     (
         "`access.refused`",
-        "A principal asked for what it may not have: commands and reads alike, dry runs too.",
+        "A principal asked for what it may not have, or too often: commands and reads alike, dry runs too.",
         f"{REFUSALS_AT_ONCE} at once, then one in {REFUSAL_EVERY_S / 60:g} minutes, of one principal at one node.",
     ),
     (

@@ -277,6 +277,7 @@ async def test_who_asks_too_often_is_slowed_down_and_others_are_not(
         assert (await bert.post("/vms/shop01/start?dry_run=true")).status_code == 200
     for _ in range(5):
         assert (await app.root.post("/vms/shop01/start?dry_run=true")).status_code == 200
+    assert [one["code"] for one in await events(house, AccessRefused.TYPE)] == ["access.too_many_requests"]
 
 
 async def test_who_has_touched_a_vm_and_who_may(house: House) -> None:
