@@ -7,8 +7,9 @@ import pytest
 
 from pvc.commands.access import DAY_S, MAX_TOKENS, CreateToken, RotateToken, create_token, rotate_token
 from pvc.commands.access_rights import Asker, guarded, require_vm, rights_of
-from pvc.commands.access_table import Action
-from pvc.commands.base import Context
+from pvc.commands.access_table import Action, Verdict, verdict
+from pvc.commands.base import CommandSpec, Context
+from pvc.commands.registry import BY_NAME, COMMANDS
 from pvc.commands.vm_define import RenameVm, rename_vm
 from pvc.commands.vm_power import StartVm, start_vm
 from pvc.errors import Forbidden, InvalidInput, NotFound, Rejected
@@ -98,6 +99,20 @@ def test_a_limited_command_is_decided_for_covered_vms_alone_and_tells_nothing_of
     cluster.do("vm.remove_tag", vm="shop01", tag="shop")
     with pytest.raises(Forbidden):
         start(cluster.state, StartVm(vm="shop01"), context(cluster))
+
+
+COVERABLE = [spec for spec in COMMANDS if verdict(spec.action, Role.OPERATOR, limited=True) is Verdict.IN_SCOPE]
+
+
+@pytest.mark.parametrize("spec", COVERABLE, ids=lambda spec: spec.name)
+def test_no_command_about_a_vm_gets_past_the_scope(cluster: TinyCluster, spec: CommandSpec) -> None:
+    anna = member(cluster, "anna", {"role": "operator", "tag": "shop"})
+    decide = guarded(spec.decide, spec.action, anna)
+    for ref in ("bank01", cluster.vm("bank01").id, "nowhere", ""):
+        given = msgspec.structs.replace(msgspec.convert({**spec.example, "vm": "bank01"}, spec.struct), vm=ref)
+        with pytest.raises(Forbidden) as refused:
+            decide(cluster.state, given, context(cluster))
+        assert refused.value.code == "access.out_of_scope"
 
 
 def test_by_its_id_a_vm_is_covered_or_not_as_by_its_name(cluster: TinyCluster) -> None:
@@ -225,8 +240,6 @@ def test_modifying_nothing_changes_nothing_and_losing_the_last_admin_is_said(clu
 
 
 def _struct(name: str) -> type[msgspec.Struct]:
-    from pvc.commands.registry import BY_NAME
-
     return BY_NAME[name].struct
 
 

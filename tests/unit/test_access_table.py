@@ -13,6 +13,7 @@ from pvc.commands.access_table import TABLE, Action, Verdict, verdict
 from pvc.events.types import Role
 from pvc.gateway.app import all_endpoints
 from pvc.gateway.console import CONSOLE_ACTION
+from pvc.gateway.endpoint import Endpoint
 from tests.unit.gateway_house import House, a_house
 
 PAGE = Path(__file__).parents[2] / "docs" / "access.md"
@@ -118,6 +119,24 @@ def test_every_action_has_a_probe_and_every_endpoint_an_action_of_the_table() ->
     assert all(set(row) == set(Role) for row in TABLE.values())
     used = {endpoint.action for endpoint in all_endpoints()} | {CONSOLE_ACTION}
     assert used == set(Action), "an action that nothing belongs to"
+
+
+LISTS = {"vm.list", "history.list", "event.poll", "access.list", "access.list_tokens"}
+"""What is not about one thing, and leaves out what may not be seen."""
+
+
+@pytest.mark.parametrize("endpoint", all_endpoints(), ids=lambda endpoint: endpoint.name)
+def test_what_is_limited_says_what_it_is_about(endpoint: Endpoint) -> None:
+    """Else a limited role could not be held to it, and would be refused or, worse, let through."""
+    words = {verdict(endpoint.action, role, limited=True) for role in Role}
+    if Verdict.IN_SCOPE in words and endpoint.name not in LISTS:
+        assert "{vm}" in endpoint.path
+    if Verdict.OWN in words and endpoint.name not in LISTS:
+        assert "{token}" in endpoint.path or "{principal}" in endpoint.path
+    if endpoint.command is not None and Verdict.IN_SCOPE in words:
+        assert "vm" in endpoint.command.struct.__struct_fields__
+    if endpoint.command is not None and Verdict.OWN in words:
+        assert "token" in endpoint.command.struct.__struct_fields__
 
 
 CHANGES = {
