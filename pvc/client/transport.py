@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pvc.client.connections import UNIX_SCHEME, Connection
 from pvc.client.errors import ConfigError
+from pvc.client.pins import connect_pinned
 
 CONNECT_TIMEOUT_S = 5.0
 """A gateway on the other side of the world answers a SYN well within this; a dead address never does."""
@@ -123,6 +124,19 @@ class Transport:
         return made
 
 
+class _PinnedHTTPSConnection(http.client.HTTPConnection):
+    """To a gateway that is known by its certificate."""
+
+    def __init__(self, connection: Connection, timeout_s: float) -> None:
+        parts = urlsplit(connection.url)
+        super().__init__(parts.hostname or "", parts.port, timeout=timeout_s)
+        self._pinned = connection
+        self._connect_timeout_s = timeout_s
+
+    def connect(self) -> None:
+        self.sock = connect_pinned(self._pinned, self._connect_timeout_s)
+
+
 class _UnixHTTPConnection(http.client.HTTPConnection):
     def __init__(self, path: str, timeout_s: float) -> None:
         super().__init__("localhost", timeout=timeout_s)
@@ -150,6 +164,8 @@ def _http_connection(connection: Connection, timeout_s: float) -> http.client.HT
         return _UnixHTTPConnection(connection.url.removeprefix(UNIX_SCHEME), timeout_s)
     parts = urlsplit(connection.url)
     host = parts.hostname or ""
+    if parts.scheme == "https" and connection.fingerprints:
+        return _PinnedHTTPSConnection(connection, timeout_s)
     if parts.scheme == "https":
         context = tls_context(connection)
         return http.client.HTTPSConnection(host, parts.port, timeout=timeout_s, context=context)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pvc.commands import audit, cluster, log, node, rebalance, vm_define, vm_move, vm_power, vm_settings
+from pvc.commands import access, audit, cluster, log, node, rebalance, vm_define, vm_move, vm_power, vm_settings
 from pvc.commands.base import CommandSpec
 
 COMMANDS: tuple[CommandSpec, ...] = (
@@ -14,6 +14,7 @@ COMMANDS: tuple[CommandSpec, ...] = (
     *node.SPECS,
     *rebalance.SPECS,
     *log.SPECS,
+    *access.SPECS,
     *audit.SPECS,
 )
 

@@ -25,6 +25,7 @@ from pvc.daemon.logs import (
     open_log,
     remove_replica,
 )
+from pvc.daemon.own_certificate import with_certificate
 from pvc.daemon.serving import serve
 from pvc.daemon.zookeeper_server import keep_running, mode_of, start_zookeeper
 from pvc.drivers.anchors import Anchor, FileAnchor, SyslogAnchor, WebhookAnchor
@@ -56,6 +57,7 @@ async def run_daemon(config: Config, stop: asyncio.Event) -> None:
     """Run node and gateway until `stop` is set. Raises PvcError when something needed cannot be opened."""
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _only_one(config.data_dir):
+        config = with_certificate(config)
         while not stop.is_set():
             await _run_once(config, stop)
 

@@ -10,8 +10,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from pvc.commands.access_rights import Rights
+from pvc.commands.access_table import Action
 from pvc.commands.base import CommandSpec
-from pvc.events.types import Role
 from pvc.gateway.auth import Principal
 from pvc.gateway.bodies import CONTROLS, texts_of
 from pvc.gateway.fields import Fields
@@ -26,6 +27,8 @@ class Call:
 
     request: Request
     principal: Principal
+    rights: Rights
+    """What of the endpoint's action is allowed: everything, or only some VMs, or only what is one's own."""
 
 
 Handle = Callable[[GatewayServices, Call], Awaitable[Response]]
@@ -40,7 +43,8 @@ class Endpoint:
     method: str
     path: str
     """Below /api/v1."""
-    role: Role = Role.VIEWER
+    action: Action
+    """What kind of thing it is in the table of who may do what."""
     handle: Handle
     summary: str
     help: str = ""
@@ -58,6 +62,8 @@ class Endpoint:
     """Of that other kind."""
     peers: bool = False
     """Whether other nodes may ask, too."""
+    secret: bool = False
+    """Whether it gives what must not come into other hands, so that each read is recorded."""
     before_init: bool = False
     """Whether it makes sense before there is a cluster."""
 

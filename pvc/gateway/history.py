@@ -11,12 +11,14 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
+from pvc.commands.access_table import Action
 from pvc.commands.base import near_names
 from pvc.errors import InvalidInput, NotFound
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.moments import INDEX_DEADLINE_S, At, find_moment
-from pvc.gateway.records import RecordView, decode_record, record_view
+from pvc.gateway.records import RecordView, decode_record
 from pvc.gateway.services import GatewayServices
+from pvc.gateway.sight import seen_of, seen_page, sees_subject
 from pvc.gateway.times import parse_time_us
 from pvc.log.history import Found, HistoryQuery
 from pvc.projections.state import ClusterState
@@ -36,7 +38,7 @@ Subject = Annotated[
     str,
     Meta(
         max_length=100,
-        description="`vm/<name or id>`, `node/<name>`, `access/<token id>` or `cluster`. "
+        description="`vm/<name or id>`, `node/<name>`, `access/<id of a token or principal>` or `cluster`. "
         "A VM's name covers every VM that ever had it.",
         examples=["vm/web01"],
     ),
@@ -119,16 +121,15 @@ async def _history(services: GatewayServices, call: Call) -> Response:
         correlation=arguments.correlation,
         before=before,
         after=arguments.after,
-        limit=arguments.limit + 1,
     )
     position = services.world.position if moment is None else moment.position
     await services.history.reach(position, INDEX_DEADLINE_S)
-    found = await services.history.query(query)
+    records, following, found = await seen_page(services, call.rights, query, arguments.limit)
     subjects = await services.history.subjects(arguments.subject) if arguments.subject else ()
-    if not found and arguments.subject and not subjects:
+    if not call.rights.everything:
+        subjects = tuple(one for one in subjects if sees_subject(services.world.state, call.rights, one))
+    elif not found and arguments.subject and not subjects:
         _require_known(services.world.state, arguments.subject)
-    records = [record_view(one) for one in found[: arguments.limit]]
-    following = records[-1].position if len(found) > arguments.limit else None
     page = HistoryPage(position=position, records=records, next_before=following, subjects=list(subjects))
     return json_response(page, position, moment.headers if moment else None)
 
@@ -141,7 +142,7 @@ async def _events(services: GatewayServices, call: Call) -> Response:
     page = EventPage(
         # Not `considered`: who asks for what comes after a position that is not there yet must not believe it is.
         position=max(services.history.position, services.world.position),
-        records=[record_view(one) for one in found],
+        records=seen_of(services, call.rights, found),
         next_after=considered,
     )
     return json_response(page, page.position)
@@ -206,22 +207,28 @@ def check_subject(subject: str) -> None:
         )
 
 
+def known_access(state: ClusterState) -> Mapping[str, object]:
+    """Ids of principals and tokens: what `access/<id>` may be."""
+    return {**state.tokens, **{principal.id: principal for principal in state.principals.values()}}
+
+
 def _require_known(state: ClusterState, subject: str) -> None:
     """Say that there never was such a thing, rather than that nothing happened to it."""
     kind, _, name = subject.partition("/")
-    names: dict[str, Mapping[str, object]] = {"vm": state.vm_names, "node": state.nodes, "access": state.tokens}
+    names: dict[str, Mapping[str, object]] = {"vm": state.vm_names, "node": state.nodes, "access": known_access(state)}
     known = names.get(kind, {})
     if kind == "cluster" or name in known:
         return
     near = near_names(name, known)
     hint = f"did you mean {' or '.join(near)}?" if near else "see `pvc vm list` and `pvc node list`"
-    shown = {"vm": "a VM", "node": "a node", "access": "a token"}[kind]
+    shown = {"vm": "a VM", "node": "a node", "access": "a token or principal"}[kind]
     raise NotFound(f"there never was {shown} {name!r}", code=f"{kind}.not_found", hint=hint, field="subject")
 
 
 HISTORY = (
     Endpoint(
         name="history.list",
+        action=Action.HISTORY_READ,
         method="GET",
         path="/history",
         handle=_history,
@@ -233,6 +240,7 @@ HISTORY = (
     ),
     Endpoint(
         name="event.poll",
+        action=Action.HISTORY_READ,
         method="GET",
         path="/events",
         handle=_events,

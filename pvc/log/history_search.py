@@ -30,6 +30,8 @@ class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True):
     subject: str = ""
     """`vm/<name or id>`, `node/<name>`, `cluster`, `access/<token id>`. A VM's name stands for every VM that ever had
     it, with the whole history of each."""
+    among: tuple[str, ...] = ()
+    """Exact subjects: only records about any of these, where some are given."""
     actors: tuple[str, ...] = ()
     """Any of these, as records name them."""
     types: tuple[str, ...] = ()
@@ -49,10 +51,12 @@ class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 def find_positions(db: sqlite3.Connection, query: HistoryQuery) -> list[int]:
     """The positions of the records that match, in the order and up to the limit asked for."""
-    subjects = find_subjects(db, query.subject) if query.subject else ()
+    subjects = find_subjects(db, query.subject) if query.subject else query.among
+    if query.subject and query.among:
+        subjects = tuple(one for one in subjects if one in query.among)
     types = _occurring_types(db, query.types)
     first, last = _bounds(db, query)
-    if first > last or (query.subject and not subjects) or (query.types and not types):
+    if first > last or ((query.subject or query.among) and not subjects) or (query.types and not types):
         return []
     driver = _driver(db, query, subjects, types)
     where = _Where()

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from pvc.events.sealed import erased_name
-from pvc.projections.access_state import Erasure, Token
+from pvc.projections.access_state import Erasure, PrincipalState, Token
 from pvc.projections.state import ClusterState, Fault, Node, Vm
 
 SECRET = frozenset({"secret_sha256"})
@@ -39,7 +39,7 @@ class ObjectChange(msgspec.Struct, frozen=True, kw_only=True):
     """An object that differs."""
 
     kind: str
-    """`cluster`, `node`, `vm`, `fault`, `token` or `erasure`."""
+    """`cluster`, `node`, `vm`, `fault`, `principal`, `token` or `erasure`."""
     id: str
     name: str
     """As people call it; its newer name where that changed."""
@@ -52,7 +52,7 @@ class ObjectChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def diff_states(old: ClusterState, new: ClusterState) -> list[ObjectChange]:
-    """Every object that differs: the cluster, then nodes, VMs, faults, tokens and erasures, each by name."""
+    """Every object that differs: the cluster, then nodes, VMs, faults, and what is about access, each by name."""
     if old.head == new.head:
         return []
     changes = [change for kind, tables in _tables(old, new).items() for change in _of_kind(kind, *tables)]
@@ -65,12 +65,13 @@ def _tables(old: ClusterState, new: ClusterState) -> dict[str, tuple[Mapping[str
         "node": (old.nodes, new.nodes),
         "vm": (old.vms, new.vms),
         "fault": (old.faults, new.faults),
+        "principal": (old.principals, new.principals),
         "token": (old.tokens, new.tokens),
         "erasure": (old.erasures, new.erasures),
     }
 
 
-_KINDS = ("cluster", "node", "vm", "fault", "token", "erasure")
+_KINDS = ("cluster", "node", "vm", "fault", "principal", "token", "erasure")
 
 
 def _of_kind(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[ObjectChange]:
@@ -82,7 +83,7 @@ def _of_kind(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Itera
         either = after if after is not None else before
         yield ObjectChange(
             kind=kind,
-            id=key,
+            id=getattr(either, "id", key) if kind == "principal" else key,
             name=_name(kind, either),
             subject=_subject(kind, either),
             change=change,
@@ -94,7 +95,7 @@ def _of_kind(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Itera
 def _name(kind: str, thing: Any) -> str:
     if kind == "erasure":
         return erased_name(thing.key)
-    return str(thing.name) if kind in ("cluster", "node", "vm") else str(thing.id)
+    return str(thing.name) if kind in ("cluster", "node", "vm", "principal") else str(thing.id)
 
 
 def _subject(kind: str, thing: Any) -> str:
@@ -105,6 +106,8 @@ def _subject(kind: str, thing: Any) -> str:
             return f"node/{thing.name}"
         case Fault():
             return thing.subject
+        case PrincipalState():
+            return f"access/{thing.id}"
         case Token():
             return f"access/{thing.id}"
         case Erasure():

@@ -114,6 +114,38 @@ async def test_a_console_ends_when_the_guest_does(served: Served) -> None:
     assert ended.value.rcvd is not None and ended.value.rcvd.code == 1000
 
 
+async def test_a_console_ends_soon_after_its_token_was_revoked_or_its_vm_has_left_the_scope(served: Served) -> None:
+    await a_running_vm(served.house)
+    for end in ("revoke", "untag"):
+        await served.house.root.post("/vms/web01/tags", json={"tag": "shop"})
+        token = await served.house.member(end, {"role": "operator", "tag": "shop"})
+        headers = {"Authorization": f"Bearer {token}"}
+        async with websockets.connect(f"{served.ws}/vms/web01/console", additional_headers=headers) as console:
+            await console.send(b"hello")
+            assert await asyncio.wait_for(console.recv(), 5) == b"hello"
+            path = f"/tokens/{token.split('_')[1]}" if end == "revoke" else "/vms/web01/tags/shop"
+            assert (await served.house.root.delete(path)).status_code == 200
+            with pytest.raises(websockets.ConnectionClosed):
+                async with asyncio.timeout(10):
+                    while True:
+                        await console.recv()
+
+
+async def test_a_refused_console_is_a_record(served: Served) -> None:
+    await a_running_vm(served.house)
+    for grant, code in (
+        ({"role": "operator", "tag": "shop"}, "access.out_of_scope"),
+        ({"role": "auditor"}, "access.forbidden"),
+    ):
+        headers = {"Authorization": f"Bearer {await served.house.member(grant['role'], grant)}"}
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            await websockets.connect(f"{served.ws}/vms/web01/console", additional_headers=headers)
+        assert refused.value.response.status_code == 403
+        newest = (await served.house.root.get("/history?type=access.refused")).json()["records"][0]
+        assert (newest["command"]["name"], newest["events"][0]["data"]["code"]) == ("vm.console", code)
+        assert newest["events"][0]["subject"].startswith("vm/")
+
+
 async def test_a_client_that_hangs_up_leaves_no_console_open(served: Served) -> None:
     vm = await a_running_vm(served.house)
     headers = {"Authorization": f"Bearer {await served.house.token(Role.ADMIN)}"}
