@@ -27,6 +27,7 @@ from pvc.gateway.commands import command_endpoints
 from pvc.gateway.console import CONSOLE, CONSOLE_PATH, CONSOLE_ROLE, serve_console
 from pvc.gateway.diff import DIFF
 from pvc.gateway.endpoint import Call, Endpoint
+from pvc.gateway.events import EVENTS
 from pvc.gateway.health import health_response
 from pvc.gateway.history import HISTORY
 from pvc.gateway.log import LOG
@@ -73,7 +74,7 @@ def local_app(app: ASGIApp) -> ASGIApp:
 def all_endpoints() -> Sequence[Endpoint]:
     """Every endpoint there is, in the order of the manual."""
     logs = [*LOG, *PROOFS, *LOG_CARE, *LOG_PARTS]
-    described = [*QUERIES, *HISTORY, *DIFF, *UNDO, *WHAT_IF, *logs, *PEOPLE, *CONSOLE, *command_endpoints()]
+    described = [*QUERIES, *HISTORY, *EVENTS, *DIFF, *UNDO, *WHAT_IF, *logs, *PEOPLE, *CONSOLE, *command_endpoints()]
     return [*described, openapi_endpoint(described)]
 
 

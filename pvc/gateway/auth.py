@@ -45,6 +45,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
     actor: Actor
     role: Role
+    token: str = ""
+    """The id of the token; empty for who came without one."""
 
 
 class Doorkeeper:
@@ -119,7 +121,7 @@ class Doorkeeper:
                 hint="use the token as it was shown when it was made, beginning with pvc_",
             )
         actor = Actor(principal=token.principal, method="token", address=address, source=source)
-        return Principal(actor=actor, role=token.role)
+        return Principal(actor=actor, role=token.role, token=token.id)
 
     def _count_failure(self, address: str) -> None:
         now = self._clock.monotonic()

@@ -20,13 +20,13 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 from pvc.errors import LogDamaged, Unavailable
 from pvc.events.record import EMPTY, Entry, Head, unseal
 from pvc.log.base import MAX_READ_BYTES, Log, closed
-from pvc.log.history_file import ForeignFormat, Found, HistoryFile
+from pvc.log.history_file import ForeignFormat, Found, FoundEvents, HistoryFile
 from pvc.log.history_search import HistoryQuery
 from pvc.log.sqlite_common import code_of
 from pvc.log.tree_file import RangeLook
 from pvc.proof.merkle import Frontier
 
-__all__ = ["Found", "HistoryIndex", "HistoryQuery"]
+__all__ = ["Found", "FoundEvents", "HistoryIndex", "HistoryQuery"]
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +118,11 @@ class HistoryIndex:
                 hint="try again in a moment; after damage it is built anew from the log",
             ) from None
 
+    async def beyond(self, position: int) -> None:
+        """Return when more than `position` is indexed, however long that takes."""
+        while self._position <= position:
+            await self._moved.wait()
+
     async def subjects(self, subject: str) -> tuple[str, ...]:
         """The exact subjects that `subject` stands for and of which there is any history; see `HistoryQuery`."""
         return await self._run(self._reading, HistoryFile.subjects, subject)
@@ -149,6 +154,14 @@ class HistoryIndex:
     async def query(self, query: HistoryQuery) -> list[Found]:
         """The records that match. Raises Unavailable (`history.too_slow`, `history.disk`)."""
         return await self._run(self._reading, HistoryFile.query, query)
+
+    async def events(self, query: HistoryQuery) -> list[FoundEvents]:
+        """The records that match, each with what it is found by. Raises as `query` does."""
+        return await self._run(self._reading, HistoryFile.events, query)
+
+    async def correlation(self, record_id: str) -> str:
+        """The id of the record that the chain of this one began with; empty where there is no such record (yet)."""
+        return await self._run(self._reading, HistoryFile.correlation, record_id)
 
     async def read(self, first: int, limit: int) -> list[bytes]:
         """The bytes of up to `limit` records from position `first` on, or some 4 MB of them."""
