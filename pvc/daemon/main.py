@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,12 +42,25 @@ def main(config_path: Path, check: bool, debug: bool) -> None:
         if check:
             click.echo(f"{config_path} is valid")
             return
+        _allow_many_files()
         asyncio.run(_run(config))
     except PvcError as error:
         click.echo(f"pvcd: {error.message}", err=True)
         if error.hint:
             click.echo(f"      {error.hint}", err=True)
         raise SystemExit(1) from None
+
+
+MAX_FILES = 65_536
+"""Many times what the gateway's streams and requests need; some programs that we start look at each possible file."""
+
+
+def _allow_many_files() -> None:
+    """Each reader of the events holds a file; a process is usually given a thousand, and may take more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _run(config: Config) -> None:

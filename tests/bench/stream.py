@@ -1,0 +1,172 @@
+"""1,000 live readers of the event stream at 50 events a second on one gateway: how soon each has each event, and what
+memory that takes; against bare Starlette that hands ready bytes to as many queues, behind the same server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from tests.bench.daemon import Api, daemon, prepare
+from tests.bench.measure import Bench, Row, at_most, compare, percentile
+from tests.bench.records import Chain, a_cluster, vm_name
+
+RATE = 50.0
+READERS = 1_000
+VMS = 10
+
+TARGET = 2.0
+"""Ours also commits each event, looks it up, and asks of each reader whether it may still see it."""
+
+START_S = 60
+DRAIN_S = 5.0
+
+
+async def measure(bench: Bench) -> list[Row]:
+    readers, seconds = bench.size(200, READERS), bench.size(3, 6)
+    rounds = 3 if bench.quick else 5
+    home = bench.home / "daemon"
+    await prepare(home, a_cluster(Chain(), VMS))
+    sides: list[list[_Round]] = [[], []]
+    with daemon(home) as api, _raw(bench.home / "raw.sock") as raw:
+        writers: list[tuple[Path, Callable[[int], int]]] = [
+            (home / "pvc.sock", _Writer(api).write),
+            (bench.home / "raw.sock", lambda _: int(raw.post("/publish")["position"])),
+        ]
+        idle = {home / "pvc.sock": api, bench.home / "raw.sock": raw}
+        for turn in range(rounds + 1):
+            for index in (0, 1) if turn % 2 else (1, 0):
+                path, write = writers[index]
+                idle[path].close()  # the server has hung up on it meanwhile
+                sides[index].append(await _round(path, write, readers, seconds))
+    ours, theirs = (side[1:] for side in sides)  # the first round warms up
+    p50 = [statistics.median(one.p50 for one in side) for side in (ours, theirs)]
+    sent = [sum(one.delivered for one in side) / sum(one.seconds for one in side) for side in (ours, theirs)]
+    what = f"{readers:,} readers at {RATE:.0f} events/s, one gateway"
+    against = "Starlette, ready bytes"
+    note = (
+        f"from before the command until the client has it; p50 {p50[0]:.1f} ms against {p50[1]:.1f} ms; "
+        f"{sent[0]:,.0f} deliveries/s against {sent[1]:,.0f}; the clients share the two processors"
+    )
+    memory = [[one.memory_mb for one in side] for side in (ours, theirs)]
+    return [
+        compare(f"{what}: p99", "ms", [o.p99 for o in ours], [t.p99 for t in theirs], against, at_most(TARGET), note),
+        compare(
+            f"{what}: memory", "MB", memory[0], memory[1], against,
+            note="of the whole process while they are there; ours is a node with its log, index and hypervisor",
+        ),
+    ]  # fmt: skip
+
+
+class _Round(msgspec.Struct, frozen=True):
+    """What one round has shown; times in milliseconds."""
+
+    p50: float
+    p99: float
+    delivered: int
+    seconds: float
+    memory_mb: float
+
+
+async def _round(path: Path, write: Callable[[int], int], readers: int, seconds: float) -> _Round:
+    """Write at the given rate while the readers read."""
+    written: dict[int, int] = {}
+    async with _readers(path, readers) as process:
+        began = time.monotonic()
+        number = 0
+        while (due := number / RATE) < seconds:
+            await asyncio.sleep(max(0.0, began + due - time.monotonic()))
+            before = time.monotonic_ns()
+            written[await asyncio.to_thread(write, number)] = before
+            number += 1
+        took_s = time.monotonic() - began
+        memory_mb = _memory_mb(path)
+        await asyncio.sleep(DRAIN_S / 5)
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(b"done\n")
+        async with asyncio.timeout(START_S):
+            heard: dict[str, list[int]] = msgspec.json.decode(await process.stdout.read())
+    times = [(at - written[int(position)]) / 1e6 for position, all_ in heard.items() if int(position) in written
+             for at in all_]  # fmt: skip
+    missing = len(written) * readers - len(times)
+    assert missing == 0, f"{missing} of {len(written) * readers} deliveries did not come"
+    return _Round(percentile(times, 50), percentile(times, 99), len(times), took_s, memory_mb)
+
+
+@contextlib.asynccontextmanager
+async def _readers(path: Path, count: int) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The readers, all connected, in a process of their own."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.bench.stream_readers", str(path), str(count),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=1 << 28,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(START_S):
+            assert await process.stdout.readline() == b"ready\n"
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+class _Writer:
+    """Gives commands of which each makes a record."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._on: dict[int, bool] = {}
+
+    def write(self, number: int) -> int:
+        """One record; returns its position."""
+        vm = number % VMS
+        self._on[vm] = not self._on.get(vm, False)
+        reply = self._api.post(f"/vms/{vm_name(vm)}/autostart", {"autostart": self._on[vm]})
+        assert reply["changed"], reply
+        return int(reply["position"])
+
+
+@contextlib.contextmanager
+def _raw(path: Path) -> Iterator[Api]:
+    """The yardstick, serving."""
+    process = subprocess.Popen([sys.executable, "-m", "tests.bench.stream_raw", str(path)])
+    api = Api(path)
+    try:
+        until = time.monotonic() + START_S
+        while True:
+            try:
+                api.post("/publish")
+                break
+            except OSError:
+                api.close()
+                assert process.poll() is None and time.monotonic() < until, "the yardstick does not serve"
+                time.sleep(0.05)
+        yield api
+    finally:
+        api.close()
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=15)
+        process.kill()
+        process.wait()
+
+
+def _memory_mb(path: Path) -> float:
+    """Of the process that serves there: what it has in memory."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.connect(str(path))
+        pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
