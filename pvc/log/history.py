@@ -8,11 +8,12 @@ it stays as it is: the log may have to be restored from it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import os
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
@@ -39,11 +40,18 @@ PAUSE_S = 1.0
 ROOT_DEADLINE_S = 10.0
 """How long a root or proof waits for the index to have the records; it is some milliseconds behind."""
 
+FEW = 8
+"""Records that are unpacked at once without another thread: some 100 us."""
+
 _BATCH = 500
 """Records of one transaction: some 20 ms, so that who waits for the index at its end does not wait long."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+Listener = Callable[[Sequence[FoundEvents], int], None]
+"""Told of each batch: the new records, as far as they are known (another batch may have brought them already), and the
+position that was reached. It must not block."""
 
 
 class HistoryIndex:
@@ -57,6 +65,7 @@ class HistoryIndex:
         self._position = 0
         self._moved = asyncio.Event()
         self._damaged = asyncio.Event()
+        self._listeners: list[Listener] = []
 
     @classmethod
     async def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -78,8 +87,10 @@ class HistoryIndex:
         """Add records, in order, in one transaction. Raises Unavailable (`history.disk`): nothing was added then."""
         if not entries:
             return
-        await self._run(self._writing, HistoryFile.index, entries)
+        found = await self._run(self._writing, HistoryFile.index, entries, tell=bool(self._listeners))
         self._reached(max(self._position, entries[-1].position))
+        for listener in self._listeners:
+            listener(found, self._position)
 
     async def run(self, log: Log) -> None:
         """Follow the log from the own position, for ever; begin anew when damage is found, by whomever.
@@ -118,10 +129,14 @@ class HistoryIndex:
                 hint="try again in a moment; after damage it is built anew from the log",
             ) from None
 
-    async def beyond(self, position: int) -> None:
-        """Return when more than `position` is indexed, however long that takes."""
-        while self._position <= position:
-            await self._moved.wait()
+    @contextlib.contextmanager
+    def listening(self, listener: Listener) -> Iterator[None]:
+        """Call `listener` after each batch, within the block."""
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
 
     async def subjects(self, subject: str) -> tuple[str, ...]:
         """The exact subjects that `subject` stands for and of which there is any history; see `HistoryQuery`."""
@@ -236,7 +251,8 @@ class HistoryIndex:
         await self._until_done(self._check_same_log, log)
         async for batch in log.follow(self._position):
             for first in range(0, len(batch), _BATCH):
-                entries = await asyncio.to_thread(_unseal_all, batch[first : first + _BATCH])
+                part = batch[first : first + _BATCH]
+                entries = _unseal_all(part) if len(part) <= FEW else await asyncio.to_thread(_unseal_all, part)
                 await self._until_done(self.index, entries)
 
     async def _until_done(self, work: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs) -> None:

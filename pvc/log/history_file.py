@@ -155,8 +155,9 @@ class HistoryFile:
         row = self._db.execute(sql, (command_id,)).fetchone()
         return bytes(row[0]) if row else None
 
-    def index(self, entries: Sequence[Entry]) -> None:
-        """Add records in one transaction; those that are there already are passed over."""
+    def index(self, entries: Sequence[Entry], *, tell: bool = False) -> list[FoundEvents]:
+        """Add records in one transaction; those that are there already are passed over. With `tell` returns the new
+        ones, as `events` would find them."""
         try:
             with transaction(self._db):
                 known = self.position()
@@ -165,6 +166,7 @@ class HistoryFile:
                 if self._frontier is None or self._frontier.size != known:
                     self._frontier = frontier_at(self._db, known)
                 grow(self._db, self._frontier, (entry.data for entry in new))
+                return [self._told(entry) for entry in new] if tell else []
         except BaseException:
             self._frontier = None  # it may be ahead of what was rolled back
             raise
@@ -247,6 +249,10 @@ class HistoryFile:
         sql = "SELECT o.id FROM record r JOIN record o ON o.position = r.root WHERE r.id = ?"
         row = self._db.execute(sql, (record_id,)).fetchone()
         return str(row[0]) if row else ""
+
+    def _told(self, entry: Entry) -> FoundEvents:
+        found = Found(*self._db.execute(_FETCH, (entry.position,)).fetchone())
+        return FoundEvents(found, keys_of(self._db, entry.record, found.correlation))
 
     def _find(self, query: HistoryQuery) -> list[Found]:
         return [Found(*self._db.execute(_FETCH, (one,)).fetchone()) for one in find_positions(self._db, query)]

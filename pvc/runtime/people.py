@@ -130,20 +130,15 @@ class People:
             sealed = seal_name(held)
         return tuple(dict.fromkeys([asked, *found, *([sealed] if sealed else [])]))
 
-    async def names_of(self, principal: str) -> frozenset[str]:
-        """All that a reader may write for an actor of the log: what is stored, the name, the pseudonyms. The other way
-        round from `actors`. Raises Unavailable when the name cannot be had just now."""
+    def names_of(self, principal: str) -> frozenset[str] | None:
+        """All that a reader may write for an actor of the log: what is stored, the name, the pseudonyms; None where
+        the name is not at hand. The other way round from `actors`, which can fetch it."""
         sealed = parse_sealed(principal)
         if sealed is None:
             return frozenset((principal,))
-        await self._learn({sealed.key})
         shown = self._shown(principal)
         if shown == hidden_name(sealed.key):
-            raise Unavailable(
-                f"the name of {shown} cannot be had just now",
-                code="keyring.unreachable",
-                hint="try again in a moment; the keys of names are in ZooKeeper",
-            )
+            return None
         return frozenset((principal, shown, erased_name(sealed.key), hidden_name(sealed.key)))
 
     async def readable(self, body: bytes) -> bytes:

@@ -309,7 +309,7 @@ async def test_nothing_is_left_of_readers_that_have_gone(house: House) -> None:
         async with stream(house, query) as listener:
             await until(lambda one=listener: one.bookmarks)  # type: ignore[misc]
     hub = house.services.events
-    assert (hub._channels, hub.streams, hub._seen.task) == ({}, 0, None)
+    assert (hub._channels, hub.streams, hub._task) == ({}, 0, None)
 
 
 async def test_a_client_that_takes_nothing_is_cut_and_others_go_on(
