@@ -66,8 +66,9 @@ class Endpoint:
     reply_example: Mapping[str, Any] | None = None
     media_type: str = "text/plain"
     """Of that other kind."""
-    streams: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
-    """Media types that the caller may ask for instead, which do not end: the type of what comes, and an example."""
+    streams: Mapping[str, tuple[tuple[Any, ...], str]] = field(default_factory=dict)
+    """Media types that the caller may ask for instead, which do not end: the types of JSON documents that come, one a
+    line, where it is that; and an example."""
     headers: tuple[HeaderArgument, ...] = ()
     peers: bool = False
     """Whether other nodes may ask, too."""

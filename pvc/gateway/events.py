@@ -247,8 +247,8 @@ that the gateway ends: with the problem's status 503 come back at once. A client
         reply=EventPage,
         reply_example={"position": 1043, "records": [_RECORD], "next_after": 1043},
         streams={
-            Form.SSE.value: (str, _SSE_EXAMPLE),
-            Form.NDJSON.value: (RecordView | Bookmark | StreamEnd, _LINE + '\n{"position":1043,"bookmark":true}\n'),
+            Form.SSE.value: ((), _SSE_EXAMPLE),
+            Form.NDJSON.value: ((RecordView, Bookmark, StreamEnd), _LINE + '\n{"position":1043,"bookmark":true}\n'),
         },
     ),
 )
