@@ -59,12 +59,12 @@ def follow(
             try:
                 query = {**filters, "after": after, "min_position": freshness(after)}
                 for document in _documents(gateways, query, refusal):
+                    if document is not None and "end" in document:
+                        raise _ended(document["end"])  # one that says no more than this has not been heard
                     heard, round_, untried = True, 0, gateways.others
                     patient_until = time.monotonic() + patience_s
                     if document is None:
                         continue
-                    if "end" in document:
-                        raise _ended(document["end"])
                     after = max(after, document["position"])
                     freshness(after)
                     if "bookmark" not in document:
