@@ -86,7 +86,7 @@ class ZookeeperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """This node's server, which pvcd configures and keeps running; 0: it runs none, or somebody else sees to it."""
     members: tuple[Annotated[str, Meta(pattern=r"^\d{1,3}=[^\s=:]+$")], ...] = ()
     """All servers as ID=ADDRESS, the same list on every node."""
-    heap_mib: Annotated[int, Meta(ge=64, le=65_536)] = 256
+    heap_mib: Annotated[int, Meta(ge=64, le=65_536)] = 512
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -128,6 +128,8 @@ class ArchiveConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Name of the Ceph client, without `client.`; empty: admin."""
     rados_namespace: str = ""
     """Namespace in the pool, one for each cluster that shares it."""
+    pause_s: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0
+    """Between two looks at what is to be archived, each with a check of one segment's copies."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -43,7 +43,7 @@ class DaemonLogCare:
             self._history,
             self._copies,
             services.presence,
-            tuple(services.archive.mended) if services.archive is not None else (),
+            services.archive,
         )
 
     async def survey(self) -> RepairState:

@@ -14,6 +14,7 @@ from pvc.errors import PvcError
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.log.segments import Chained
+from pvc.node.archivist import ArchiveParts
 from pvc.presence.base import Presence
 from pvc.presence.hello import read_hello
 from pvc.projections.state import ClusterState
@@ -32,7 +33,7 @@ async def log_status(
     history: HistoryIndex,
     copies: LogCopies,
     presence: Presence,
-    mended: Sequence[str],
+    parts: ArchiveParts | None,
 ) -> LogStatus:
     """Ask everybody. Raises Unavailable, LogDamaged where ZooKeeper's part cannot be read."""
     common = LogStatus(
@@ -45,7 +46,8 @@ async def log_status(
             for title, one in copies.all.fetched.items()
         ),
         damage=tuple(copies.all.damage),
-        mended=tuple(mended),
+        mended=tuple(parts.mended) if parts is not None else (),
+        waits_for=", ".join(parts.waits_for) if parts is not None else "",
         nodes=await _nodes(world.state, presence),
     )
     if config.log.kind != "zookeeper":

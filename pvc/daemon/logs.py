@@ -102,6 +102,7 @@ def archive_parts(config: Config, log: Log, history: HistoryIndex, copies: LogCo
         shared=copies.shared,
         source=copies.all,
         hot_segments=config.log.hot_segments,
+        pause_s=config.archive.pause_s,
         incarnation=lambda: log.incarnation,
     )
 

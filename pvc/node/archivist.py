@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -21,10 +21,10 @@ from pvc.log.archived import SegmentSource
 from pvc.log.history import HistoryIndex
 from pvc.log.manifest import Manifest, check_records, describe
 from pvc.log.segments import Chained, Sealed, Segments, check_chain
+from pvc.node.removal import removal
 from pvc.node.scrub import Scrub, records_of
-from pvc.presence.base import Member, Presence
+from pvc.presence.base import Presence
 from pvc.presence.hello import read_hello
-from pvc.projections.state import ClusterState
 from pvc.proof.merkle import EMPTY_ROOT, Frontier
 from pvc.proof.scan import scan, split_hashes
 from pvc.runtime.shelves import Shelf
@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 LOOK_S = 5.0
 """Between two passes: a segment takes a busy cluster a minute, and is in no hurry."""
 
-RETRY_S = 30.0
-"""After something did not work."""
+RETRY_PAUSES = 6
+"""So many pauses after something did not work."""
 
 REPLICA_DEADLINE_S = 60.0
 """How long a repair waits for this node's replica to have what it has appended."""
@@ -55,6 +55,9 @@ class ArchiveParts(msgspec.Struct, frozen=True, kw_only=True):
     source: SegmentSource
     hot_segments: int
     incarnation: Callable[[], str]
+    pause_s: float = LOOK_S
+    waits_for: list[str] = msgspec.field(default_factory=list)
+    """What keeps old segments in ZooKeeper, as the primary saw it last; empty: nothing."""
     mended: deque[str] = msgspec.field(default_factory=lambda: deque(maxlen=20))
     """What was replaced by good copies, in words, the newest last."""
 
@@ -106,12 +109,12 @@ class Archivist:
     async def run(self) -> None:
         """Look, act, wait."""
         while True:
-            pause_s = LOOK_S
+            pause_s = self._parts.pause_s
             if self._world.fault is None and self._world.state.cluster is not None:
                 busy = await self._try(self._look_if_coordinator)
                 # What keeps the one from going on may be what the other mends.
                 mended = await self._try(self._scrub_one)
-                pause_s = RETRY_S if busy is None or mended is None else 0.0 if busy else LOOK_S
+                pause_s *= RETRY_PAUSES if busy is None or mended is None else 0 if busy else 1
             await asyncio.sleep(pause_s)
 
     async def _look_if_coordinator(self) -> bool:
@@ -255,34 +258,21 @@ class Archivist:
     async def _remove(self, sealed: Sequence[Sealed]) -> None:
         """Take out of ZooKeeper what is old enough and safe elsewhere."""
         old = sealed[: max(0, len(sealed) - self._parts.hot_segments)]
+        self._parts.waits_for.clear()
         if not old:
             return
-        safe = safe_position(self._world.state, await self._presence.members(), self._node, self.archived)
+        members = await self._presence.members()
+        hellos = {name: read_hello(member.hello) for name, member in members.items()}
+        may = removal(self._world.state, hellos, self._node, self.archived, shared=bool(self._parts.shared))
         for segment in old:
-            if segment.last <= safe:
-                await self._parts.segments.remove(segment)
+            if segment.last > may.position:
+                self._parts.waits_for.append(may.waits_for)
+                return
+            await self._parts.segments.remove(segment)
 
     def _is_coordinator(self) -> bool:
         own = self._world.state.nodes.get(self._node)
         return own is not None and own.coordinator
-
-
-def safe_position(state: ClusterState, members: Mapping[str, Member], own_name: str, own_archived: int) -> int:
-    """Up to which position records may leave ZooKeeper: every node that is there has folded them, every coordinator
-    that is there has them in its archive, and these are a majority of the coordinators. 0: none. Pure."""
-    coordinators = {node.name for node in state.nodes.values() if node.coordinator}
-    hellos = {name: read_hello(member.hello) for name, member in members.items()}
-    present = [name for name in coordinators if hellos.get(name) is not None]
-    if len(present) * 2 <= len(coordinators):
-        return 0
-    positions: list[int] = []
-    for name, hello in hellos.items():
-        if hello is None:  # of another version, that cannot say
-            return 0
-        positions.append(hello.position)
-        if name in coordinators:
-            positions.append(own_archived if name == own_name else hello.archived)
-    return min(positions, default=0)
 
 
 def _not_there(position: int) -> Unavailable:

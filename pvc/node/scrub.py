@@ -35,6 +35,8 @@ class Scrub:
         self._next = 0
         self._clean = True
         """Nothing was mended in this round."""
+        self._suspected = False
+        """The tree did not fit at the end of the last round."""
         self._made_anew: set[int] = set()
         """Ends of the manifests for whose sake the replica was made anew: it helps once, or not at all."""
 
@@ -87,6 +89,7 @@ class Scrub:
     async def _look_at_tree(self, manifest: Manifest) -> None:
         """At the end of a round in which all records were good, the tree over them must be the manifest's."""
         if self._history.position < manifest.last or await self._history.root(manifest.last) == manifest.root:
+            self._suspected = False
             return
         if manifest.last in self._made_anew:
             raise LogDamaged(
@@ -95,13 +98,17 @@ class Scrub:
                 code="log.manifest_differs",
                 hint="compare with `pvc log verify` on each node, and with an anchored checkpoint",
             )
+        if not self._suspected:  # a record may have been damaged behind this round; the next one would find it
+            self._suspected = True
+            return
         logger.error("scrub: the replica's tree is damaged size=%d", manifest.last)
+        self._suspected = False
         self._made_anew.add(manifest.last)
         self._history.begin_anew()
         self._tell(f"the tree over the first {manifest.last} records of this node's replica, which is filled anew")
 
     def _tell(self, what: str) -> None:
-        self._clean = False
+        self._clean = self._suspected = False
         logger.warning("scrub: mended %s", what)
         self._told.append(what)
 

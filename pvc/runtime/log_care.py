@@ -79,6 +79,8 @@ class LogStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Everything up to there has a manifest."""
     removed_position: int = 0
     """Everything up to there has left ZooKeeper."""
+    waits_for: str = ""
+    """What keeps old segments in ZooKeeper, where this node is the primary and something does."""
     archives: tuple[ArchiveInfo, ...] = ()
     nodes: tuple[NodeCopy, ...] = ()
     fetched: tuple[FetchedInfo, ...] = ()

@@ -113,8 +113,10 @@ class Fetched(NamedTuple):
 class AllCopies:
     """Every place that may have a segment, the nearest first. A `pvc.log.archived.SegmentSource`."""
 
-    def __init__(self, places: Sequence[Copies]) -> None:
+    def __init__(self, places: Sequence[Copies], *, mends: bool = True) -> None:
+        """`mends`: whether a bad copy is set aside; not by whoever only looks on."""
         self._places = places
+        self._mends = mends
         self.damage: deque[str] = deque(maxlen=KEPT_DAMAGE)
         """What was found damaged, in words, the newest last."""
         self.fetched: dict[str, Fetched] = {}
@@ -146,6 +148,6 @@ class AllCopies:
         """A bad copy makes room for a good one, which the archivist brings."""
         logger.error("archive: damaged copy where=%r error=%s", place.title, error.message)
         self.damage.append(f"{place.title}: {error.message}")
-        if isinstance(place, Shelf):
+        if self._mends and isinstance(place, Shelf):
             with contextlib.suppress(PvcError):
                 await place.discard(manifest)

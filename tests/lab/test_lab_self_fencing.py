@@ -47,7 +47,7 @@ class Scene:
         self.lab = lab
         self.host = lab.host(WATCHED)
         self.sampler = Sampler(lab, journal)
-        self.logbook = Logbook(lab.plan, journal)
+        self.logbook = Logbook(lab, journal)
         self.guest = build_guest(lab.directory / "shared/guest")
 
     def run_vm(self, name: str) -> Run:

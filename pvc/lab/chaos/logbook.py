@@ -13,15 +13,18 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from pvc.archive.directory import DirectoryArchive
 from pvc.errors import PvcError, Unavailable
 from pvc.events.record import Entry, unseal
 from pvc.events.registry import Event
 from pvc.lab.chaos.journal import Journal
-from pvc.lab.plan import CLUSTER, LabPlan
+from pvc.lab.lab import Lab
+from pvc.lab.plan import CLUSTER
 from pvc.log.zookeeper import ZookeeperLog
 from pvc.presence.zookeeper import ZookeeperPresence
 from pvc.projections.fold import fold
 from pvc.projections.state import ClusterState
+from pvc.runtime.shelves import AllCopies, Shelf
 
 HELLOS_S = 1.0
 _AGAIN_S = 0.5
@@ -53,7 +56,7 @@ class Said(msgspec.Struct, frozen=True):
 class Logbook:
     """Follows until stopped."""
 
-    def __init__(self, plan: LabPlan, journal: Journal) -> None:
+    def __init__(self, lab: Lab, journal: Journal) -> None:
         self.told: list[Told] = []
         self.hashes: dict[int, str] = {}
         """Position -> hash of our own fold there."""
@@ -65,7 +68,8 @@ class Logbook:
         self.state = ClusterState()
         """Folded by us; a frozen object of it may be looked at any time."""
         self.broken = ""
-        self._plan = plan
+        self._lab = lab
+        self._plan = lab.plan
         self._journal = journal
         self._loop = asyncio.new_event_loop()
         self._main: asyncio.Task[None] | None = None
@@ -109,7 +113,7 @@ class Logbook:
             await asyncio.sleep(_AGAIN_S)
 
     async def _follow(self) -> None:
-        log = await ZookeeperLog.open(self._plan.zookeeper_hosts, CLUSTER, deadline_s=_OPEN_TIMEOUT_S)
+        log = await _open(self._lab)
         try:
             async for batch in log.follow(self.position):
                 for data in batch:
@@ -137,9 +141,9 @@ class Logbook:
             await presence.close(expire=False)
 
 
-async def read_all(plan: LabPlan) -> list[bytes]:
-    """The whole log, as ZooKeeper has it now."""
-    log = await ZookeeperLog.open(plan.zookeeper_hosts, CLUSTER, deadline_s=_OPEN_TIMEOUT_S)
+async def read_all(lab: Lab) -> list[bytes]:
+    """The whole log, as ZooKeeper and the hosts' archives have it now."""
+    log = await _open(lab)
     try:
         head = await log.head()
         found: list[bytes] = []
@@ -148,6 +152,13 @@ async def read_all(plan: LabPlan) -> list[bytes]:
         return found
     finally:
         await log.close()
+
+
+def _open(lab: Lab) -> Awaitable[ZookeeperLog]:
+    archives = [Shelf(DirectoryArchive(host.home / "pvc-lib/archive")) for host in lab.hosts]
+    return ZookeeperLog.open(
+        lab.plan.zookeeper_hosts, CLUSTER, source=AllCopies(archives, mends=False), deadline_s=_OPEN_TIMEOUT_S
+    )
 
 
 def _words(event: Event) -> str:

@@ -114,7 +114,7 @@ class Chaos:
         self._rng = random.Random(settings.seed)  # noqa: S311 - to be repeated
         guest = build_guest(lab.directory / "shared/guest")
         self.sampler = Sampler(lab, journal)
-        self.logbook = Logbook(lab.plan, journal)
+        self.logbook = Logbook(lab, journal)
         self.workload = Workload(lab, journal, guest, seed=settings.seed, clients=_CLIENTS, vms=settings.vms)
         self._site = Site(lab, journal, self.sampler, self.logbook, self.workload)
         self.broken: list[figures.Broken] = []
@@ -238,7 +238,7 @@ class Chaos:
                     self.workload.do(self._rng, "vm.reset", {"vm": vm.name})
 
     def _check(self) -> None:
-        stored = asyncio.run(read_all(self._lab.plan))
+        stored = asyncio.run(read_all(self._lab))
         self._until(lambda: self.logbook.position >= len(stored), SETTLED_S)
         self.sampler.stop()
         self.logbook.stop()
