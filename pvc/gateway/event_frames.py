@@ -12,6 +12,7 @@ from enum import Enum
 
 import msgspec
 
+from pvc.gateway.event_sight import Sees, sees_all
 from pvc.gateway.records import record_view
 from pvc.log.history import FoundEvents
 from pvc.log.history_keys import RecordKeys
@@ -34,13 +35,16 @@ class Form(Enum):
 class Frame:
     """One record, encoded when it is first asked for."""
 
-    __slots__ = ("_form", "_found", "_generation", "_opened", "_sealed", "keys", "size")
+    __slots__ = ("_form", "_found", "_generation", "_kept", "_opened", "_parts", "_sealed", "keys", "size")
 
-    def __init__(self, found: FoundEvents) -> None:
+    def __init__(self, found: FoundEvents, kept: tuple[int, ...] | None = None) -> None:
+        """With `kept` only these of its events are shown."""
         self.keys: RecordKeys = found.keys
         self.size = len(found.found.data)
         """Of the stored record, in bytes."""
-        self._found = found.found
+        self._found = found
+        self._kept = kept
+        self._parts: dict[tuple[int, ...], Frame] = {}
         self._sealed = b""
         self._opened = b""
         self._generation = -1
@@ -55,8 +59,21 @@ class Frame:
     def sealed(self) -> bytes:
         """The record as JSON, with names as they stand in the log: for replies whose names are opened as a whole."""
         if not self._sealed:
-            self._sealed = msgspec.json.encode(record_view(self._found))
+            view = record_view(self._found.found)
+            if self._kept is not None:
+                view = msgspec.structs.replace(view, events=[view.events[index] for index in self._kept])
+            self._sealed = msgspec.json.encode(view)
         return self._sealed
+
+    def seen_by(self, sees: Sees) -> Frame | None:
+        """What may be seen of it: itself, or a frame with some of its events, the same for all who see the same; None
+        where that is nothing."""
+        kept = tuple(index for index, event in enumerate(self.keys.events) if sees(event))
+        if len(kept) == len(self.keys.events):
+            return self
+        if kept and kept not in self._parts:
+            self._parts[kept] = Frame(self._found, kept)
+        return self._parts.get(kept)
 
     def is_open(self, people: People) -> bool:
         """Whether its names are those that may be shown just now."""
@@ -102,6 +119,13 @@ class Frames:
             _, gone = self._kept.popitem(last=False)
             self._bytes -= gone.size
         return frame
+
+
+def seen_of(frames: list[Frame], sees: Sees) -> list[Frame]:
+    """What may be seen of these."""
+    if sees is sees_all:
+        return frames
+    return [seen for seen in (frame.seen_by(sees) for frame in frames) if seen is not None]
 
 
 def write_note(form: Form, name: str, value: msgspec.Struct, position: int | None = None) -> bytes:

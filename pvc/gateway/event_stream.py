@@ -21,11 +21,11 @@ from starlette.types import Receive, Scope, Send
 from pvc.errors import PvcError, Unavailable
 from pvc.events.sealed import shortened
 from pvc.gateway.auth import Principal
-from pvc.gateway.event_frames import Form, Frame, write_note
+from pvc.gateway.event_frames import Form, Frame, seen_of, write_note
 from pvc.gateway.event_hub import EventHub, Reader
+from pvc.gateway.event_sight import sight_of
 from pvc.gateway.problems import Problem, problem_of
 from pvc.gateway.services import GatewayServices
-from pvc.gateway.sight import sees_all, sight_of
 from pvc.log.history_keys import EventFilter
 
 logger = logging.getLogger("pvc.gateway.access")
@@ -245,13 +245,14 @@ class _Writer:
         Raises Unauthenticated or Forbidden where the caller may read no more.
         """
         people, now, caught_up = self._services.people, self._services.clock.monotonic(), not frames
-        while not all(frame.is_open(people) for frame in frames):
-            for frame in frames:
+        while True:
+            seen = seen_of(frames, sight_of(self._principal, self._services.world.state))
+            if all(frame.is_open(people) for frame in seen):
+                break
+            for frame in seen:
                 await frame.open(people)
-        # From here to the write nothing is waited for: what is shown is what may be shown now.
-        sees = sight_of(self._principal, self._services.world.state)
-        if sees is not sees_all:
-            frames = [frame for frame in frames if sees(frame.keys)]
+        # From the last look on to the write nothing is waited for: what is shown is what may be shown now.
+        frames = seen
         data = self._joined(frames) if frames else self._sign_of_life(now, caught_up)
         if data:
             self._spoken_at = now
@@ -267,7 +268,7 @@ class _Writer:
         """The records in one piece; readers of one channel that are told the same are told the same bytes."""
         if len(frames) == 1:
             return frames[0].written(self._form)
-        made_of = (self._form, frames[0].position, len(frames), frames[-1].position, self._services.people.generation)
+        made_of = (self._form, self._services.people.generation, *frames)
         channel = self._reader.channel
         if channel.joined[0] != made_of:
             channel.joined = made_of, b"".join(frame.written(self._form) for frame in frames)

@@ -12,14 +12,14 @@ from starlette.responses import Response
 
 from pvc.errors import InvalidInput, NotFound
 from pvc.gateway.endpoint import Call, Endpoint, HeaderArgument, arguments_of, json_response
-from pvc.gateway.event_frames import Form
+from pvc.gateway.event_frames import Form, seen_of
 from pvc.gateway.event_hub import Reader
+from pvc.gateway.event_sight import sight_of
 from pvc.gateway.event_stream import Bookmark, EventStream, Pace, StreamEnd
 from pvc.gateway.history import ActorName, Correlation, TagName, Types, check_subject
 from pvc.gateway.moments import INDEX_DEADLINE_S
 from pvc.gateway.records import RecordView
 from pvc.gateway.services import GatewayServices
-from pvc.gateway.sight import sight_of
 from pvc.log.history_keys import EventFilter
 
 MAX_WAIT_S = 60
@@ -122,7 +122,7 @@ async def _poll(
                 if len(frames) > left:
                     frames = frames[:left]
                     considered = frames[-1].position
-                records += [msgspec.Raw(frame.sealed) for frame in frames if sees(frame.keys)]
+                records += [msgspec.Raw(frame.sealed) for frame in seen_of(frames, sees)]
             elif records or not await _more(services, reader):
                 break
     page = EventPage(

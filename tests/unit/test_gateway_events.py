@@ -15,9 +15,9 @@ from pvc.events.types import Role
 from pvc.gateway import event_hub, events
 from pvc.gateway.app import local_app
 from pvc.gateway.event_frames import Form
+from pvc.gateway.event_sight import Sees
 from pvc.gateway.event_stream import Pace
 from pvc.gateway.events import form_of
-from pvc.gateway.sight import Sees
 from tests.support.waiting import until
 from tests.unit.gateway_house import House, a_house
 from tests.unit.test_gateway_input import check_problem
@@ -247,7 +247,7 @@ async def test_what_a_caller_may_not_see_is_left_out_from_the_moment_on_that_it_
     hidden: set[str] = set()
 
     def sight(*_: object) -> Sees:
-        return lambda keys: not any(hidden & event.named for event in keys.events)
+        return lambda event: not hidden & event.named and event.type not in hidden
 
     for module in ("event_stream", "events"):
         monkeypatch.setattr(f"pvc.gateway.{module}.sight_of", sight)
@@ -261,6 +261,10 @@ async def test_what_a_caller_may_not_see_is_left_out_from_the_moment_on_that_it_
     assert types(listener) == [["vm.defined"], ["vm.defined"]]
     page = (await house.root.get("/events?after=2&wait_s=0")).json()
     assert [record["position"] for record in page["records"]] == [5] and page["next_after"] == 5
+    hidden.add("node.joined")
+    async with stream(house, "types=node.*") as listener:
+        await until(lambda: listener.bookmarks)
+    assert types(listener) == [["node.ready"]], "of a record those events that may be seen"
 
 
 async def test_names_go_out_opened_and_after_an_erasure_as_pseudonyms(house: House) -> None:

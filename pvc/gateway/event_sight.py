@@ -1,7 +1,7 @@
-"""What a caller may see of the log: one predicate over a record's keys, made anew from the state at each sending.
+"""What a caller may see of the events: one predicate over an event's keys, made anew from the state at each sending.
 
 Whatever narrows somebody's sight (a scope by tag, by a pattern of names) belongs here, so that the stream and the long
-poll follow it from the moment on that it is in the state.
+poll follow it from the moment on that it is in the state. Of a record the events are shown that may be seen.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import msgspec
 from pvc.errors import Unauthenticated
 from pvc.events.types import Role
 from pvc.gateway.auth import Principal, require_role
-from pvc.log.history_keys import RecordKeys
+from pvc.log.history_keys import EventKeys
 from pvc.projections.state import ClusterState
 
-Sees = Callable[[RecordKeys], bool]
-"""Whether the record may be shown."""
+Sees = Callable[[EventKeys], bool]
+"""Whether the event may be shown."""
 
 
-def sees_all(_: RecordKeys) -> bool:
+def sees_all(_: EventKeys) -> bool:
     """The sight of who may see everything."""
     return True
 
