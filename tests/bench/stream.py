@@ -51,9 +51,12 @@ async def measure(bench: Bench) -> list[Row]:
     sent = [sum(one.delivered for one in side) / sum(one.seconds for one in side) for side in (ours, theirs)]
     what = f"{readers:,} readers at {RATE:.0f} events/s, one gateway"
     against = "Starlette, ready bytes"
+    replies = [[value for one in side for value in one.replied] for side in (ours, theirs)]
     note = (
         f"from before the command until the client has it; p50 {p50[0]:.1f} ms against {p50[1]:.1f} ms; "
-        f"{sent[0]:,.0f} deliveries/s against {sent[1]:,.0f}; the clients share the two processors"
+        f"{sent[0]:,.0f} deliveries/s against {sent[1]:,.0f}; the clients share the two processors; a command's reply "
+        f"takes {percentile(replies[0], 50):.0f} ms, p99 {percentile(replies[0], 99):.0f} ms, meanwhile, against "
+        f"{percentile(replies[1], 50):.0f} and {percentile(replies[1], 99):.0f} ms"
     )
     memory = [[one.memory_mb for one in side] for side in (ours, theirs)]
     return [
@@ -74,6 +77,8 @@ class _Round(msgspec.Struct, frozen=True):
 
     p50: float
     p99: float
+    replied: list[float]
+    """Until each command was answered."""
     delivered: int
     seconds: float
     memory_mb: float
@@ -82,6 +87,7 @@ class _Round(msgspec.Struct, frozen=True):
 async def _round(path: Path, write: Write, readers: int, seconds: float) -> _Round:
     """Write at the given rate while the readers read."""
     written: dict[int, int] = {}
+    replied: list[float] = []
     async with _readers(path, readers) as process:
         began = time.monotonic()
 
@@ -92,6 +98,7 @@ async def _round(path: Path, write: Write, readers: int, seconds: float) -> _Rou
                 time.sleep(max(0.0, began + turn / RATE - time.monotonic()))
                 before = time.monotonic_ns()
                 written[write(api, number, turn // VMS)] = before
+                replied.append((time.monotonic_ns() - before) / 1e6)
             api.close()
 
         with ThreadPoolExecutor(VMS) as writers:
@@ -108,7 +115,7 @@ async def _round(path: Path, write: Write, readers: int, seconds: float) -> _Rou
              for at in all_]  # fmt: skip
     missing = len(written) * readers - len(times)
     assert missing == 0, f"{missing} of {len(written) * readers} deliveries did not come"
-    return _Round(percentile(times, 50), percentile(times, 99), len(times), took_s, memory_mb)
+    return _Round(percentile(times, 50), percentile(times, 99), replied, len(times), took_s, memory_mb)
 
 
 @contextlib.asynccontextmanager
