@@ -1,4 +1,4 @@
-"""The readers of the log that are here just now, and the one task that carries new records to them all.
+"""The readers of the log that are here just now, and how new records are carried to them all.
 
 A reader is a cursor. What it is far behind it reads from the history index, by its filter; what is new it finds in its
 channel, the queue that all readers with the same filter share. The two meet without a seam: the cursor says what comes
@@ -17,7 +17,7 @@ from itertools import islice
 
 from pvc.clock import Clock
 from pvc.errors import Unavailable
-from pvc.gateway.event_frames import Form, Frame, Frames
+from pvc.gateway.event_frames import Frame, Frames
 from pvc.log.history import FoundEvents, HistoryIndex, HistoryQuery
 from pvc.log.history_keys import EventFilter, RecordKeys, matches
 from pvc.runtime.people import People
@@ -25,7 +25,7 @@ from pvc.runtime.people import People
 logger = logging.getLogger(__name__)
 
 MAX_STREAMS = 4_000
-"""Streams of one gateway: each costs some 60 KB of memory and a file. The next client is sent to another gateway."""
+"""Streams of one gateway: each costs some 30 KB of memory and a file. The next client is sent to another gateway."""
 
 MAX_QUEUED = 1_000
 """Records that a channel keeps, twenty seconds at fifty a second; who is further behind reads the index."""
@@ -71,6 +71,17 @@ class Channel:
             self._bytes -= sum(frame.size for frame in gone)
             self.complete_after = gone[-1].position
         self._hub.wake(self.readers)
+
+    def forget_read(self) -> None:
+        """Let go of what all readers have: many channels of rare things must not fill the memory with old ones."""
+        if not self._queue or not self.readers:
+            return
+        count = bisect.bisect_right(self._queue, min(reader.cursor for reader in self.readers), key=_position)
+        if count:
+            self.complete_after = self._queue[count - 1].position
+            self._bytes -= sum(frame.size for frame in self._queue[:count])
+            del self._queue[:count]
+            self.joined = ((), b"")
 
     def begin_anew(self, position: int) -> None:
         """Let all readers find out from the index what there was up to here."""
@@ -309,6 +320,7 @@ class EventHub:
             now = self._clock.monotonic()
             due = []
             for channel in self._channels.values():
+                channel.forget_read()
                 for reader in channel.readers:
                     if reader.look is not None:
                         reader.look(now)
@@ -338,6 +350,3 @@ def _as_many_as_fit(frames: list[Frame]) -> list[Frame]:
 
 def _position(frame: Frame) -> int:
     return frame.position
-
-
-__all__ = ["MAX_STREAMS", "Channel", "EventHub", "Form", "Reader"]

@@ -270,6 +270,8 @@ class _Writer:
             return frames[0].written(self._form)
         made_of = (self._form, self._services.people.generation, *frames)
         channel = self._reader.channel
+        if len(channel.readers) == 1:
+            return b"".join(frame.written(self._form) for frame in frames)
         if channel.joined[0] != made_of:
             channel.joined = made_of, b"".join(frame.written(self._form) for frame in frames)
         return channel.joined[1]

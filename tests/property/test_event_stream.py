@@ -107,7 +107,7 @@ async def live(story: list[tuple[str, object]], folder: Path) -> None:
     index = await HistoryIndex.open(folder / "history.db")
     clock = SystemClock()
     people = People(MemoryKeyring(), World(), clock, SystemRng())
-    hub = EventHub(index, people, clock, asyncio.Event())
+    hub = EventHub(index, people, clock, asyncio.Event(), tick_s=0.001)
     entries: list[Entry] = []
     consumers = [Consumer(hub, EventFilter())]
     for step, value in story:
