@@ -161,10 +161,10 @@ def test_a_fast_test_that_fails_keeps_no_other_from_being_run_and_is_told_of_aga
     runs = [line for line in result.stdout.splitlines() if line.startswith("runs:")]
     for kind in ("unit", "property", "lab"):
         assert sum(f"tests/{kind}" in run for run in runs) == 1, kind
-    (machines,) = [run for run in runs if "lab or libvirt" in run]
     (others,) = [run for run in runs if "not libvirt" in run]
-    assert "tests/lab" in machines and "tests/integration" in machines
-    assert "tests/integration" in others and "tests/lab" not in others, "each of them once"
+    (libvirt,) = [run for run in runs if "-m libvirt" in run]
+    assert "tests/integration" in libvirt and "tests/lab" not in libvirt
+    assert "tests/integration" in others and "tests/lab" in others, "each of them once"
     assert [run for run in runs if "--numprocesses" in run] == [run for run in runs if "tests/unit" in run]
     assert "--cov-append" in others
     assert runs[-1] == "runs: -m tests.coverage_summary"
