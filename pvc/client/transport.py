@@ -78,13 +78,19 @@ class Transport:
             self.close()
         return _answer(response, data)
 
-    def stream(self, path: str, *, timeout_s: float) -> tuple[Answer, http.client.HTTPResponse | None]:
-        """GET something endless: the head as an Answer, and where it succeeded the response to read from."""
-        response = self._send("GET", path, None, "", timeout_s)
+    def stream(
+        self, path: str, *, timeout_s: float, accept: str = "", silence_s: float | None = None
+    ) -> tuple[Answer, http.client.HTTPResponse | None]:
+        """GET something endless: the head as an Answer, and where it succeeded the response to read from.
+
+        Reading raises TimeoutError after `silence_s`; None where silence is no failure: a guest may say nothing for
+        days.
+        """
+        response = self._send("GET", path, None, "", timeout_s, accept)
         if response.status >= http.client.BAD_REQUEST:
             return _answer(response, response.read()), None
         assert self._http is not None and self._http.sock is not None, "a response came over it"
-        self._http.sock.settimeout(None)  # silence is no failure: a guest may say nothing for days
+        self._http.sock.settimeout(silence_s)
         return _answer(response, b""), response
 
     def close(self) -> None:
@@ -93,7 +99,9 @@ class Transport:
             self._http.close()
             self._http = None
 
-    def _send(self, method: str, path: str, body: bytes | None, key: str, timeout_s: float) -> http.client.HTTPResponse:
+    def _send(
+        self, method: str, path: str, body: bytes | None, key: str, timeout_s: float, accept: str = ""
+    ) -> http.client.HTTPResponse:
         connected = self._http or self._connect()
         self._http = connected
         headers = dict(self._headers)
@@ -101,6 +109,8 @@ class Transport:
             headers["Content-Type"] = "application/json"
         if key:
             headers["Idempotency-Key"] = key
+        if accept:
+            headers["Accept"] = accept
         assert connected.sock is not None, "connected above, and closed only by forgetting it"
         connected.sock.settimeout(timeout_s)
         try:

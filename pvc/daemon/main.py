@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +46,7 @@ def main(config_path: Path, check: bool, fingerprint: bool, debug: bool) -> None
         if fingerprint:
             click.echo(_fingerprint(config))
             return
+        _allow_many_files()
         asyncio.run(_run(config))
     except PvcError as error:
         click.echo(f"pvcd: {error.message}", err=True)
@@ -73,6 +75,18 @@ def _fingerprint(config: Config) -> str:
             hint="pvcd makes one when it starts, unless gateway.tls_cert names another",
         )
     return fingerprint(path)
+
+
+MAX_FILES = 65_536
+"""Many times what the gateway's streams and requests need; some programs that we start look at each possible file."""
+
+
+def _allow_many_files() -> None:
+    """Each reader of the events holds a file; a process is usually given a thousand, and may take more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _run(config: Config) -> None:

@@ -30,6 +30,7 @@ from pvc.gateway.commands import command_endpoints
 from pvc.gateway.console import CONSOLE, CONSOLE_ACTION, CONSOLE_PATH, serve_console
 from pvc.gateway.diff import DIFF
 from pvc.gateway.endpoint import Call, Endpoint
+from pvc.gateway.events import EVENTS
 from pvc.gateway.health import health_response
 from pvc.gateway.history import HISTORY
 from pvc.gateway.log import LOG
@@ -82,6 +83,7 @@ def all_endpoints() -> Sequence[Endpoint]:
     described = [
         *QUERIES,
         *HISTORY,
+        *EVENTS,
         *DIFF,
         *UNDO,
         *WHAT_IF,

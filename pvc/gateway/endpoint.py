@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
@@ -35,6 +35,15 @@ Handle = Callable[[GatewayServices, Call], Awaitable[Response]]
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeaderArgument:
+    """A header of a request that says what is wanted."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Endpoint:
     """One method of one path."""
 
@@ -58,8 +67,13 @@ class Endpoint:
     """Whether it takes a dry run and an idempotency key, as the commands of the registry do."""
     reply: Any = None
     """The type of the JSON reply; None for another kind of reply."""
+    reply_example: Mapping[str, Any] | None = None
     media_type: str = "text/plain"
     """Of that other kind."""
+    streams: Mapping[str, tuple[tuple[Any, ...], str]] = field(default_factory=dict)
+    """Media types that the caller may ask for instead, which do not end: the types of JSON documents that come, one a
+    line, where it is that; and an example."""
+    headers: tuple[HeaderArgument, ...] = ()
     peers: bool = False
     """Whether other nodes may ask, too."""
     secret: bool = False

@@ -122,6 +122,7 @@ def _key_of(type_: Any) -> str:
 def _schemas(endpoints: Sequence[Endpoint]) -> _Schemas:
     commands = [endpoint.command for endpoint in endpoints if endpoint.command]
     replies = [endpoint.reply for endpoint in endpoints if endpoint.reply is not None]
+    replies += [item for endpoint in endpoints for items, _ in endpoint.streams.values() for item in items]
     bodies = [endpoint.body for endpoint in endpoints if endpoint.body is not None]
     unique = {
         _key_of(type_): type_ for type_ in [*replies, *bodies, *(spec.struct for spec in commands), Problem, Health]
@@ -191,6 +192,10 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
         )
     if endpoint.arguments is not None:
         parameters += [_query_parameter(card) for card in cards.values()]
+    parameters += [
+        {"name": header.name, "in": "header", "description": header.description, "schema": dict(header.schema)}
+        for header in endpoint.headers
+    ]
     return parameters
 
 
@@ -237,10 +242,20 @@ def _body(spec: CommandSpec, schemas: _Schemas) -> dict[str, Any] | None:
 
 
 def _success(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
+    content: dict[str, dict[str, Any]]
     if endpoint.reply is None:
         content = {endpoint.media_type: {"schema": _OTHER_SCHEMAS[endpoint.media_type]}}
     else:
         content = {"application/json": {"schema": schemas.of(endpoint.reply)}}
+        if endpoint.reply_example is not None:
+            content["application/json"]["example"] = dict(endpoint.reply_example)
+    for media_type, (items, example) in endpoint.streams.items():
+        # What comes is a text without an end; OpenAPI 3.1 has no word for a sequence of documents.
+        schema: dict[str, Any] = {"type": "string"}
+        if items:
+            each = {"anyOf": [schemas.of(item) for item in items]}
+            schema |= {"contentMediaType": "application/json", "contentSchema": each}
+        content[media_type] = {"schema": schema, "example": example}
     return {"description": endpoint.summary, "headers": _position_header(), "content": content}
 
 

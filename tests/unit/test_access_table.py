@@ -121,7 +121,7 @@ def test_every_action_has_a_probe_and_every_endpoint_an_action_of_the_table() ->
     assert used == set(Action), "an action that nothing belongs to"
 
 
-LISTS = {"vm.list", "history.list", "event.poll", "access.list", "access.list_tokens"}
+LISTS = {"vm.list", "history.list", "event.stream", "access.list", "access.list_tokens"}
 """What is not about one thing, and leaves out what may not be seen."""
 
 
