@@ -12,7 +12,7 @@ from pvc.commands.access_rights import require
 from pvc.commands.access_table import Action
 from pvc.errors import Unauthenticated
 from pvc.gateway.auth import Principal
-from pvc.gateway.sight import sees_subject
+from pvc.gateway.seen_subjects import sees_subject
 from pvc.log.history_keys import EventKeys
 from pvc.projections.state import ClusterState
 

@@ -16,8 +16,9 @@ from pvc.errors import InvalidInput, NotFound
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.moments import INDEX_DEADLINE_S, At, find_moment
 from pvc.gateway.records import RecordView
+from pvc.gateway.seen_subjects import sees_subject
 from pvc.gateway.services import GatewayServices
-from pvc.gateway.sight import seen_page, sees_subject
+from pvc.gateway.sight import seen_page
 from pvc.gateway.times import parse_time_us
 from pvc.log.history import HistoryQuery
 from pvc.projections.state import ClusterState

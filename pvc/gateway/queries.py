@@ -26,8 +26,8 @@ from pvc.gateway.listing import page_of
 from pvc.gateway.live import fence_checks, migration_progress, node_usage, vm_usage
 from pvc.gateway.moments import At, seen_at, told_of_then
 from pvc.gateway.records import iso_time
+from pvc.gateway.seen_subjects import sees_subject
 from pvc.gateway.services import GatewayServices
-from pvc.gateway.sight import sees_subject
 from pvc.projections.cluster_views import (
     ClusterInfo,
     FaultInfo,

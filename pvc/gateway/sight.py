@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from pvc.commands.access_rights import Rights
 from pvc.gateway.records import RecordView, decode_record, record_view
+from pvc.gateway.seen_subjects import sees_subject
 from pvc.gateway.services import GatewayServices
 from pvc.log.history import Found, HistoryQuery
 from pvc.projections.state import ClusterState
@@ -20,18 +21,6 @@ MAX_LOOKS = 20
 def covered(state: ClusterState, rights: Rights) -> tuple[str, ...]:
     """The subjects that somebody who is limited may see."""
     return tuple(f"vm/{vm.id}" for vm in state.vms.values() if rights.covers(vm))
-
-
-def sees_subject(state: ClusterState, rights: Rights, subject: str) -> bool:
-    """Whether what is about this may be shown: to who is limited to some VMs, what is about those, as they are now.
-
-    Events about nodes and the cluster may name any VM, and so are not for them; nor is what became of VMs that are
-    gone.
-    """
-    if rights.everything:
-        return True
-    kind, _, vm_id = subject.partition("/")
-    return kind == "vm" and rights.covers(state.vms.get(vm_id))
 
 
 def seen(state: ClusterState, rights: Rights, record: RecordView) -> RecordView | None:
