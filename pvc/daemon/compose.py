@@ -87,7 +87,9 @@ async def _run_once(config: Config, stop: asyncio.Event) -> None:
         )
         watching = [
             asyncio.create_task(_pass_on(stop, leave), name="stop"),
-            asyncio.create_task(await_whole_log(config, services.world, history, leave), name="await a whole log"),
+            asyncio.create_task(
+                await_whole_log(config, opened.copies, services.world, history, leave), name="await a whole log"
+            ),
         ]
         try:
             await serve(config, Node(services), gateway, leave)
@@ -105,12 +107,13 @@ async def _pass_on(event: asyncio.Event, to: asyncio.Event) -> None:
 
 async def open_inbox(config: Config, log: Log) -> Inbox | None:
     """Where nodes forward reports to each other; None where this is the only node."""
-    from pvc.log.zookeeper import ZookeeperLog
-
-    if not isinstance(log, ZookeeperLog):
+    if config.log.kind != "zookeeper":
         return None
     from pvc.daemon.zookeeper_access import zookeeper_access, zookeeper_hosts
     from pvc.log.inbox_zookeeper import ZookeeperInbox
+    from pvc.log.zookeeper import ZookeeperLog
+
+    assert isinstance(log, ZookeeperLog), "opened above"
 
     access = zookeeper_access(config.log)
     return await ZookeeperInbox.open(

@@ -76,7 +76,7 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Records in ZooKeeper, at most: three times the hot window of 16 segments of 4,096. At least twice that window."""
     quota_mib: Annotated[int, Meta(ge=1, le=65_536)] = 64
     """Their bytes, at most: twice the hot window of 16 segments of 2 MB. With the records' own 350 bytes each that is
-    half a heap of 256 MiB; a server of that size was out of memory at 291,000 records of 335 bytes."""
+    a quarter of the heap; a server with half of that was out of memory at 291,000 records of 335 bytes."""
 
 
 class ZookeeperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -227,6 +227,14 @@ def _check_anchor(path: Path, anchor: AnchorConfig) -> None:
         raise _bad(path, f"has an anchor that cannot be used: {error.message}", error.hint) from error
     if anchor.file and not anchor.file.startswith("/"):
         raise _bad(path, f"has the anchor.file {anchor.file!r}", "give its full path")
+
+
+def is_wildcard(host: str) -> bool:
+    """Whether it stands for every address of the machine."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return not host
 
 
 def _check_archive(path: Path, archive: ArchiveConfig) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import logging
 import socket
 import ssl
 from pathlib import Path
 
 from pvc.clock import Clock, Rng
-from pvc.daemon.config import Config, serves_others, split_listen
+from pvc.daemon.config import Config, is_wildcard, serves_others, split_listen
 from pvc.errors import PvcError, Unavailable
 from pvc.peers.secret import PeerSecret, read_secret
 from pvc.presence.hello import Contact
@@ -28,7 +27,7 @@ def contact_of(config: Config) -> Contact:
     if not serves_others(config.gateway.listen) or not config.gateway.tls_cert:
         return Contact()
     host, port = split_listen(config.gateway.listen)
-    if _is_wildcard(host):
+    if is_wildcard(host):
         host = config.node.address or socket.gethostname()
     shown = f"[{host}]" if ":" in host else host
     return Contact(gateway=f"https://{shown}:{port}", certificate=fingerprint(Path(config.gateway.tls_cert)))
@@ -53,13 +52,6 @@ async def load_peer_secret(secret: PeerSecret) -> None:
         await secret.load()
     except PvcError as error:
         logger.warning("peers: the secret cannot be read code=%s error=%s", error.code, error.message)
-
-
-def _is_wildcard(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        return not host
 
 
 def fingerprint(path: Path) -> str:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from pvc.daemon.config import Config, serves_others, split_listen
+from pvc.daemon.config import Config, is_wildcard, serves_others, split_listen
 from pvc.errors import Unavailable
 from pvc.files import flush_directory, replace_file
 
@@ -64,7 +64,7 @@ def names_of(config: Config) -> list[str]:
     """What clients may call this gateway, as far as it is known here."""
     host, _ = split_listen(config.gateway.listen)
     given = [config.node_name, socket.gethostname(), host, config.node.address, "localhost", "127.0.0.1", "::1"]
-    return [name for name in dict.fromkeys(given) if name and not _is_wildcard(name)]
+    return [name for name in dict.fromkeys(given) if name and not is_wildcard(name)]
 
 
 def make_certificate(name: str, names: list[str]) -> bytes:
@@ -93,10 +93,3 @@ def _general_name(name: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         return x509.DNSName(name)
-
-
-def _is_wildcard(name: str) -> bool:
-    try:
-        return ipaddress.ip_address(name).is_unspecified
-    except ValueError:
-        return False
