@@ -10,7 +10,7 @@ import click
 from pvc.cli.session import SOURCE, Session
 
 if TYPE_CHECKING:
-    from pvc.client.client import Client
+    from pvc.client.json_client import JsonClient
 
 TIMEOUT_S = 0.7
 """A person waits at the Tab key; a gateway on the same continent answers well within this."""
@@ -48,7 +48,7 @@ def node_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
 def tag_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
     """Tags: of the VM where one is to be removed, of all VMs elsewhere."""
 
-    def ask(client: Client) -> list[str]:
+    def ask(client: JsonClient) -> list[str]:
         if ctx.info_name == "remove" and ctx.params.get("vm"):
             tags = {tag["tag"] for tag in client.vm(ctx.params["vm"])["tags"]}
         else:
@@ -66,7 +66,7 @@ def fault_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 def subjects(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
     """What there is a history of: `vm/web01`, `node/hv1`, `cluster`."""
 
-    def ask(client: Client) -> list[str]:
+    def ask(client: JsonClient) -> list[str]:
         kind, _, name = incomplete.partition("/")
         if kind == "vm":
             return [f"vm/{row['name']}" for row in client.vms(name=f"{name}*", limit=MAX_NAMES)]
@@ -88,15 +88,15 @@ def connection_names(ctx: click.Context, param: click.Parameter, incomplete: str
         return []
 
 
-def _asked(ctx: click.Context, ask: Callable[[Client], list[str]]) -> list[Any]:
+def _asked(ctx: click.Context, ask: Callable[[JsonClient], list[str]]) -> list[Any]:
     from pvc.client import connections
-    from pvc.client.client import Client
     from pvc.client.errors import ClientError
+    from pvc.client.json_client import JsonClient
 
     session = ctx.find_object(Session)
     try:
         connection = connections.choose_connection(session.connection if session else "")
-        with Client(connection, source=SOURCE, tries=1, timeout_s=TIMEOUT_S) as client:
+        with JsonClient(connection, source=SOURCE, tries=1, timeout_s=TIMEOUT_S) as client:
             return _items(ask(client))
     except ClientError:
         return []  # the Tab key is no place for an error

@@ -13,7 +13,7 @@ from pvc import __version__
 from pvc.cli.text import Look, clean, paint
 
 if TYPE_CHECKING:
-    from pvc.client.client import Client
+    from pvc.client.json_client import JsonClient
 
 SOURCE = f"cli/{__version__}"
 
@@ -26,16 +26,16 @@ class Session:
         """The name given with `-c`, or empty."""
         self.output = "table"
         self.verbose = False
-        self._client: Client | None = None
+        self._client: JsonClient | None = None
 
     @property
-    def client(self) -> Client:
+    def client(self) -> JsonClient:
         """The client, made when it is first needed. Raises ConfigError."""
         if self._client is None:
-            from pvc.client.client import Client
             from pvc.client.connections import choose_connection
+            from pvc.client.json_client import JsonClient
 
-            self._client = Client(choose_connection(self.connection), source=SOURCE)
+            self._client = JsonClient(choose_connection(self.connection), source=SOURCE)
         return self._client
 
     @property

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from pvc.client.connections import UNIX_SCHEME, Connection
-from pvc.client.errors import ApiError, ClientError, Unreachable
+from pvc.client.errors import ApiError, ClientError, Unreachable, refusal
 from pvc.client.pins import connect_pinned
-from pvc.client.transport import API_PREFIX, CONNECT_TIMEOUT_S, tls_context
+from pvc.client.tls import tls_context
+from pvc.client.transport import API_PREFIX, CONNECT_TIMEOUT_S
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
@@ -60,13 +61,6 @@ def open_console(connection: Connection, ref: str, source: str) -> ClientConnect
 
 def _refusal(status: int, body: bytes | bytearray | None) -> ClientError:
     try:
-        problem = json.loads(bytes(body or b""))
-        return ApiError(
-            status,
-            problem["detail"],
-            code=problem.get("code", ""),
-            hint=problem.get("hint", ""),
-            field=problem.get("field", ""),
-        )
+        return refusal(status, json.loads(bytes(body or b"")))
     except (ValueError, KeyError, TypeError):
         return ApiError(status, f"the gateway refused the console (HTTP {status})", code="client.console_refused")

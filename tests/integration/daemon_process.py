@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pvc.client.client import MAX_TRIES, Client
 from pvc.client.connections import Connection
+from pvc.client.core import MAX_TRIES
 from pvc.client.errors import ClientError
+from pvc.client.json_client import JsonClient
 
 START_S = 20.0
 DYING = Path(__file__).with_name("dying_daemon.py")
@@ -90,9 +91,9 @@ class DaemonProcess:
         """Whether the process has ended."""
         return self._process is not None and self._process.poll() is not None
 
-    def client(self, *, tries: int = MAX_TRIES) -> Client:
+    def client(self, *, tries: int = MAX_TRIES) -> JsonClient:
         """A client on its socket."""
-        return Client(Connection(name="test", url=f"unix://{self.socket}"), tries=tries)
+        return JsonClient(Connection(name="test", url=f"unix://{self.socket}"), tries=tries)
 
     def _answers(self) -> bool:
         with self.client() as client:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pvc.client.client import Client
 from pvc.client.connections import Connection
+from pvc.client.json_client import JsonClient
 from pvc.log.zookeeper_layout import Layout
 from tests.integration.daemon_process import DaemonProcess
 from tests.integration.test_event_stream import Following, check_whole, tag_often
@@ -57,7 +57,7 @@ def test_a_killed_gateway_is_followed_on_at_the_next_from_the_archive_into_live(
     with zk_client(own_zookeeper.hosts) as zookeeper:
         wait_until(lambda: len(zookeeper.get_children(Layout(cluster).segments)) <= 3, "old segments leave ZooKeeper")
     followed = [
-        Following(Client(Connection("test", url, others=(other,))), after=after)
+        Following(JsonClient(Connection("test", url, others=(other,))), after=after)
         for url, other, after in ((first, second, 0), (second, first, 0), (first, second, 5))
     ]
     with daemons["hv2"].client() as writer:

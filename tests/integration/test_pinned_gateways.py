@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pvc.client.client import Client
 from pvc.client.connections import Connection
 from pvc.client.console import open_console
 from pvc.client.errors import ConfigError
+from pvc.client.json_client import JsonClient
 from pvc.client.pins import check_fingerprint
 from tests.integration.cli_cluster import free_port
 from tests.integration.cli_process import Cli
@@ -78,7 +78,7 @@ def test_at_a_terminal_it_is_shown_and_asked_once(cluster: Cluster, tmp_path: Pa
 
 def test_whoever_has_another_certificate_is_sent_nothing(cluster: Cluster, tmp_path: Path) -> None:
     connection = Connection("lab", cluster.url, token=cluster.token, fingerprints=("5f" * 32,))
-    with Client(connection) as client, pytest.raises(ConfigError) as refused:
+    with JsonClient(connection) as client, pytest.raises(ConfigError) as refused:
         client.whoami()
     assert refused.value.code == "client.wrong_certificate" and cluster.fingerprint() in refused.value.message
     with pytest.raises(ConfigError):
@@ -106,13 +106,13 @@ def test_the_certificate_outlives_a_restart_and_a_new_one_is_noticed(tmp_path: P
         connection = Connection("lab", cluster.url, token=cluster.token, fingerprints=(before,))
         cluster.daemon.stop()
         cluster.daemon.start()
-        with Client(connection) as client:
+        with JsonClient(connection) as client:
             assert client.whoami()["principal"] == "admin"
         cluster.daemon.stop()
         (tmp_path / "node" / "data" / "tls" / "gateway.pem").unlink()
         cluster.daemon.start()
         assert cluster.fingerprint() != before
-        with Client(connection) as client, pytest.raises(ConfigError):
+        with JsonClient(connection) as client, pytest.raises(ConfigError):
             client.whoami()
     finally:
         cluster.daemon.stop()
