@@ -57,6 +57,8 @@ class Models:
                 name = f"{card.name.removesuffix('s').title().replace('_', '')}Input"
                 assert self._inputs.setdefault(name, card.fields or ()) == (card.fields or ()), f"two kinds of {name}"
                 return f"Sequence[{name}]"
+            case "mappings":
+                return "Sequence[Mapping[str, Any]]"
         return {"string": "str", "integer": "int", "boolean": "bool"}[card.type]
 
     @property
