@@ -17,6 +17,7 @@ from pvc.daemon.contact import contact_of, load_peer_secret, make_peer_secret
 from pvc.daemon.first_state import first_state
 from pvc.daemon.log_care import DaemonLogCare
 from pvc.daemon.logs import (
+    OPERATIONS_FILE,
     LogCopies,
     archive_parts,
     await_whole_log,
@@ -46,6 +47,7 @@ from pvc.node.vouching import VouchingParts
 from pvc.peers.client import Peers
 from pvc.presence.base import Member, Presence
 from pvc.runtime.appender import Appender
+from pvc.runtime.operations import Operations
 from pvc.runtime.past_files import PastFiles
 from pvc.runtime.people import People
 from pvc.runtime.snapshots import SnapshotFile, store_snapshot
@@ -73,6 +75,7 @@ async def _run_once(config: Config, stop: asyncio.Event) -> None:
             appender=services.appender,
             log=services.log,
             history=history,
+            operations=opened.operations,
             hypervisor=services.hypervisor,
             clock=services.clock,
             rng=services.rng,
@@ -190,6 +193,7 @@ class _Opened:
 
     services: Services
     history: HistoryIndex
+    operations: Operations
     telemetry: Telemetry
     copies: LogCopies
     people: People
@@ -205,6 +209,8 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
             remove_replica(config)  # of a log that is no more
         history = await HistoryIndex.open(config.data_dir / "history.db")
         stack.push_async_callback(history.close)
+        operations = await Operations.open(config.data_dir / OPERATIONS_FILE)
+        stack.push_async_callback(operations.close)
         presence: Presence | None = None
 
         async def members() -> Mapping[str, Member]:
@@ -271,7 +277,13 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
             keeper = asyncio.create_task(keep_running(server), name="zookeeper")
             stack.callback(keeper.cancel)
         yield _Opened(
-            services=services, history=history, telemetry=telemetry, copies=copies, people=people, peers=parts
+            services=services,
+            history=history,
+            operations=operations,
+            telemetry=telemetry,
+            copies=copies,
+            people=people,
+            peers=parts,
         )
         if world.fault is None:
             await store_snapshot(world, snapshots)

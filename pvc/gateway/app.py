@@ -38,6 +38,7 @@ from pvc.gateway.log_care import LOG_CARE
 from pvc.gateway.log_parts import LOG_PARTS
 from pvc.gateway.log_proofs import PROOFS
 from pvc.gateway.openapi import openapi_endpoint
+from pvc.gateway.operations import OPERATIONS
 from pvc.gateway.people import PEOPLE
 from pvc.gateway.problems import CONTENT_TYPE, NoSuchRoute, TooManyRequests, WrongMethod, problem_response
 from pvc.gateway.queries import QUERIES
@@ -84,6 +85,7 @@ def all_endpoints() -> Sequence[Endpoint]:
         *QUERIES,
         *HISTORY,
         *EVENTS,
+        *OPERATIONS,
         *DIFF,
         *UNDO,
         *WHAT_IF,

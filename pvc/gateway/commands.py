@@ -18,14 +18,14 @@ from pvc.commands.access_rights import Asker, Rights, guarded, require_covered
 from pvc.commands.audit import ErasePerson
 from pvc.commands.base import CommandSpec, Decision
 from pvc.commands.cluster import InitCluster
-from pvc.commands.registry import COMMANDS
+from pvc.commands.registry import BY_NAME, COMMANDS
 from pvc.errors import InvalidInput, NotFound, OutcomeUnknown
 from pvc.events.record import Actor, Record
 from pvc.events.registry import encode_event
 from pvc.gateway.access_log import told_in_access_log
 from pvc.gateway.auth import NewToken, make_token
 from pvc.gateway.bodies import control_of, read_fields
-from pvc.gateway.cards import docstring
+from pvc.gateway.cards import BASE_PATH, docstring
 from pvc.gateway.endpoint import Call, Endpoint, json_response
 from pvc.gateway.erasure import erased_before, notes_on_erasure, sealed_command
 from pvc.gateway.fields import Fields
@@ -43,6 +43,13 @@ _DIGEST_BYTES = 8
 """Told apart are a client's own mistakes, not an attacker's forgeries."""
 
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class OperationRef(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to find out what comes of a command that takes time."""
+
+    id: Annotated[str, Meta(description="That of the command's record.")]
+    href: Annotated[str, Meta(examples=["/api/v1/operations/01JJXW6S00VTW2Z7Q4C9RTAH3N"])]
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +70,10 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
             description="Types of the events that end the operation, and whether that is success; none: it has ended."
         ),
     ]
+    operation: Annotated[
+        OperationRef | None,
+        Meta(description="What the command has begun; null where it is done already, and for a dry run."),
+    ] = None
 
 
 class TokenReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
@@ -247,7 +258,35 @@ def reply_of(
         events=[tell(raw) for raw in events],
         notes=list(decision.notes),
         outcomes=dict(spec.outcomes),
+        operation=operation_ref(record.id) if record and events and spec.operation is not None else None,
     )
+
+
+class _Again(msgspec.Struct):
+    """Stands for a command that is not decided again."""
+
+
+async def given_before(services: GatewayServices, actor: Actor, key: str, digest: str) -> Reply | None:
+    """The reply of an undo or a cancellation that was sent again: by now its own effect would stand in its way."""
+    data = await services.history.find_command(key)
+    if data is None:
+        return None
+    record = decode_record(data)
+    name = record.command.name
+    request = Submission(name=name, command=_Again(), decide=_never, actor=actor, command_id=key, digest=digest)
+    refusal = key_reused(request, record)
+    if refusal is not None:
+        raise refusal
+    return reply_of(BY_NAME[name], key, record.position, record, Decision(events=()), repeated=True)
+
+
+def _never(*_: Any) -> Decision:
+    raise AssertionError("what was carried out before is not decided again")
+
+
+def operation_ref(record_id: str) -> OperationRef:
+    """The operation that a record began."""
+    return OperationRef(id=record_id, href=f"{BASE_PATH}/operations/{record_id}")
 
 
 async def _submit(services: GatewayServices, submission: Submission) -> Outcome:

@@ -20,6 +20,7 @@ from pvc.peers.secret import PeerSecret
 from pvc.presence.base import Presence
 from pvc.runtime.appender import Appender
 from pvc.runtime.log_care import LogCare
+from pvc.runtime.operations import Operations
 from pvc.runtime.past import PastStates
 from pvc.runtime.past_files import PastFiles
 from pvc.runtime.people import People
@@ -52,6 +53,7 @@ class GatewayServices:
     appender: Appender
     log: Log
     history: HistoryIndex
+    operations: Operations
     hypervisor: Hypervisor | None
     """None on a coordinator that runs no VMs: consoles are then on other nodes."""
     clock: Clock
