@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pvc.client.cards import load_cards
+    from pvc.client.client import AsyncClient, Client
     from pvc.client.connections import Connection, choose_connection
     from pvc.client.errors import (
         ApiError,
@@ -39,17 +40,25 @@ if TYPE_CHECKING:
         WaitTimedOut,
     )
     from pvc.client.json_client import JsonClient
+    from pvc.client.operations import AsyncOperation, Operation
+    from pvc.client.streams import AsyncEvents, Events
 
 __all__ = [
     "ApiError",
+    "AsyncClient",
+    "AsyncEvents",
+    "AsyncOperation",
+    "Client",
     "ClientError",
     "ConfigError",
     "Conflict",
     "Connection",
+    "Events",
     "Forbidden",
     "InvalidInput",
     "JsonClient",
     "NotFound",
+    "Operation",
     "OperationFailed",
     "OutcomeUnknown",
     "PreconditionFailed",
@@ -63,6 +72,12 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Client": "client",
+    "AsyncClient": "client",
+    "Operation": "operations",
+    "AsyncOperation": "operations",
+    "Events": "streams",
+    "AsyncEvents": "streams",
     "JsonClient": "json_client",
     "Connection": "connections",
     "choose_connection": "connections",

@@ -91,9 +91,9 @@ class Core:
         body = json.dumps(given).encode() if given or card["method"] != "DELETE" else None
         return await self.call(card["method"], path, query, body=body, key=key or new_key())
 
-    async def query(self, path: str, query: Mapping[str, Any]) -> Answer:
-        """Any query below /api/v1, at least as fresh as everything told before."""
-        return await self.call("GET", path, {**query, "min_position": self.position or ""})
+    async def query(self, path: str, query: Mapping[str, Any], *, wait_s: float = 0) -> Answer:
+        """Any query below /api/v1, at least as fresh as everything told before. A gateway may hold it for `wait_s`."""
+        return await self.call("GET", path, {**query, "min_position": self.position or ""}, wait_s=wait_s)
 
     async def call(
         self,
@@ -151,14 +151,14 @@ class Core:
         self.saw(answer.position)
         if answer.status < 400:
             if answer.content_type.startswith("text/html"):
-                raise self._not_a_gateway(answer)
+                raise self.not_a_gateway(answer)
             return answer
         try:
             problem = json.loads(answer.body)
             self.saw(int(problem.get("position") or 0))
             error = refusal(answer.status, problem, answer.retry_after_s)
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise self._not_a_gateway(answer) from None
+            raise self.not_a_gateway(answer) from None
         raise error
 
     def document(self, answer: Answer) -> dict[str, Any]:
@@ -169,7 +169,7 @@ class Core:
         except ValueError:
             document = None
         if not isinstance(document, dict):
-            raise self._not_a_gateway(answer)
+            raise self.not_a_gateway(answer)
         self.saw(int(document.get("position") or 0))
         return document
 
@@ -189,7 +189,8 @@ class Core:
             raise
         return wire
 
-    def _not_a_gateway(self, answer: Answer) -> Unreachable:
+    def not_a_gateway(self, answer: Answer) -> Unreachable:
+        """What to say of an answer that no gateway gives."""
         return Unreachable(
             f"no PVC gateway answers at {self.gateways.connection.url} (HTTP {answer.status}, {answer.content_type})",
             code="client.not_a_gateway",

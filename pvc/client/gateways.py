@@ -146,16 +146,21 @@ class Gateways:
         return Unreachable(f"{self.spelt} {can} be reached ({error})", hint=hint)
 
     def _take(self, at: int) -> Wire | None:
-        while self._idle:
-            kept_at, wire = self._idle.pop()
-            if kept_at == at:
-                return wire
-            wire.close()
+        while (kept := self._pop()) is not None:
+            if kept[0] == at:
+                return kept[1]
+            kept[1].close()
         return None
 
     def _forget(self) -> None:
-        while self._idle:
-            self._idle.pop()[1].close()
+        while (kept := self._pop()) is not None:
+            kept[1].close()
+
+    def _pop(self) -> tuple[int, Wire] | None:
+        try:
+            return self._idle.pop()
+        except IndexError:  # another thread may have taken the last one just now
+            return None
 
     async def _connect(self, at: int) -> Wire:
         return await connect(self.io, self._connections[at], self._source, self._connect_timeout_s)

@@ -164,7 +164,11 @@ class JsonClient:
         finally:
             wire.close()
         if follow:
-            raise log_ended(self.core, ref)
+            raise Unreachable(
+                f"the gateway at {self.core.gateways.connection.url} has ended the log of {ref}: "
+                "it stopped, the line broke, or the VM has gone to another node",
+                hint=f"go on with: pvc vm log {ref} --follow",
+            )
 
     def console(self, ref: str) -> Any:
         """A VM's serial console, as a connected `websockets.sync` connection of binary frames."""
@@ -195,12 +199,3 @@ class JsonClient:
     def _document(self, answer: Answer) -> dict[str, Any]:
         self.moment = answer.at
         return self.core.document(answer)
-
-
-def log_ended(core: Core, ref: str) -> Unreachable:
-    """What to say where a log that is followed has ended."""
-    return Unreachable(
-        f"the gateway at {core.gateways.connection.url} has ended the log of {ref}: "
-        "it stopped, the line broke, or the VM has gone to another node",
-        hint=f"go on with: pvc vm log {ref} --follow",
-    )

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from pvc.gateway.cards import FieldCard
+from pvc.gateway.commands import Reply, TokenReply
 from pvc.gateway.endpoint import Endpoint
+from pvc.gateway.records import RecordView
 from pvc.schemas.client_methods import Method, methods
 from pvc.schemas.client_models import WIDTH, Models, quoted_docstring
 
@@ -41,6 +43,8 @@ _CONTROLS = {
 def client_files(endpoints: Sequence[Endpoint]) -> dict[str, str]:
     """The modules of the library that are made from the endpoints."""
     models, found = Models(), methods(endpoints)
+    for spoken_of in (TokenReply, Reply, RecordView):
+        models.annotation(spoken_of)
     files = {f"{FOLDER}/{name}.py": _module(found, models, waits=name == "suspending") for name in _MODULES}
     return {f"{FOLDER}/__init__.py": _PACKAGE, **files, f"{FOLDER}/models.py": models.module()}
 
@@ -112,8 +116,8 @@ def _method(method: Method, models: Models, *, waits: bool) -> list[str]:
     required = [card for card in method.keywords if card.required]
     optional = [card for card in method.keywords if not card.required]
     positional = sorted(method.positional, key=lambda card: not card.required)
-    parameters = ["self", *(_parameter(card, models) for card in positional)]
-    keywords = [_parameter(card, models) for card in (*required, *optional)]
+    parameters = ["self", *(_parameter(method, card, models) for card in positional)]
+    keywords = [_parameter(method, card, models) for card in (*required, *optional)]
     if method.kind == "pages":
         keywords.append("limit: int | None = None" if method.limit is None else f"limit: int | None = {method.limit}")
     keywords += [f"{name}: {_CONTROLS[name][0]}" for name in controls]
@@ -122,7 +126,9 @@ def _method(method: Method, models: Models, *, waits: bool) -> list[str]:
     returned, call = _call(method, models, waits=waits)
     begin = f"    {'async ' if waits else ''}def {method.name}("
     line = f"{begin}{', '.join(parameters)}) -> {returned}:"
-    signature = [line] if len(line) <= WIDTH else [begin, *(f"        {one}," for one in parameters), f"    ) -> {returned}:"]
+    signature = [line]
+    if len(line) > WIDTH:
+        signature = [begin, *(f"        {one}," for one in parameters), f"    ) -> {returned}:"]
     return [*signature, *_docstring(method, controls), *call]
 
 
@@ -132,8 +138,9 @@ def _controls(method: Method) -> tuple[str, ...]:
     return ("dry_run", "key") if method.endpoint.controls else ()
 
 
-def _parameter(card: FieldCard, models: Models) -> str:
-    spelt = models.input_annotation(card)
+def _parameter(method: Method, card: FieldCard, models: Models) -> str:
+    called = f"{method.endpoint.name.partition('.')[0]}_{card.name}".title().replace("_", "")
+    spelt = models.input_annotation(card, called)
     return f"{card.name}: {spelt}" if card.required else f"{card.name}: {spelt} | None = None"
 
 

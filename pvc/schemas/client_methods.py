@@ -88,8 +88,7 @@ def _method(endpoint: Endpoint) -> Method:
     cards = {card.name: card for card in _cards(struct) if card.name not in hidden}
     first = endpoint.command.args if endpoint.command else ()
     in_path = [field for field in PATH_FIELD.findall(endpoint.path) if field not in first]
-    unknown = FieldCard(name="", description="", type="string", required=True)
-    positional = [cards.pop(field, None) or _named(unknown, field) for field in (*first, *in_path)]
+    positional = [cards.pop(field) if field in cards else _named(field) for field in (*first, *in_path)]
     common: dict[str, Any] = {"group": group, "name": name, "endpoint": endpoint, "positional": tuple(positional)}
     if endpoint.command is not None:
         return Method(kind="command", keywords=tuple(cards.values()), **common)
@@ -115,11 +114,10 @@ def _place(name: str) -> tuple[str, str]:
     return GROUPS.get(group, group), NAMES.get(own, own)
 
 
-def _named(card: FieldCard, name: str) -> FieldCard:
-    number = name == "position"
-    return FieldCard(
-        name=name, description=f"The {name}.", type="integer" if number else card.type, required=card.required
-    )
+def _named(name: str) -> FieldCard:
+    """A field of a path, of which the endpoint says no more than its name."""
+    kind = "integer" if name == "position" else "string"
+    return FieldCard(name=name, description=f"The {name}.", type=kind, required=True)
 
 
 def _cards(struct: Any) -> Iterator[FieldCard]:

@@ -16,6 +16,10 @@ from msgspec import inspect as types
 from pvc.gateway.cards import FieldCard, docstring
 
 WIDTH = 120
+
+LONG = 70
+"""Characters of an enumeration that is not written out in a signature."""
+
 _HEAD = '''\
 """What the gateway's replies hold, and the objects that its commands take. Generated: see pvc/schemas."""
 
@@ -40,19 +44,25 @@ class Models:
     def __init__(self) -> None:
         self._structs: dict[str, types.StructType] = {}
         self._inputs: dict[str, Sequence[FieldCard]] = {}
+        self._choices: dict[str, list[str]] = {}
 
     def annotation(self, of: Any) -> str:
         """How the type of a reply is spelt; all that it is made of is written, too."""
         return self._spelt(of if isinstance(of, types.Type) else types.type_info(of))
 
-    def input_annotation(self, card: FieldCard) -> str:
-        """How the type of an argument is spelt."""
+    def input_annotation(self, card: FieldCard, called: str = "") -> str:
+        """How the type of an argument is spelt. A long enumeration gets a name of its own: what it is `called`."""
         match card.type:
             case "enum":
-                return f"Literal[{', '.join(_quoted(value) for value in card.enum or ())}]"
+                values = [_quoted(value) for value in card.enum or ()]
+                spelt = f"Literal[{', '.join(values)}]"
+                if len(spelt) <= LONG or not called:
+                    return spelt
+                assert self._choices.setdefault(called, values) == values, f"two enumerations are called {called}"
+                return called
             case "list":
                 assert card.item is not None, "a list has items"
-                return f"Sequence[{self.input_annotation(card.item)}]"
+                return f"Sequence[{self.input_annotation(card.item, called)}]"
             case "object-list":
                 name = f"{card.name.removesuffix('s').title().replace('_', '')}Input"
                 assert self._inputs.setdefault(name, card.fields or ()) == (card.fields or ()), f"two kinds of {name}"
@@ -63,8 +73,8 @@ class Models:
 
     @property
     def inputs(self) -> list[str]:
-        """Names of the input objects."""
-        return sorted(self._inputs)
+        """Names of the input objects and of the enumerations that have one."""
+        return sorted([*self._inputs, *self._choices])
 
     @property
     def names(self) -> list[str]:
@@ -74,8 +84,13 @@ class Models:
     def module(self) -> str:
         """The module's text."""
         classes = [_struct_text(self, name, struct) for name, struct in sorted(self._structs.items())]
-        classes += [self._input_text(name) for name in self.inputs]
-        return "\n\n".join([_HEAD, *classes])
+        classes += [self._input_text(name) for name in sorted(self._inputs)]
+        choices = [self._choice_text(name) for name in sorted(self._choices)]
+        return "\n\n".join([_HEAD, *classes, "\n" + "\n\n".join(choices) + "\n"]).replace("\n\n\n\n", "\n\n\n")
+
+    def _choice_text(self, name: str) -> str:
+        values = (f"    {value}," for value in self._choices[name])
+        return "\n".join([f"{name} = Literal[", *values, "]", '"""What can be asked for."""'])
 
     def _input_text(self, name: str) -> str:
         lines = [f"class {name}(TypedDict, total=False):", '    """What a command takes as an object in a list."""', ""]
@@ -121,7 +136,7 @@ class Models:
 
 def _struct_text(models: Models, name: str, struct: types.StructType) -> str:
     summary, rest = docstring(struct.cls)
-    lines = [f"class {name}(Model):", *quoted_docstring(summary, rest, indent=4), ""]
+    lines = [f"class {name}(Model, frozen=True, kw_only=True):", *quoted_docstring(summary, rest, indent=4), ""]
     for field in struct.fields:
         spelt = models.annotation(field.type)
         assert field.name == field.encode_name, "renamed fields have not been thought of"

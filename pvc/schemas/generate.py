@@ -15,9 +15,10 @@ from pvc.gateway.openapi import json_schema, openapi_document
 from pvc.schemas.access_page import access_page
 from pvc.schemas.api_page import api_page
 from pvc.schemas.cli_page import cli_page
+from pvc.schemas.client_groups import client_files
 from pvc.schemas.states_page import states_page
 
-GENERATED_FOLDERS = ("schemas", "docs/reference")
+GENERATED_FOLDERS = ("schemas", "docs/reference", "pvc/client/generated")
 """Folders in which every file is generated, so that one of a removed command does not stay behind."""
 
 NOT_GENERATED = "schemas/released"
@@ -35,6 +36,7 @@ def generated_files() -> dict[str, str]:
         "docs/reference/commands.md": cli_page(),
         "docs/vm-states.md": states_page(),
         "docs/access.md": access_page(all_endpoints()),
+        **client_files(all_endpoints()),
     }
     for spec in COMMANDS:
         schema = json_schema(spec.struct, hidden=spec.internal)
@@ -47,7 +49,8 @@ def generated_files() -> dict[str, str]:
 def generated_present(root: Path) -> set[str]:
     """Paths of the files there are that ought to be generated."""
     found = (path for folder in GENERATED_FOLDERS for path in (root / folder).rglob("*") if path.is_file())
-    return {str(path.relative_to(root)) for path in found if not path.is_relative_to(root / NOT_GENERATED)}
+    kept = (path for path in found if path.suffix != ".pyc" and not path.is_relative_to(root / NOT_GENERATED))
+    return {str(path.relative_to(root)) for path in kept}
 
 
 def event_schema(event: type[Event]) -> dict[str, Any]:
