@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from pvc.client.core import Core, each_page, new_key, placed
-from pvc.client.generated.models import TokenReply
+from pvc.client.generated.models import CommandReply
 from pvc.client.operations import AsyncOperation, Operation
 from pvc.client.ports import finish
 from pvc.client.transport import Answer
@@ -72,9 +72,9 @@ class Calls:
 
         return await each_page(fetch, query, argument, limit, PAGE)
 
-    async def command(self, name: str, fields: Mapping[str, Any], *, dry_run: bool, key: str) -> TokenReply:
+    async def command(self, name: str, fields: Mapping[str, Any], *, dry_run: bool, key: str) -> CommandReply:
         """A command."""
-        return self.decoded(await self.core.command(name, fields, dry_run=dry_run, key=key), TokenReply)
+        return self.decoded(await self.core.command(name, fields, dry_run=dry_run, key=key), CommandReply)
 
     def decoded(self, answer: Answer, model: type[T]) -> T:
         """The model that an answer holds."""

@@ -125,10 +125,10 @@ class Core:
                     raise self.gateways.unreachable(error, sent=sent and bool(key)) from error
             except Lost as error:
                 sent = True
+                if error.stale and left_s > 0:
+                    continue  # it was idle too long, and the gateway hung up; the next is made anew
                 if last:
                     raise self.gateways.unreachable(error, sent=bool(key)) from error
-                if error.stale:
-                    continue  # it was idle too long, and the gateway hung up; the next is made anew
             else:
                 passes = answer.status in AGAIN or (answer.status == TOO_MANY and not _locked_out(answer))
                 later_s = answer.retry_after_s or 0.0

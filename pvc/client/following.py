@@ -6,6 +6,7 @@ looked through) is where the next gateway is asked to go on.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from collections import deque
@@ -105,6 +106,11 @@ class Following:
         """See `Reading`."""
         self._closed = True
         self._hang_up()
+
+    def __del__(self) -> None:
+        # Left in the middle of a loop. Where the event loop has ended too, there is nothing left to close.
+        with contextlib.suppress(RuntimeError, AttributeError):
+            self._hang_up()
 
     async def _to_the_next(self) -> None:
         self._hang_up()

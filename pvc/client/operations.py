@@ -10,7 +10,7 @@ import msgspec
 
 from pvc.client.core import Core, new_key, passes
 from pvc.client.errors import ClientError, OperationFailed, WaitTimedOut
-from pvc.client.generated.models import OperationInfo, Reply, TokenReply, ToldEvent
+from pvc.client.generated.models import CommandReply, OperationInfo, Reply, ToldEvent
 from pvc.client.ports import finish
 
 WAIT_S = 600.0
@@ -29,7 +29,7 @@ Progress = Callable[[OperationInfo], None]
 class Begun:
     """What became of a command, and what it has begun. Most commands are done at once, and have begun nothing."""
 
-    def __init__(self, core: Core, reply: TokenReply) -> None:
+    def __init__(self, core: Core, reply: CommandReply) -> None:
         self._core = core
         self.reply = reply
         """All that the gateway said."""

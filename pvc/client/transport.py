@@ -137,11 +137,13 @@ class Wire:
         self._line.close()
 
     async def _event(self, timeout_s: float | None) -> object:
+        data = b"?"
         try:
             while (event := self._http.next_event()) is h11.NEED_DATA:
-                self._http.receive_data(await self._line.receive(timeout_s))
+                data = await self._line.receive(timeout_s)
+                self._http.receive_data(data)
         except (OSError, h11.RemoteProtocolError) as error:
-            raise Lost(_reason(error)) from error
+            raise Lost(_reason(error) if data else "the gateway hung up") from error
         if isinstance(event, h11.ConnectionClosed):
             raise Lost("the gateway hung up")
         return event

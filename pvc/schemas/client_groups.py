@@ -8,9 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any, get_type_hints
+
+import msgspec
 
 from pvc.gateway.cards import FieldCard
-from pvc.gateway.commands import Reply, TokenReply
+from pvc.gateway.commands import Reply
 from pvc.gateway.endpoint import Endpoint
 from pvc.gateway.records import RecordView
 from pvc.schemas.client_methods import Method, methods
@@ -43,10 +46,20 @@ _CONTROLS = {
 def client_files(endpoints: Sequence[Endpoint]) -> dict[str, str]:
     """The modules of the library that are made from the endpoints."""
     models, found = Models(), methods(endpoints)
-    for spoken_of in (TokenReply, Reply, RecordView):
+    for spoken_of in (_command_reply(found), Reply, RecordView):
         models.annotation(spoken_of)
     files = {f"{FOLDER}/{name}.py": _module(found, models, waits=name == "suspending") for name in _MODULES}
     return {f"{FOLDER}/__init__.py": _PACKAGE, **files, f"{FOLDER}/models.py": models.module()}
+
+
+def _command_reply(found: Sequence[Method]) -> Any:
+    """One type for the replies of all commands: some say more than others, such as a token that was made."""
+    replies = {method.endpoint.reply for method in found if method.kind == "command"}
+    fields: dict[str, Any] = get_type_hints(Reply, include_extras=True)
+    for reply in sorted(replies, key=lambda reply: str(reply.__name__)):
+        fields |= get_type_hints(reply, include_extras=True)
+    about = "What became of a command. What it does not make, such as a token, is empty."
+    return msgspec.defstruct("CommandReply", list(fields.items()), namespace={"__doc__": about}, kw_only=True)
 
 
 _PACKAGE = '"""What is made from the gateway\'s endpoints by `python -m pvc.schemas`. Change it there, never here."""\n'

@@ -85,6 +85,32 @@ class CommandRef(Model, frozen=True, kw_only=True):
     digest: str = ""
 
 
+class CommandReply(Model, frozen=True, kw_only=True):
+    """What became of a command. What it does not make, such as a token, is empty."""
+
+    position: int = 0
+    """The position that has the outcome in it; give it as `min_position`."""
+    record: str | None = None
+    """Id of its record; null when nothing changed, or for a dry run."""
+    command: str = ""
+    """The command's id: the Idempotency-Key, or one that was made."""
+    name: str = ""
+    """The command."""
+    changed: bool = False
+    """False: it was so already, and nothing was written."""
+    dry_run: bool = False
+    repeated: bool = False
+    """It had been done before, under the same key; this is that outcome."""
+    events: list[ToldEvent] = []
+    notes: list[str] = []
+    outcomes: dict[str, bool] = {}
+    """Types of the events that end the operation, and whether that is success; none: it has ended."""
+    operation: OperationRef | None = None
+    """What the command has begun; null where it is done already, and for a dry run."""
+    token: str = ""
+    """The token. Shown here and never again."""
+
+
 class ConsistencyProof(Model, frozen=True, kw_only=True):
     """That an older log is the beginning of a newer one."""
 
@@ -771,32 +797,6 @@ class TokenInfo(Model, frozen=True, kw_only=True):
     used_us: int = 0
     replaced_by: str = ""
     """The token that has taken its place."""
-
-
-class TokenReply(Model, frozen=True, kw_only=True):
-    """What became of a command that makes a token."""
-
-    position: int = 0
-    """The position that has the outcome in it; give it as `min_position`."""
-    record: str | None = None
-    """Id of its record; null when nothing changed, or for a dry run."""
-    command: str = ""
-    """The command's id: the Idempotency-Key, or one that was made."""
-    name: str = ""
-    """The command."""
-    changed: bool = False
-    """False: it was so already, and nothing was written."""
-    dry_run: bool = False
-    repeated: bool = False
-    """It had been done before, under the same key; this is that outcome."""
-    events: list[ToldEvent] = []
-    notes: list[str] = []
-    outcomes: dict[str, bool] = {}
-    """Types of the events that end the operation, and whether that is success; none: it has ended."""
-    operation: OperationRef | None = None
-    """What the command has begun; null where it is done already, and for a dry run."""
-    token: str = ""
-    """The token. Shown here and never again."""
 
 
 class ToldEvent(Model, frozen=True, kw_only=True):
