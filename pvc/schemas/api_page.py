@@ -87,6 +87,7 @@ _TITLES = {
     "fault": "Faults",
     "history": "History",
     "event": "Events",
+    "operation": "Operations",
     "log": "The log itself",
     "access": "Access",
     "audit": "The audit, and the people in the log",
