@@ -55,7 +55,7 @@ def list_all(
     """Operations, the newest first."""
     query = {"state": ",".join(state), "subject": subject, "command": command, "actor": actor}
     operations: list[Operation] = []
-    after: int | None = None
+    after: str | None = None
     while len(operations) < limit:
         page = session.client.get(
             "/operations", {**query, "limit": min(limit - len(operations), 1_000), "after": after}

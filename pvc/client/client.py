@@ -130,7 +130,7 @@ class Client:
     def faults(self, *, acknowledged: bool | None = None, at: str = "") -> list[FaultInfo]:
         """What is wrong, the newest first: all, or only what somebody has taken notice of, or only the rest."""
         query = {} if acknowledged is None else {"acknowledged": "true" if acknowledged else "false"}
-        return cast("list[FaultInfo]", self.get("/faults", {**query, "at": at})["items"])
+        return cast("list[FaultInfo]", self._all("/faults", {**query, "at": at}, 0))
 
     def vms(
         self, *, state: str = "", tag: str = "", node: str = "", name: str = "", limit: int = 0, at: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Annotated, Any
 
 import msgspec
@@ -11,12 +12,14 @@ from starlette.responses import Response
 
 from pvc.commands.access_rights import Rights, require
 from pvc.commands.access_table import Action
+from pvc.errors import InvalidInput
 from pvc.gateway.commands import (
     Reply,
 )
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.event_sight import sight_of
 from pvc.gateway.history import ActorName, Subject, check_subject
+from pvc.gateway.lists import ListArguments, ListOf, Next, by_attributes
 from pvc.gateway.operation_cancel import cancel_operation
 from pvc.gateway.operation_views import (
     OperationInfo,
@@ -45,7 +48,7 @@ Wait = Annotated[
 ]
 
 
-class OperationListArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OperationListArguments(ListArguments, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which operations are listed: those that match everything given."""
 
     state: Annotated[tuple[OperationState, ...], Meta(description="Only those in one of these states.")] = ()
@@ -58,9 +61,6 @@ class OperationListArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_u
     subject: Subject = ""
     actor: ActorName = ""
     limit: Annotated[int, Meta(ge=1, le=MAX_OPERATIONS, description="Operations at most.")] = 50
-    after: (
-        Annotated[int, Meta(ge=0, le=1 << 62, description="Begin after this one: `next` of the page before.")] | None
-    ) = None
 
 
 class OperationArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,12 +80,14 @@ class OperationPage(msgspec.Struct, frozen=True, kw_only=True):
 
     position: int
     items: list[OperationView]
-    next: Annotated[int | None, Meta(description="Give it as `after` for the next page; null: that was all.")]
+    next: Next
 
 
 async def _operations(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, OperationListArguments)
     check_subject(arguments.subject)
+    OPERATION_LIST.check_fields(arguments.fields)
+    ascending = OPERATION_LIST.order_of(arguments.sort)[-1] == ("started_us", False)
     position = await caught_up(services)
     actors = await services.people.actors(arguments.actor, services.history.actors) if arguments.actor else ()
     subjects: tuple[str, ...] | None = None
@@ -96,16 +98,31 @@ async def _operations(services: GatewayServices, call: Call) -> Response:
         commands=arguments.command,
         actors=actors,
         subjects=subjects,
-        before=arguments.after,
+        ascending=ascending,
     )
+    query = _after(query, arguments.after)
     found, following = await _seen_page(services, call.rights, query, arguments.limit)
-    items = await operation_views(services, call.rights, found)
+    items = OPERATION_LIST.cut(await operation_views(services, call.rights, found), arguments.fields)
     return json_response(OperationPage(position=position, items=items, next=following), position)
+
+
+def _after(query: OperationQuery, cursor: str | int) -> OperationQuery:
+    """The rest of a search, after the operation whose position the cursor is."""
+    if cursor == "":
+        return query
+    if not re.fullmatch(r"[0-9]{1,18}", str(cursor)):
+        raise InvalidInput(
+            "`after` is no place in this list",
+            code="list.cursor_invalid",
+            hint="give `next` of the page before",
+            field="after",
+        )
+    return msgspec.structs.replace(query, **{"after" if query.ascending else "before": int(cursor)})
 
 
 async def _seen_page(
     services: GatewayServices, rights: Rights, query: OperationQuery, limit: int
-) -> tuple[list[Operation], int | None]:
+) -> tuple[list[Operation], str | None]:
     """Up to `limit` operations that may be shown, and after which there may be more."""
     if not rights.everything:
         among = covered(services.world.state, rights)
@@ -121,11 +138,11 @@ async def _seen_page(
             if sees_operation(services.world.state, rights, one):
                 shown.append(one)
                 if len(shown) == limit:
-                    return shown, one.position if more or one is not found[-1] else None
+                    return shown, str(one.position) if more or one is not found[-1] else None
         if not more:
             return shown, None
-        query = msgspec.structs.replace(query, before=found[limit - 1].position)
-    return shown, query.before
+        query = _after(query, found[limit - 1].position)
+    return shown, str(query.after if query.ascending else query.before)
 
 
 async def _operation(services: GatewayServices, call: Call) -> Response:
@@ -140,7 +157,8 @@ async def _operation(services: GatewayServices, call: Call) -> Response:
         rights = require(services.world.state, call.principal.asker, Action.HISTORY_READ)
         operation = await find_operation(services, rights, operation_id)
     info = await operation_info(services, rights, operation)
-    return json_response(info, max(services.operations.position, services.world.position))
+    position = max(services.operations.position, services.world.position)
+    return json_response(info, position, revision=str(operation.changed))
 
 
 async def _wait_for(services: GatewayServices, operation: Operation, arguments: OperationArguments) -> Operation:
@@ -197,6 +215,8 @@ _EXAMPLE: dict[str, Any] = {
     "ended_us": None,
 }
 
+OPERATION_LIST: ListOf[Any] = ListOf(item=OperationView, sorts=by_attributes("started_us"), order="-started_us")
+
 OPERATIONS = (
     Endpoint(
         name="operation.list",
@@ -208,6 +228,7 @@ OPERATIONS = (
         help="Every command that takes time begins an operation; its reply says which. All of them are here, as far "
         "back as the log goes. A long list comes in pages: give `next` as `after`.",
         arguments=OperationListArguments,
+        listing=OPERATION_LIST,
         reply=OperationPage,
         reply_example={
             "position": 1044,
