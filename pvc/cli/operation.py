@@ -55,7 +55,7 @@ def list_all(
     """Operations, the newest first."""
     query = {"state": ",".join(state), "subject": subject, "command": command, "actor": actor}
     operations: list[Operation] = []
-    after: int | None = None
+    after: str | None = None
     while len(operations) < limit:
         page = session.client.get(
             "/operations", {**query, "limit": min(limit - len(operations), 1_000), "after": after}
@@ -180,8 +180,7 @@ def wait(session: Session, operation: str, timeout: int) -> int:
             session.show(f"\n{render_vms(info, session.look)}")
     if info["state"] == "succeeded":
         return exits.OK
-    problem = info["problem"]
-    code = problem["code"] if problem is not None else "operation.failed"
+    code = info["problem"]["code"] if info["problem"] is not None else ""
     write_error(session, f"{info['command']} {_ENDED[info['state']]}: {info['progress']['text']}", code=code)
     return exits.OUTCOME_FAILED
 

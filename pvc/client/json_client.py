@@ -89,7 +89,7 @@ class JsonClient:
 
     def faults(self, *, acknowledged: bool | None = None, at: str = "") -> list[FaultInfo]:
         """What is wrong, the newest first: all, or only what somebody has taken notice of, or only the rest."""
-        return cast("list[FaultInfo]", self.get("/faults", {"acknowledged": acknowledged, "at": at})["items"])
+        return cast("list[FaultInfo]", self._all("/faults", {"acknowledged": acknowledged, "at": at}, 0))
 
     def vms(
         self, *, state: str = "", tag: str = "", node: str = "", name: str = "", limit: int = 0, at: str = ""

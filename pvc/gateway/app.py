@@ -43,6 +43,7 @@ from pvc.gateway.people import PEOPLE
 from pvc.gateway.problems import CONTENT_TYPE, NoSuchRoute, TooManyRequests, WrongMethod, problem_response
 from pvc.gateway.queries import QUERIES
 from pvc.gateway.services import GatewayServices
+from pvc.gateway.tags import required_revisions, tag
 from pvc.gateway.undo import UNDO
 from pvc.gateway.warden import Warden
 from pvc.gateway.what_if import WHAT_IF
@@ -119,6 +120,8 @@ class _Methods:
         peer = self._peer(endpoint, request)
         response = await (self._answer_peer(endpoint, request, peer) if peer else self._answer(endpoint, request))
         await _make_readable(self._services, response)
+        if method == "GET":
+            response = tag(request, response)
         await response(scope, receive, send)
 
     def _peer(self, endpoint: Endpoint, request: Request) -> Principal | None:
@@ -142,6 +145,8 @@ class _Methods:
             await _reach(services, request)
             if not endpoint.before_init:
                 require_cluster(services.world.state)
+            if endpoint.method != "GET":
+                required_revisions(request, endpoint.command)
             response = await endpoint.handle(services, Call(request=request, principal=principal, rights=rights))
         except (Forbidden, TooManyRequests) as refusal:
             ref = request.path_params.get("vm", "")

@@ -123,6 +123,8 @@ def _type_card(name: str, of: types.Type) -> FieldCard:
             return FieldCard(type="boolean", **about)
         case types.EnumType():
             return FieldCard(type="enum", enum=_values(of.cls), **about)
+        case types.LiteralType(values=values):
+            return FieldCard(type="enum", enum=[str(value) for value in values], **about)
         case types.VarTupleType(item_type=types.StructType() as item):
             fields = [field_card(field) for field in item.fields]
             about |= {"min_length": of.min_length, "max_length": of.max_length}

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from pvc.clock import new_ulid
 from pvc.commands.access_rights import Asker, Rights, guarded, require_covered
 from pvc.commands.audit import ErasePerson
-from pvc.commands.base import CommandSpec, Decision
+from pvc.commands.base import CommandSpec, Decide, Decision
 from pvc.commands.cluster import InitCluster
 from pvc.commands.registry import BY_NAME, COMMANDS
 from pvc.errors import InvalidInput, NotFound, OutcomeUnknown
@@ -31,6 +31,7 @@ from pvc.gateway.erasure import erased_before, notes_on_erasure, sealed_command
 from pvc.gateway.fields import Fields
 from pvc.gateway.records import decode_record
 from pvc.gateway.services import GatewayServices
+from pvc.gateway.tags import held_to, required_revisions
 from pvc.projections.state import RECENT_COMMANDS
 from pvc.projections.story import ToldEvent, tell
 from pvc.runtime.appender import Outcome, key_reused
@@ -125,7 +126,16 @@ async def _handle(spec: CommandSpec, fields: Fields, services: GatewayServices, 
             command = msgspec.structs.replace(command, **made)
         key_or_new = key or new_ulid(services.clock, services.rng)
         actor = call.principal.actor if dry_run else await services.people.seal_actor(call.principal.actor)
-        submission = _submission(spec, services, call.principal.asker, actor, command, key_or_new, digest)
+        submission = _submission(
+            spec,
+            services,
+            call.principal.asker,
+            actor,
+            command,
+            key_or_new,
+            digest,
+            held_to(spec.decide, spec, required_revisions(call.request, spec)),
+        )
         repeated = await _done_long_ago(services, submission) if key else None
         if key and not call.rights.everything:
             await _refuse_others_outcome(services, call.rights, submission, repeated)
@@ -190,6 +200,7 @@ def _submission(
     command: msgspec.Struct,
     key: str,
     digest: str,
+    decide: Decide,
 ) -> Submission:
     state = services.world.state
     vm = getattr(command, "vm", "")
@@ -197,7 +208,7 @@ def _submission(
     return Submission(
         name=spec.name,
         command=command,
-        decide=guarded(spec.decide, spec.action, asker),
+        decide=guarded(decide, spec.action, asker),
         actor=actor,
         command_id=key,
         digest=digest,

@@ -16,7 +16,9 @@ from pvc.commands.base import CommandSpec
 from pvc.gateway.auth import Principal
 from pvc.gateway.bodies import CONTROLS, texts_of
 from pvc.gateway.fields import Fields
+from pvc.gateway.lists import ListOf
 from pvc.gateway.services import GatewayServices
+from pvc.gateway.tags import REVISION
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -65,6 +67,8 @@ class Endpoint:
     body_example: Mapping[str, Any] | None = None
     controls: bool = False
     """Whether it takes a dry run and an idempotency key, as the commands of the registry do."""
+    listing: ListOf[Any] | None = None
+    """What can be asked of the list, where it gives one: its arguments are ListArguments."""
     reply: Any = None
     """The type of the JSON reply; None for another kind of reply."""
     reply_example: Mapping[str, Any] | None = None
@@ -89,9 +93,12 @@ def arguments_of(request: Request, struct: type[T]) -> T:
     return fields.decode(struct, fields.from_texts(texts))
 
 
-def json_response(value: Any, position: int, headers: Mapping[str, str] | None = None) -> Response:
-    """A reply in JSON that was made at this position, with what else it says of itself."""
+def json_response(value: Any, position: int, headers: Mapping[str, str] | None = None, revision: str = "") -> Response:
+    """A reply in JSON that was made at this position, with what else it says of itself; `revision` is that of the one
+    thing that it shows."""
     told = {"PVC-Position": str(position), **(headers or {})}
+    if revision:
+        told[REVISION] = revision
     return Response(msgspec.json.encode(value), 200, told, media_type="application/json")
 
 

@@ -270,15 +270,16 @@ def _after_event(operation: Operation, record: Record, one: Seen, kind: Operatio
         verdict, code = OperationState.FAILED, one.code
     elif one.settled and not own and kind.course is Course.OUTCOME:
         # No end that was foreseen, but nothing will come of it any more.
-        verdict, code = OperationState.FAILED, OVERTAKEN
+        verdict = OperationState.FAILED
+        operation = replace(operation, code=OVERTAKEN)
     if verdict is None:
         relevant = one.moved or not one.subject.startswith("vm/")
         return _told(operation, record, one.text) if relevant and not own else operation
     operation = _told(operation, record, one.text)
     if kind.course in (Course.EMPTYING, Course.FILLING):
-        return replace(operation, verdict=verdict, code=code)
+        return replace(operation, verdict=verdict, code=code or operation.code)
     done = {"done": 1, "failed": int(verdict is not OperationState.SUCCEEDED)}
-    return replace(operation, state=verdict, code=code, ended_us=record.time_us, **done)
+    return replace(operation, state=verdict, code=code or operation.code, ended_us=record.time_us, **done)
 
 
 def _failure(operation: Operation, one: Seen) -> OperationState:

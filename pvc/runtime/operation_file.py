@@ -258,10 +258,10 @@ class OperationFile:
             self._db.execute("UPDATE vm SET state = ?, node = '' WHERE id = ?", (GONE, vm))
 
     def _active_on(self, node: str) -> list[str]:
-        sql = "SELECT id, name, node, state FROM vm WHERE node = ? ORDER BY name"
+        sql = "SELECT id, name, node, state FROM vm WHERE node = ? AND state != ? ORDER BY name"
         return [
             vm
-            for vm, name, where, state in self._db.execute(sql, (node,))
+            for vm, name, where, state in self._db.execute(sql, (node, GONE))
             if VmPlace(name=name, node=where, state=VmState(state)).active
         ]
 

@@ -318,7 +318,15 @@ async def test_the_list_filters_and_pages(house: House) -> None:
         page = (await house.root.get(f"/operations?limit=1&after={after}")).json()
         everything += [one["id"] for one in page["items"]]
         after = page["next"]
-    assert everything == [one["id"] for one in (await house.root.get("/operations")).json()["items"]]
+    newest_first = [one["id"] for one in (await house.root.get("/operations")).json()["items"]]
+    assert everything == newest_first
+    upwards, after = list[str](), ""
+    while after is not None:
+        page = (await house.root.get(f"/operations?limit=2&sort=started_us&fields=id,state&after={after}")).json()
+        assert all(one.keys() == {"id", "state"} for one in page["items"])
+        upwards += [one["id"] for one in page["items"]]
+        after = page["next"]
+    assert upwards == newest_first[::-1]
 
 
 async def test_who_sees_only_some_vms_sees_only_their_operations(house: House) -> None:
