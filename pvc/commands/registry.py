@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pvc.commands import audit, cluster, log, node, rebalance, vm_define, vm_move, vm_power, vm_settings
+from pvc.commands import audit, cluster, log, node, rebalance, vm_define, vm_move, vm_power, vm_settings, webhook
 from pvc.commands.base import CommandSpec
 
 COMMANDS: tuple[CommandSpec, ...] = (
@@ -15,6 +15,7 @@ COMMANDS: tuple[CommandSpec, ...] = (
     *rebalance.SPECS,
     *log.SPECS,
     *audit.SPECS,
+    *webhook.SPECS,
 )
 
 BY_NAME: dict[str, CommandSpec] = {spec.name: spec for spec in COMMANDS}

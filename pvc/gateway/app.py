@@ -39,6 +39,7 @@ from pvc.gateway.problems import CONTENT_TYPE, NoSuchRoute, WrongMethod, problem
 from pvc.gateway.queries import QUERIES
 from pvc.gateway.services import GatewayServices
 from pvc.gateway.undo import UNDO
+from pvc.gateway.webhooks import WEBHOOKS
 from pvc.gateway.what_if import WHAT_IF
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ def local_app(app: ASGIApp) -> ASGIApp:
 def all_endpoints() -> Sequence[Endpoint]:
     """Every endpoint there is, in the order of the manual."""
     logs = [*LOG, *PROOFS, *LOG_CARE, *LOG_PARTS]
-    described = [*QUERIES, *HISTORY, *DIFF, *UNDO, *WHAT_IF, *logs, *PEOPLE, *CONSOLE, *command_endpoints()]
+    described = [*QUERIES, *HISTORY, *DIFF, *UNDO, *WHAT_IF, *logs, *PEOPLE, *WEBHOOKS, *CONSOLE, *command_endpoints()]
     return [*described, openapi_endpoint(described)]
 
 

@@ -18,6 +18,7 @@ from pvc.commands.audit import ErasePerson
 from pvc.commands.base import CommandSpec, Decision
 from pvc.commands.cluster import InitCluster
 from pvc.commands.registry import COMMANDS
+from pvc.commands.webhook import AddWebhook, RotateSecret
 from pvc.errors import InvalidInput, NotFound, OutcomeUnknown
 from pvc.events.record import Actor, Record
 from pvc.events.registry import encode_event
@@ -30,6 +31,7 @@ from pvc.gateway.erasure import erased_before, notes_on_erasure, sealed_command
 from pvc.gateway.fields import Fields
 from pvc.gateway.records import decode_record
 from pvc.gateway.services import GatewayServices
+from pvc.gateway.webhook_commands import completed
 from pvc.projections.state import RECENT_COMMANDS
 from pvc.projections.story import ToldEvent, tell
 from pvc.runtime.appender import Outcome, key_reused
@@ -70,6 +72,19 @@ class InitReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     token: Annotated[str, Meta(description="The first admin token. Shown here and never again.")] = ""
 
 
+class SecretReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of `webhook.add` or `webhook.rotate_secret`."""
+
+    secret: Annotated[str, Meta(description="`whsec_...` or `whpk_...`. Shown here and never again.")] = ""
+
+
+_REPLIES: dict[type[msgspec.Struct], type[Reply]] = {
+    InitCluster: InitReply,
+    AddWebhook: SecretReply,
+    RotateSecret: SecretReply,
+}
+
+
 def command_endpoints() -> list[Endpoint]:
     """An endpoint for every command of the registry."""
     return [_endpoint(spec) for spec in COMMANDS]
@@ -86,7 +101,7 @@ def _endpoint(spec: CommandSpec) -> Endpoint:
         summary=summary,
         help=help_text,
         command=spec,
-        reply=InitReply if spec.struct is InitCluster else Reply,
+        reply=_REPLIES.get(spec.struct, Reply),
         before_init=spec.struct is InitCluster,
     )
 
@@ -107,6 +122,7 @@ async def _handle(spec: CommandSpec, fields: Fields, services: GatewayServices, 
             line.position = earlier.position
             return json_response(_repeated(spec, earlier), earlier.position)
         digest = digest_of(command)
+        command, secret = await completed(services, command, dry_run=dry_run)
         token = make_token(services.rng) if isinstance(command, InitCluster) else None
         if token is not None:
             command = msgspec.structs.replace(command, token_id=token.id, token_sha256=token.sha256)
@@ -120,6 +136,10 @@ async def _handle(spec: CommandSpec, fields: Fields, services: GatewayServices, 
             reply = dry_reply(spec, services, submission)
         else:
             reply = await real_reply(spec, services, submission, token)
+        if secret:
+            # That of a repeated command was shown the first time; this one signs nothing.
+            shown = secret if reply.changed and not reply.repeated else ""
+            reply = SecretReply(**msgspec.structs.asdict(reply), secret=shown)
         if isinstance(given, ErasePerson) and isinstance(command, ErasePerson):
             notes = await notes_on_erasure(services, given, command)
             reply = msgspec.structs.replace(reply, notes=[*reply.notes, *notes])

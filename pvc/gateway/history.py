@@ -30,13 +30,13 @@ MAX_WAIT_S = 60
 MIN_PAUSE_S = 0.05
 """Between looks of one poll while others' records pour in: each poll costs at most twenty searches a second."""
 
-_SUBJECT = re.compile(r"(vm|node|access)/[^/\x00-\x20\x7f]{1,80}|cluster")
+_SUBJECT = re.compile(r"(vm|node|access|webhook)/[^/\x00-\x20\x7f]{1,80}|cluster")
 
 Subject = Annotated[
     str,
     Meta(
         max_length=100,
-        description="`vm/<name or id>`, `node/<name>`, `access/<token id>` or `cluster`. "
+        description="`vm/<name or id>`, `node/<name>`, `access/<token id>`, `webhook/<id>` or `cluster`. "
         "A VM's name covers every VM that ever had it.",
         examples=["vm/web01"],
     ),
@@ -201,7 +201,7 @@ def check_subject(subject: str) -> None:
     if subject and not _SUBJECT.fullmatch(subject):
         raise InvalidInput(
             f"`subject` cannot be {subject[:80]!r}",
-            hint="write vm/<name>, node/<name>, access/<token id> or cluster",
+            hint="write vm/<name>, node/<name>, access/<token id>, webhook/<id> or cluster",
             field="subject",
         )
 
@@ -210,12 +210,13 @@ def _require_known(state: ClusterState, subject: str) -> None:
     """Say that there never was such a thing, rather than that nothing happened to it."""
     kind, _, name = subject.partition("/")
     names: dict[str, Mapping[str, object]] = {"vm": state.vm_names, "node": state.nodes, "access": state.tokens}
+    names["webhook"] = state.webhooks
     known = names.get(kind, {})
     if kind == "cluster" or name in known:
         return
     near = near_names(name, known)
     hint = f"did you mean {' or '.join(near)}?" if near else "see `pvc vm list` and `pvc node list`"
-    shown = {"vm": "a VM", "node": "a node", "access": "a token"}[kind]
+    shown = {"vm": "a VM", "node": "a node", "access": "a token", "webhook": "a webhook"}[kind]
     raise NotFound(f"there never was {shown} {name!r}", code=f"{kind}.not_found", hint=hint, field="subject")
 
 

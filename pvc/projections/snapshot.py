@@ -10,8 +10,9 @@ from pvc.errors import PvcError
 from pvc.events.record import Head
 from pvc.projections.access_state import Erasure, Token
 from pvc.projections.state import Cluster, ClusterState, Fault, Node, Vm
+from pvc.projections.webhook_state import Webhook
 
-PROJECTION_VERSION = 8
+PROJECTION_VERSION = 9
 """Raised whenever the fold's outcome changes for the same log; snapshots of another version are discarded."""
 
 
@@ -25,6 +26,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     vms: list[Vm]
     tokens: list[Token]
     erasures: list[Erasure]
+    webhooks: list[Webhook]
     faults: list[Fault]
     recent: list[tuple[str, int]]
 
@@ -49,6 +51,7 @@ def _encode(state: ClusterState, recent: Mapping[str, int]) -> bytes:
             vms=list(state.vms.values()),
             tokens=list(state.tokens.values()),
             erasures=list(state.erasures.values()),
+            webhooks=list(state.webhooks.values()),
             faults=list(state.faults.values()),
             recent=list(recent.items()),
         )
@@ -103,6 +106,8 @@ def restore(data: bytes) -> ClusterState:
         state.put_token(token)
     for erasure in stored.erasures:
         state.put_erasure(erasure)
+    for hook in stored.webhooks:
+        state.put_webhook(hook)
     for fault in stored.faults:
         state.put_fault(fault)
     state.recent = dict(stored.recent)

@@ -19,36 +19,16 @@ from pvc.events.types import EndPolicy, MigrationMethod, Selector, ShutdownTimeo
 from pvc.events.vm import VmSpec
 from pvc.projections.access_state import Erasure, Token
 from pvc.projections.log_state import LogTrust
+from pvc.projections.migration_state import Migration as Migration
 from pvc.projections.placed import Load, Placed
 from pvc.projections.vm_machine import ACTIVE, VmState
+from pvc.projections.webhook_state import Webhook
 
 RECENT_COMMANDS = 10_000
 """Command ids remembered for idempotency: three minutes at 50 commands/s. Older ones are in the history index."""
 RECENT_SLACK = 2_500
 """How many more may gather before the oldest go, all at once: a dict that loses its first key at each step is slow."""
 _HASH_MODULUS = 1 << 128
-
-
-class Migration(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A VM's way from one node to another, under way."""
-
-    id: str
-    source: str
-    target: str
-    live: bool
-    fallback: bool
-    permanent: bool
-    max_downtime_ms: int
-    force_live: bool
-    timeout_s: int
-    away: str
-    reason: str
-    why: tuple[str, ...]
-    prepared: bool = False
-    """The target expects it."""
-    cancel: bool = False
-    since_us: int = 0
-    """When it was asked for."""
 
 
 class Vm(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -222,6 +202,8 @@ class ClusterState:
         "tokens",
         "vm_names",
         "vms",
+        "webhook_names",
+        "webhooks",
     )
 
     def __init__(self) -> None:
@@ -232,11 +214,13 @@ class ClusterState:
         self.tokens: dict[str, Token] = {}
         self.erasures: dict[str, Erasure] = {}
         """Key id -> what became of it. Never forgotten: a key that comes back from a copy has to go again."""
+        self.webhooks: dict[str, Webhook] = {}
         self.faults: dict[str, Fault] = {}
         self.recent: dict[str, int] = {}
         """Command id -> position of its record, oldest first: RECENT_COMMANDS, or some more."""
         # Derived, never stored: indexes that keep every look-up O(1).
         self.vm_names: dict[str, str] = {}
+        self.webhook_names: dict[str, str] = {}
         self.placed = Placed()
         self._hash = 0
         self._hashes: dict[tuple[str, str], int] = {}
@@ -256,6 +240,8 @@ class ClusterState:
         twin.vms = self.vms.copy()
         twin.tokens = self.tokens.copy()
         twin.erasures = self.erasures.copy()
+        twin.webhooks = self.webhooks.copy()
+        twin.webhook_names = self.webhook_names.copy()
         twin.faults = self.faults.copy()
         twin.recent = self.recent.copy()
         twin.vm_names = self.vm_names.copy()
@@ -313,6 +299,17 @@ class ClusterState:
         self.erasures[erasure.key] = erasure
         self._dirty.add(("erasure", erasure.key))
 
+    def put_webhook(self, hook: Webhook) -> None:
+        """Add or replace a webhook; its name does not change."""
+        self.webhooks[hook.id] = hook
+        self.webhook_names[hook.name] = hook.id
+        self._dirty.add(("webhook", hook.id))
+
+    def drop_webhook(self, hook_id: str) -> None:
+        """Take a webhook out."""
+        del self.webhook_names[self.webhooks.pop(hook_id).name]
+        self._dirty.add(("webhook", hook_id))
+
     def put_cluster(self, cluster: Cluster) -> None:
         """Set the cluster's identity."""
         self.cluster = cluster
@@ -364,7 +361,7 @@ class ClusterState:
                 self.placed.expect(new.id, new.migration.target)
 
 
-_TABLES = {"vm": "vms", "node": "nodes", "token": "tokens", "erasure": "erasures", "fault": "faults"}
+_TABLES = {kind: f"{kind}s" for kind in ("vm", "node", "token", "erasure", "fault", "webhook")}
 
 
 def _hash_object(key: tuple[str, str], value: msgspec.Struct) -> int:

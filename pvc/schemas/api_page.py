@@ -88,6 +88,7 @@ _TITLES = {
     "event": "Events",
     "log": "The log itself",
     "audit": "The people in the log",
+    "webhook": "Webhooks",
     "time": "Other times",
 }
 

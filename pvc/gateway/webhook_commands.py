@@ -1,0 +1,63 @@
+"""Commands about webhooks on their way in: moments become positions, and secrets are made, sealed, and shown once."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from pvc.commands.webhook import AddWebhook, ReplayWebhook, RotateSecret
+from pvc.errors import Unavailable
+from pvc.gateway.moments import find_moment
+from pvc.gateway.services import GatewayServices, WebhookPorts
+from pvc.webhooks.signing import NewSecret, make_secret
+
+
+async def completed(services: GatewayServices, command: msgspec.Struct, *, dry_run: bool) -> tuple[msgspec.Struct, str]:
+    """The command with what only the gateway knows, and the secret to be shown; empty where there is none.
+
+    Raises NotFound, InvalidInput (the moments), Unavailable (the key that secrets are sealed with).
+    """
+    match command:
+        case AddWebhook():
+            first = await _first(services, command.since)
+            command = msgspec.structs.replace(command, first=first)
+            if dry_run:
+                return command, ""
+            ports = ports_of(services)
+            made = make_secret(command.signature, command.name, await ports.store.key(), services.rng)
+            return _with(command, made), made.shown
+        case RotateSecret() if not dry_run:
+            state = services.world.state
+            hook = state.webhooks.get(state.webhook_names.get(command.hook, command.hook))
+            if hook is None:
+                return command, ""  # which is refused, and on the audit
+            key = await ports_of(services).store.key()
+            made = make_secret(hook.settings.signature, hook.name, key, services.rng)
+            return _with(command, made), made.shown
+        case ReplayWebhook():
+            first, last = await _first(services, command.since), 0
+            if command.until != "now":
+                last = (await find_moment(services, command.until, "until")).position
+            return msgspec.structs.replace(command, first=first or services.world.position + 1, last=last), ""
+    return command, ""
+
+
+def ports_of(services: GatewayServices) -> WebhookPorts:
+    """The ports. Raises Unavailable where this gateway has none."""
+    if services.webhooks is None:
+        raise Unavailable("this gateway delivers no webhooks", code="webhook.no_store", hint="ask another node")
+    return services.webhooks
+
+
+def _with(command: AddWebhook | RotateSecret, made: NewSecret) -> msgspec.Struct:
+    sealed = made.sealed
+    return msgspec.structs.replace(command, secret_id=sealed.id, secret_box=sealed.box, secret_public=sealed.public)
+
+
+async def _first(services: GatewayServices, since: str) -> int:
+    """The position of the first record at or after a moment; 0: the next one."""
+    if since == "now":
+        return 0
+    moment = await find_moment(services, since, "since")
+    return moment.position if re.fullmatch(r"[0-9]+", since) else moment.position + 1
