@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook as StandardWebhook
 
+from pvc.client.cards import load_cards
 from pvc.client.client import Client
+from pvc.client.connections import Connection
 from pvc.client.errors import ClientError
+from tests.integration.cli_cluster import free_port
 from tests.integration.cli_process import Cli
 from tests.integration.daemon_process import DaemonProcess
 from tests.support.receiver import Receiver, a_receiver
@@ -255,3 +258,101 @@ def test_what_makes_no_sense_or_is_not_safe_is_refused(
     with daemon.client() as client, pytest.raises(ClientError) as refusal:
         client.command("webhook.add", {"name": "billing", "url": "https://hooks.example.com/", **fields})
     assert getattr(refusal.value, "code", "") == code
+
+
+@pytest.mark.parametrize("reveal", [False, True])
+def test_names_of_people_are_sent_sealed_unless_the_endpoint_says_otherwise(
+    tmp_path: Path, receiver: Receiver, reveal: bool
+) -> None:
+    port = free_port()
+    daemon = DaemonProcess(tmp_path, gateway={"socket": str(tmp_path / "pvc.sock"), "listen": f"127.0.0.1:{port}"})
+    daemon.start()
+    try:
+        with daemon.client() as root:
+            token: Any = root.command("cluster.init", {"name": "main", "admin": "anna.kowalska"})
+            wait_until(lambda: root.get("/nodes")["items"], "a node")
+            add(root, receiver, types=["vm.*"], reveal_names=reveal)
+            anna = Client(Connection(name="anna", url=f"http://127.0.0.1:{port}", token=token["token"]))
+            define(anna, "web01")
+            wait_until(lambda: receiver.taken, "the event")
+            actor = receiver.taken[0]["data"]["actor"]
+            if reveal:
+                assert actor["principal"] == "anna.kowalska" and actor["address"] == "127.0.0.1"
+                summary = root.get("/history")["records"]
+                assert any("names of people revealed" in event["summary"] for one in summary for event in one["events"])
+            else:
+                assert actor["principal"].startswith("person~") and actor["address"].startswith("address~")
+                assert all(b"kowalska" not in one.body for one in receiver.received)
+    finally:
+        daemon.stop()
+
+
+def test_only_admins_add_webhooks_and_a_refusal_is_on_the_audit(daemon: DaemonProcess, receiver: Receiver) -> None:
+    with daemon.client() as client:
+        add(client, receiver)
+        with pytest.raises(ClientError) as refusal:
+            add(client, receiver)
+        assert getattr(refusal.value, "code", "") == "webhook.name_taken"
+        told = [event["type"] for record in client.get("/history")["records"] for event in record["events"]]
+        assert "command.rejected" in told
+    roles = {card["role"] for name, card in load_cards().items() if name.startswith("webhook.")}
+    assert roles == {"admin"}
+
+
+@pytest.mark.parametrize("mood", ["fail", "reset", "hang", "garbage", "redirect", "lie"])
+def test_a_receiver_that_comes_back_gets_everything(daemon: DaemonProcess, receiver: Receiver, mood: str) -> None:
+    with daemon.client() as client:
+        add(client, receiver, types=["vm.defined"])
+        define(client, "web01")
+        wait_until(lambda: receiver.taken, "the first")
+        if mood != "hang":
+            receiver.mood = mood
+            define(client, "web02", "web03")
+            wait_until(lambda: state_of(client) == "retrying", "a failure")
+            assert client.get("/webhooks/billing")["lag"] > 0
+            receiver.mood = "ok"
+            client.command("webhook.resume", {"hook": "billing"})
+        else:
+            receiver.moods = ["hang"]
+            define(client, "web02")
+            client.command("webhook.modify", {"hook": "billing", "batch": 10})
+            define(client, "web03")
+        wait_until(lambda: len(receiver.taken) >= 3, "the others", 60)
+    assert list(dict.fromkeys(defined(receiver))) == ["web01", "web02", "web03"]
+
+
+def test_a_receiver_that_is_gone_disables_its_webhook_and_a_fault_says_so(
+    daemon: DaemonProcess, receiver: Receiver
+) -> None:
+    with daemon.client() as client:
+        add(client, receiver, types=["vm.defined"])
+        wait_until(lambda: state_of(client) == "delivering", "a proof")
+        receiver.mood = "gone"
+        define(client, "web01")
+        wait_until(lambda: state_of(client) == "disabled", "the end")
+        [fault] = client.faults()
+        assert fault["code"] == "webhook.disabled" and "pvc webhook resume billing" in fault["hint"]
+        receiver.mood = "ok"
+        client.command("webhook.resume", {"hook": "billing"})
+        wait_until(lambda: defined(receiver) == ["web01"], "what was not lost")
+        assert client.faults() == []
+
+
+def test_a_poisoned_event_is_parked_and_replayed(daemon: DaemonProcess, receiver: Receiver) -> None:
+    with daemon.client() as client:
+        add(client, receiver, types=["vm.defined"], tries=1)
+        wait_until(lambda: state_of(client) == "delivering", "a proof")
+        reply: Any = client.command("vm.define", {"name": "bad", "memory_mib": 64, "vcpus": 1}, dry_run=True)
+        cluster = client.get("/cluster")["id"]
+        receiver.poison = {f"{cluster}-{position}-0" for position in range(reply["position"] + 1, 100)}
+        define(client, "web01")
+        wait_until(lambda: client.get("/webhooks/billing")["parked"] == 1, "a parked event")
+        receiver.poison = set()
+        define(client, "web02")
+        wait_until(lambda: defined(receiver) == ["web02"], "what came next")
+        [parked] = client.get("/webhooks/billing/parked")["items"]
+        assert parked["event"] == "vm.defined" and parked["reason"] == "it answered 400"
+        at = str(parked["position"])
+        client.command("webhook.replay", {"hook": "billing", "since": at, "until": at})
+        wait_until(lambda: defined(receiver) == ["web02", "web01"], "the parked one")
+        assert client.get("/webhooks/billing/parked")["items"] == []
