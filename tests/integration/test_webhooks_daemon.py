@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import functools
+import os
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -356,3 +362,31 @@ def test_a_poisoned_event_is_parked_and_replayed(daemon: DaemonProcess, receiver
         client.command("webhook.replay", {"hook": "billing", "since": at, "until": at})
         wait_until(lambda: defined(receiver) == ["web02", "web01"], "the parked one")
         assert client.get("/webhooks/billing/parked")["items"] == []
+
+
+def test_the_receiver_of_the_manual_works(daemon: DaemonProcess, tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "webhooks.md").read_text()
+    [program] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "receiver.py").write_text(program)
+    port = free_port()
+    with daemon.client() as client:
+        fields = {"name": "billing", "url": f"http://127.0.0.1:{port}/", "allow_private": [f"127.0.0.1/32:{port}"]}
+        reply: Any = client.command("webhook.add", {**fields, "types": ["vm.*"]})
+        environment = {**os.environ, "SECRET": reply["secret"], "PORT": str(port)}
+        out = tmp_path / "receiver.out"
+        with out.open("w") as file:
+            process = subprocess.Popen(
+                [sys.executable, str(tmp_path / "receiver.py")], env=environment, stdout=file, stderr=subprocess.DEVNULL
+            )
+        try:
+            wait_until(lambda: client.post("/webhooks/billing/test")["delivered"], "a receiver")
+            client.command("webhook.resume", {"hook": "billing"})
+            define(client, "web01")
+            wait_until(lambda: "defined as web01" in out.read_text(), "the event")
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", data=b"{}") as answer:
+                raise AssertionError(f"it took what nobody signed: {answer.status}")
+        except urllib.error.HTTPError as error:
+            assert error.code == 401
+        finally:
+            process.kill()
+            process.wait()
