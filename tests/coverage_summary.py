@@ -1,6 +1,8 @@
-"""A pytest plugin: coverage in one line a package, where pytest-cov would print one a file."""
+"""Coverage in one line a package, where pytest-cov would print one a file: as a pytest plugin, or as a program."""
 
+import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import coverage
@@ -11,7 +13,16 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print statements and the share of them that ran, for each package under `pvc`."""
+    """Print the summary."""
+    lines = list(summary())
+    if lines:
+        terminalreporter.section("coverage by package")
+    for line in lines:
+        terminalreporter.write_line(line)
+
+
+def summary() -> Iterator[str]:
+    """Statements and the share of them that ran, for each package under `pvc`; nothing where none was measured."""
     cov = coverage.Coverage()
     cov.load()
     if not cov.get_data().measured_files():
@@ -22,11 +33,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         package = ".".join(file.relative_to(ROOT).parent.parts)
         statements[package] += len(lines)
         missed[package] += len(not_run)
-    terminalreporter.section("coverage by package")
     for package in sorted(statements):
-        terminalreporter.write_line(_line(package, statements[package], missed[package]))
-    terminalreporter.write_line(_line("all", sum(statements.values()), sum(missed.values())))
+        yield _line(package, statements[package], missed[package])
+    yield _line("all", sum(statements.values()), sum(missed.values()))
 
 
 def _line(name: str, statements: int, missed: int) -> str:
     return f"{name:<18} {statements:>6} statements  {100 * (1 - missed / statements) if statements else 100:5.1f} %"
+
+
+if __name__ == "__main__":
+    sys.stdout.writelines(f"{line}\n" for line in summary())

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# ./dev test: lint, then the fast tests on all processors, then those with real components, and beside them those in
-# labs, which are shown when both are done. The coverage is that of all but the labs.
+# ./dev test: lint, then the fast tests on all processors, then those with real components and in labs, and beside them
+# those with libvirt, which are shown when both are done.
 
 usage() {
     cat <<'TEXT'
@@ -20,6 +20,7 @@ TEXT
 
 FAST=(tests/unit tests/contract tests/property)
 REAL=(tests/integration tests/lab) # with real components, ports, namespaces and deadlines: one after the other
+LIBVIRT_COVERAGE=.coverage.libvirt
 WORKERS=8 # at most: each collects all tests before the first one runs, so more of them gain little
 PYTEST=(python -m pytest --durations=8 --durations-min=5)
 [[ -z $BOLD ]] || PYTEST+=(--color=yes) # asked here: pytest may not see the terminal for the pipe
@@ -61,21 +62,23 @@ run_chosen() {
 }
 
 run_all() {
-    local status=0 fast_status=0 lab_status=0 lab log lab_log
-    log=$(new_log_of "fast tests") lab_log=$(new_log_of "lab tests")
+    local status=0 fast_status=0 libvirt_status=0 libvirt log libvirt_log
+    log=$(new_log_of "fast tests") libvirt_log=$(new_log_of "tests with libvirt")
     run_fast | tee --ignore-interrupts "$log" || fast_status=$?
     # A failed test keeps no other from being run; but one who interrupts them does not want the others.
     [[ $fast_status -le 1 ]] || return "$fast_status"
-    # Labs and single components have nothing in common, and both mostly wait: side by side they take half as long.
-    run_real -p no:cacheprovider tests/lab >"$lab_log" 2>&1 &
-    lab=$!
-    run_real --cov --cov-append --cov-report= -p tests.coverage_summary tests/integration || status=$?
-    wait "$lab" || lab_status=$?
-    printf '\n%sThe tests in labs, meanwhile:%s\n' "$BOLD" "$PLAIN"
-    cat "$lab_log"
+    # The two have nothing in common, and both mostly wait: side by side they take half as long.
+    COVERAGE_FILE=$LIBVIRT_COVERAGE run_real -p no:cacheprovider -m libvirt --cov --cov-report= tests/integration \
+        >"$libvirt_log" 2>&1 &
+    libvirt=$!
+    run_real -m "not libvirt" --cov --cov-append --cov-report= "${REAL[@]}" || status=$?
+    wait "$libvirt" || libvirt_status=$?
+    printf '\n%sThe tests with libvirt, meanwhile:%s\n' "$BOLD" "$PLAIN"
+    cat "$libvirt_log"
+    sum_up_coverage
     printf '\n%sThe fast tests, above:%s\n' "$BOLD" "$PLAIN"
     summary_in "$log"
-    return $((status | fast_status | lab_status))
+    return $((status | fast_status | libvirt_status))
 }
 
 # Some take a hundred times as long as others: who has nothing left to do takes over what others have not begun.
@@ -91,14 +94,20 @@ run_real() {
         return
     fi
     # Ctrl-C is for them too: the shell would have what it starts in the background ignore it.
-    command=(env --default-signal=INT "PVC_TEST_REQUIRE=${PVC_TEST_REQUIRE-zookeeper,libvirt,fencing,lab,ceph}" "${command[@]}")
+    command=(env --default-signal=INT "COVERAGE_FILE=${COVERAGE_FILE-.coverage}" "PVC_TEST_REQUIRE=${PVC_TEST_REQUIRE-zookeeper,libvirt,fencing,lab,ceph}" "${command[@]}")
     if is_root; then
         "${command[@]}"
         return
     fi
     as_root env "PATH=$PATH" PYTHONNOUSERSITE=1 PYTHONDONTWRITEBYTECODE=1 "${command[@]}" || status=$?
-    give_back .cache .coverage .hypothesis .pytest_cache
+    give_back .cache .coverage "$LIBVIRT_COVERAGE" .hypothesis .pytest_cache
     return "$status"
+}
+
+# Coverage is worth a word, and no failure where it could not be measured.
+sum_up_coverage() {
+    [[ ! -e $LIBVIRT_COVERAGE ]] || python -m coverage combine --quiet --append "$LIBVIRT_COVERAGE" || true
+    python -m tests.coverage_summary || true
 }
 
 # What failed and what was skipped, and how many passed: the end of pytest's output, from the summary on if it has one.

@@ -83,10 +83,13 @@ def backup_cluster(session: Session, file: str) -> None:
         session.note(f"Backed up {position:,} records of cluster {cluster['name']} into {file}.")
 
 
-def restore_cluster(session: Session, file: str, yes: bool) -> None:
+def restore_cluster(session: Session, file: str, dry_run: bool, yes: bool) -> None:
     """Verify the file, ask, and append its records."""
     with _opened(file) as (about, log):
         count = sum(len(part) for part in _verified(log, file))
+    if dry_run:
+        _say_what_would_be(session, about, count)
+        return
     if not yes:
         confirm(f"Restore {count:,} records of cluster {about['cluster']}, backed up {about['made']}, on this node?")
     with ProgressLine(sys.stderr) as progress:
@@ -110,6 +113,20 @@ def restore_cluster(session: Session, file: str, yes: bool) -> None:
         return
     session.note(f"Restored {count:,} records of cluster {about['cluster']}.")
     session.note("No VM is started before every node of it has come, or is confirmed to be off: `pvc fault list`.")
+
+
+def _say_what_would_be(session: Session, about: dict[str, Any], count: int) -> None:
+    status = session.client.get("/log/status")
+    if status["position"] and not status["held_by"]:
+        raise ClientError(
+            "the log is not empty: this node belongs to a cluster already",
+            code="client.not_empty",
+            hint="a backup is restored where there is nothing: on a new node, with an empty ensemble",
+        )
+    if session.wants_data:
+        session.show_data({"dry_run": True, "cluster": about["cluster"], "records": count, "made": about["made"]})
+    else:
+        session.note(f"Would restore {count:,} records of cluster {about['cluster']}, backed up {about['made']}.")
 
 
 def _await_fold(session: Session, count: int) -> None:
@@ -210,7 +227,11 @@ backup = PvcCommand(
 restore = PvcCommand(
     "restore",
     restore_cluster,
-    params=[click.Argument(["file"]), click.Option(["--yes", "-y"], is_flag=True, help="Do not ask.")],
+    params=[
+        click.Argument(["file"]),
+        click.Option(["--dry-run"], is_flag=True, help="Verify the file and say what would be restored, no more."),
+        click.Option(["--yes", "-y"], is_flag=True, help="Do not ask."),
+    ],
     about={"file": "A file written by pvc cluster backup."},
     help="Restore a backup on a node without a cluster, whose ensemble is empty.\n\nNo VM is started before every node"
     " of the restored cluster has come, or is confirmed to be off. Broken off, it goes on when run again.",

@@ -26,8 +26,7 @@ def show_status(session: Session) -> None:
     if session.wants_data:
         session.show_data(status)
         return
-    session.show(render_facts(_facts(status), session.look))
-    parts = []
+    parts = [render_facts(_facts(status), session.look)]
     if status["segments"]:
         rows: list[list[str | Cell]] = [
             [
@@ -43,9 +42,7 @@ def show_status(session: Session) -> None:
         parts.append(render_table(ARCHIVES, [_archive(one) for one in status["archives"]], session.look))
     if status["nodes"]:
         parts.append(render_table(NODES, [_node(one) for one in status["nodes"]], session.look))
-    for part in parts:
-        session.show("")
-        session.show(part)
+    session.show("\n\n".join(part.rstrip("\n") for part in parts))
 
 
 def _facts(status: dict[str, Any]) -> list[tuple[str, str | Cell]]:

@@ -86,7 +86,7 @@ class ZookeeperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """This node's server, which pvcd configures and keeps running; 0: it runs none, or somebody else sees to it."""
     members: tuple[Annotated[str, Meta(pattern=r"^\d{1,3}=[^\s=:]+$")], ...] = ()
     """All servers as ID=ADDRESS, the same list on every node."""
-    heap_mib: Annotated[int, Meta(ge=64, le=65_536)] = 256
+    heap_mib: Annotated[int, Meta(ge=64, le=65_536)] = 512
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

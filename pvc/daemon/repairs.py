@@ -35,6 +35,9 @@ MAX_SAVED_RECORDS = 1_000_000
 
 READ = 1_000
 
+SEEN_S = 2.0
+"""For so long whoever has asked for a repair can see that it is done, before the daemon starts over."""
+
 
 class Repairs:
     """Repairs of one node's log. One at a time."""
@@ -164,6 +167,8 @@ class Repairs:
                 await _mending(log).release()
             self._tell(step=f"appended the records {found.common + 1} to {found.replica_position} again")
             logger.warning("repair: appended again first=%d last=%d", found.common + 1, found.replica_position)
+            if self._config.log.kind != "zookeeper":  # there the daemon looks by itself, as on all nodes
+                asyncio.get_running_loop().call_later(SEEN_S, self._begin_anew)
         finally:
             await self._close(log)
 

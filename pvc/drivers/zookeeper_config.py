@@ -14,6 +14,15 @@ CLASSPATH = (JARS / "zookeeper.jar", JARS / "slf4j-jdk14.jar")
 MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 _SERVER_LINE = re.compile(r"^server\.(\d+)=", re.MULTILINE)
 
+PREALLOCATED_MIB = 8
+"""By which the transaction log's file grows. It counts as full of transactions from the beginning: with ZooKeeper's own
+64 the next limit would be reached by an empty file, and a snapshot written after each transaction."""
+
+LOG_PER_SNAPSHOT_MIB = 128
+"""Transaction log, at most, until the server writes a snapshot; between half of it and all, so that not all servers do
+at once. A start replays that much. ZooKeeper counts to 100,000 transactions or 4 GB otherwise, and one of ours may have
+200 records: a start took 28 s after a million of them."""
+
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
     """One server of the ensemble."""
@@ -96,6 +105,8 @@ def _zoo_cfg(config: ServerConfig) -> str:
         # Snapshots and logs pile up otherwise; three is the least that ZooKeeper accepts.
         "autopurge.snapRetainCount=5",
         "autopurge.purgeInterval=1",
+        f"preAllocSize={PREALLOCATED_MIB * 1024}",
+        f"snapSizeLimitInKb={LOG_PER_SNAPSHOT_MIB * 1024}",
         "4lw.commands.whitelist=srvr,ruok,mntr,stat",
         "admin.enableServer=false",
         "quorumListenOnAllIPs=false",

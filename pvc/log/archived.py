@@ -9,7 +9,7 @@ from typing import Protocol
 from pvc.errors import LogDamaged, Unavailable
 from pvc.log.manifest import Manifest, decode_manifest
 from pvc.log.zookeeper_layout import Layout
-from pvc.zookeeper.bridge import Bridge
+from pvc.zookeeper.port import ZookeeperSession
 from pvc.zookeeper.types import NoNode
 
 KEPT_SEGMENTS = 2
@@ -30,7 +30,7 @@ class SegmentSource(Protocol):
 class ArchivedRecords:
     """The part of one log that is archived."""
 
-    def __init__(self, bridge: Bridge, layout: Layout, source: SegmentSource | None) -> None:
+    def __init__(self, bridge: ZookeeperSession, layout: Layout, source: SegmentSource | None) -> None:
         self._bridge = bridge
         self._layout = layout
         self._source = source

@@ -21,6 +21,7 @@ from pvc.log.inbox import MAX_PUT, MAX_WAITING, Forwarded, Found, decode, encode
 from pvc.log.zookeeper import ZookeeperLog
 from pvc.zookeeper.bridge import SESSION_TIMEOUT_S, Bridge
 from pvc.zookeeper.place import ancestors, place_of
+from pvc.zookeeper.port import OpenSession, ZookeeperSession
 from pvc.zookeeper.types import (
     CREATE,
     DELETE,
@@ -49,7 +50,7 @@ T = TypeVar("T")
 class ZookeeperInbox:
     """One process's client. Make it with `await ZookeeperInbox.open(hosts, cluster, log)`."""
 
-    def __init__(self, bridge: Bridge, cluster: str, log: ZookeeperLog, deadline_s: float) -> None:
+    def __init__(self, bridge: ZookeeperSession, cluster: str, log: ZookeeperLog, deadline_s: float) -> None:
         self._bridge = bridge
         self._log = log
         self._deadline_s = deadline_s
@@ -68,15 +69,17 @@ class ZookeeperInbox:
         credentials: Credentials | None = None,
         tls: Tls | None = None,
         session_timeout_s: float = SESSION_TIMEOUT_S,
+        bridge: OpenSession = Bridge,
     ) -> Self:
         """Connect to `hosts`; `log` is the log of the same cluster, which `append` writes to.
+        `bridge`: what makes sessions; the simulator has its own.
 
         Raises Unavailable after `session_timeout_s` without a server, InvalidInput (the cluster's name).
         """
-        bridge = Bridge(hosts, credentials=credentials, tls=tls, session_timeout_s=session_timeout_s)
-        inbox = cls(bridge, cluster, log, session_timeout_s)
+        session = bridge(hosts, credentials=credentials, tls=tls, session_timeout_s=session_timeout_s)
+        inbox = cls(session, cluster, log, session_timeout_s)
         try:
-            bridge.start()
+            session.start()
             await inbox._insist(inbox._found)
         except BaseException:
             await inbox.close()

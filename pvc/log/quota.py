@@ -16,7 +16,7 @@ import re
 import msgspec
 
 from pvc.log.zookeeper_layout import Layout
-from pvc.zookeeper.bridge import Bridge
+from pvc.zookeeper.port import ZookeeperSession
 from pvc.zookeeper.types import CREATE, DELETE, READ, WRITE, Create, NodeExists, NotAllowed, SetData
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
     """Of the znodes' data. A znode takes some 350 bytes of memory besides."""
 
 
-async def set_quota(bridge: Bridge, layout: Layout, quota: Quota) -> None:
+async def set_quota(bridge: ZookeeperSession, layout: Layout, quota: Quota) -> None:
     """Let ZooKeeper refuse what goes beyond `quota`. May be repeated; changes nothing where it is set already.
 
     Raises what the bridge raises when the connection breaks: try again. An identity that may not set quotas is only
@@ -54,7 +54,7 @@ async def set_quota(bridge: Bridge, layout: Layout, quota: Quota) -> None:
         return
 
 
-async def read_quota(bridge: Bridge, layout: Layout) -> Quota | None:
+async def read_quota(bridge: ZookeeperSession, layout: Layout) -> Quota | None:
     """The quota that is set; None where there is none."""
     [limits] = await bridge.find_many([_limits(layout)])
     if limits is None:
@@ -63,7 +63,7 @@ async def read_quota(bridge: Bridge, layout: Layout) -> Quota | None:
     return Quota(records=found.get("countHardLimit", -1), size_bytes=found.get("byteHardLimit", -1))
 
 
-async def _set(bridge: Bridge, layout: Layout, quota: Quota) -> None:
+async def _set(bridge: ZookeeperSession, layout: Layout, quota: Quota) -> None:
     wanted = _encode(quota)
     [limits] = await bridge.find_many([_limits(layout)])
     if limits is not None:

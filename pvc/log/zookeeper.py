@@ -24,7 +24,8 @@ from pvc.log.segments import Segments
 from pvc.log.zookeeper_layout import Layout, SegmentLimits, encode_head
 from pvc.log.zookeeper_mending import Mending
 from pvc.log.zookeeper_view import PAUSE_S, Archived, Seen, View
-from pvc.zookeeper.bridge import SESSION_TIMEOUT_S
+from pvc.zookeeper.bridge import SESSION_TIMEOUT_S, Bridge
+from pvc.zookeeper.port import OpenSession
 from pvc.zookeeper.types import (
     BadVersion,
     Create,
@@ -86,6 +87,7 @@ class ZookeeperLog:
         even_damaged: bool = False,
         deadline_s: float = DEADLINE_S,
         session_timeout_s: float = SESSION_TIMEOUT_S,
+        bridge: OpenSession = Bridge,
     ) -> Self:
         """Connect to `hosts` ("a:2181,b:2181,c:2181") and find the log of `cluster`, or found it if there is none.
 
@@ -95,6 +97,7 @@ class ZookeeperLog:
         `source`: where the segments come from that are archived; without one they cannot be read. `holder`: under which
         name to append where somebody holds the log. `may_found`: whether to found it; not for who has a copy of one.
         `even_damaged`: open it all the same, for every call to tell what is wrong with it.
+        `bridge`: what makes sessions; the simulator has its own.
         Raises Unavailable after `deadline_s` without a server, LogDamaged, InvalidInput (the cluster's name).
         """
         view = View(
@@ -108,6 +111,7 @@ class ZookeeperLog:
             may_found=may_found,
             deadline_s=deadline_s,
             session_timeout_s=session_timeout_s,
+            bridge=bridge,
         )
         try:
             view.bridge.start()
@@ -287,12 +291,11 @@ class ZookeeperLog:
         try:
             await view.bridge.multi(view.layout.roll(segment, stored, version, *await view.active()))
             _log.info("log: segment sealed first=%d last=%d", segment, stored.next - 1)
-        except (BadVersion, NodeExists):
+        except (BadVersion, NodeExists, NoNode):
+            # Without a znode: it was not only sealed but archived and removed. Whether all is gone the next look tells.
             _log.debug("log: another writer was first segment=%d", segment)
         except (Lost, NoSession):
             await asyncio.sleep(PAUSE_S)
-        except NoNode:
-            raise view.gone() from None
 
     async def _commit(self, entries: Sequence[Entry], along: Sequence[Delete]) -> Head:
         view, last = self._view, entries[-1]
@@ -309,8 +312,10 @@ class ZookeeperLog:
             with contextlib.suppress(NodeExists):  # misnumbered likewise, but refused by the server
                 results = await view.bridge.multi(operations)
         except NoNode:
-            # Where it is the log that is gone, the next look at its head finds that out.
-            raise overtaken() if along else view.gone() from None
+            # Sealed, archived and removed since this client last looked, or what goes along is gone, or the whole log:
+            # which of these, the next look at the head finds out.
+            view.version = -1
+            raise overtaken() if along else BadVersion("the segment is in ZooKeeper no more") from None
         if results[: 1 + len(entries)] != [version + 1, *(layout.entry(segment, entry.position) for entry in entries)]:
             raise view.damaged(
                 f"records {entries[0].position} to {last.position} were numbered {results[1:]}",
@@ -327,7 +332,12 @@ class ZookeeperLog:
         head = await self._view.refresh()
         if head == after:
             return False
-        if await self._view.entries(first, min(last, head.position)) != [entry.data for entry in entries]:
+        last = min(last, head.position)
+        try:
+            found = await self._view.entries(first, last)
+        except Archived:
+            found = await self._archived.read(first, last - first + 1)
+        if found != [entry.data for entry in entries]:
             raise conflict(head, after)
         return True
 

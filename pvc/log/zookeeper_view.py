@@ -24,6 +24,7 @@ from pvc.log.tail import Tail
 from pvc.log.zookeeper_layout import NOTHING, Active, Layout, SegmentHead, decode_active, decode_head
 from pvc.zookeeper.bridge import Bridge
 from pvc.zookeeper.kazoo_parts import digest_of
+from pvc.zookeeper.port import OpenSession, ZookeeperSession
 from pvc.zookeeper.types import Credentials, Lost, NodeExists, NoNode, NoSession, Tls
 
 REWIND_GRACE_S = 3.0
@@ -70,6 +71,7 @@ class View:
         may_found: bool,
         deadline_s: float,
         session_timeout_s: float,
+        bridge: OpenSession = Bridge,
     ) -> None:
         self.layout = layout
         self.deadline_s = deadline_s
@@ -95,7 +97,7 @@ class View:
         self._trusting = asyncio.Lock()
         self._damage: LogDamaged | None = None
         self._closed = False
-        self.bridge = Bridge(
+        self.bridge: ZookeeperSession = bridge(
             hosts,
             credentials=credentials,
             also=archivist,

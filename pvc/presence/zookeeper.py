@@ -21,6 +21,7 @@ from pvc.presence.hints import Hints
 from pvc.presence.lease import RENEWAL_PART, Lease
 from pvc.presence.zookeeper_layout import Layout, Place, decode_place, new_place
 from pvc.zookeeper.bridge import Bridge
+from pvc.zookeeper.port import OpenSession, ZookeeperSession
 from pvc.zookeeper.types import (
     READ,
     WRITE,
@@ -67,7 +68,7 @@ class ZookeeperPresence:
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
-        self._bridge: Bridge
+        self._bridge: ZookeeperSession
 
     @classmethod
     async def open(
@@ -80,14 +81,17 @@ class ZookeeperPresence:
         tls: Tls | None = None,
         session_timeout_s: float = SESSION_TIMEOUT_S,
         clock: Clock | None = None,
+        bridge: OpenSession = Bridge,
     ) -> Self:
         """Connect to `hosts` ("a:2181,b:2181,c:2181"); `machine` is what this machine is known by, see `Presence`.
+
+        `bridge`: what makes sessions; the simulator has its own.
 
         Raises Unavailable after `session_timeout_s` without a server, InvalidInput (the cluster's name).
         """
         clock = clock or BootClock()
         presence = cls(Layout(cluster), machine, session_timeout_s, clock)
-        presence._bridge = Bridge(
+        presence._bridge = bridge(
             hosts,
             credentials=credentials,
             tls=tls,

@@ -13,14 +13,15 @@ from collections.abc import Callable
 import msgspec
 
 from pvc.drivers.fence_simulated import SimulatedFence
-from pvc.presence.memory_server import PresenceServer, Session
 from pvc.sim import checks
 from pvc.sim.cluster_admin import Admin
 from pvc.sim.cluster_checks import Watcher
+from pvc.sim.cluster_commons import Commons, MemoryCommons, ZookeeperCommons
 from pvc.sim.cluster_machine import Machine, Site
 from pvc.sim.cluster_nemesis import ClusterNetwork, Faults, Nemesis
 from pvc.sim.cluster_ports import LogLink, NodeClock, SharedLog
-from pvc.sim.cluster_process import in_world, run_processes
+from pvc.sim.cluster_presence import WorldPresence
+from pvc.sim.cluster_process import run_processes
 
 SETTLE_S = 400.0
 """Virtual seconds in which a healed cluster comes to rest: a boot, a loss, a fence, a recovery, a back-off."""
@@ -62,12 +63,15 @@ class ClusterResult(msgspec.Struct, frozen=True, kw_only=True):
 class ClusterSimulation:
     """One run."""
 
-    def __init__(self, seed: int, *, faults: Faults | None = None, operations: int = 50) -> None:
+    def __init__(
+        self, seed: int, *, faults: Faults | None = None, operations: int = 50, zookeeper: bool = False
+    ) -> None:
         self.seed = seed
         self.trace: list[str] = []
         self._rng = random.Random(seed)  # noqa: S311 - a simulation, not a secret
         self._faults = faults or Faults()
         self._operations = operations
+        self._zookeeper = zookeeper
 
     def run(self) -> ClusterResult:
         """Run to the end on virtual time. Raises AssertionError when something does not hold."""
@@ -75,7 +79,7 @@ class ClusterSimulation:
 
     async def _main(self) -> ClusterResult:
         self._build()
-        watching = asyncio.create_task(self._tend_servers())
+        watching = asyncio.create_task(self._commons.tend(self._nemesis))
         life = asyncio.create_task(self._live())
         while not life.done():
             await asyncio.sleep(0.25)
@@ -91,10 +95,9 @@ class ClusterSimulation:
         self.watcher = Watcher(self._machines, self._note)
         self._fence = SimulatedFence(delay_s=0.5, switched=self._switched)
         self._network = ClusterNetwork(self._parted)
-        self._presence = _WorldPresence(NodeClock())
+        self._commons = self._zookeeper_commons(names) if self._zookeeper else self._memory_commons()
         site = Site(
-            log=SharedLog(self.watcher.committed),
-            presence=self._presence,
+            commons=self._commons,
             network=self._network,
             fence=self._fence,
             rng=rng,
@@ -104,7 +107,6 @@ class ClusterSimulation:
             looks=self.watcher.looks,
             crashed=self.watcher.breaks,
         )
-        self._log = site.log
         self._nemesis = Nemesis(
             self._machines, self._fence, self._network, rng, self._faults, self._note, lambda: self.watcher.truth
         )
@@ -127,6 +129,21 @@ class ClusterSimulation:
             self._note(f"{name}: {guard}, {memory_mib} MiB")
         self._fenced = tuple(fenced)
         self._admin = Admin(self._machines, rng, self._note, lambda: self.watcher.truth, fenced=self._fenced)
+
+    def _memory_commons(self) -> Commons:
+        log, presence = SharedLog(self.watcher.committed), WorldPresence(NodeClock())
+        return MemoryCommons(self._machines, log, presence, self._note, self._majority)
+
+    def _zookeeper_commons(self, names: list[str]) -> Commons:
+        return ZookeeperCommons(
+            self._machines,
+            names[:3],
+            self._rng,
+            committed=self.watcher.committed,
+            breaks=self.watcher.breaks,
+            note=self._note,
+            reaches=lambda one, other: not self._parted(one, other),
+        )
 
     async def _live(self) -> ClusterResult:
         await self._begin()
@@ -175,15 +192,14 @@ class ClusterSimulation:
             await asyncio.sleep(1)
 
     async def _result(self) -> ClusterResult:
-        head = await self._log.head()
-        records = await self._log.read(1, head.position)
+        records = self._commons.records()
         state = checks.refold(records)
         assert state.state_hash() == self.watcher.truth.state_hash(), "replay and watcher differ"
         checks.check_commands(records, self._admin.acknowledged, self._admin.refused)
         return ClusterResult(
             seed=self.seed,
             nodes=len(self._machines),
-            position=head.position,
+            position=state.position,
             state_hash=state.state_hash(),
             acknowledged=len(self._admin.acknowledged),
             refused=len(self._admin.refused),
@@ -212,24 +228,6 @@ class ClusterSimulation:
     def _parted(self, one: str, other: str) -> bool:
         return (one in self._nemesis.isolated) != (other in self._nemesis.isolated)
 
-    async def _tend_servers(self) -> None:
-        """Tell the presence server what has become of the network."""
-        had, known = True, dict.fromkeys(self._machines, "")
-        while True:
-            has = self._majority()
-            if has != had:
-                (self._presence.come_up if has else self._presence.go_down)()
-                self._note("a majority of servers" if has else "no majority of servers")
-                had = has
-            for name in self._machines:
-                way = "cut" if name in self._nemesis.isolated else "mute" if name in self._nemesis.muted else ""
-                if way != known[name]:
-                    known[name] = way
-                    self._presence.restore(name)
-                    if way:
-                        (self._presence.cut if way == "cut" else self._presence.lose_replies)(name)
-            await asyncio.sleep(0.1)
-
     def _switched(self, name: str, on: bool) -> None:
         machine = self._machines[name]
         self._note(f"{name} is switched {'on' if on else 'off'}")
@@ -246,10 +244,3 @@ class ClusterSimulation:
     def _note(self, what: str) -> str:
         self.trace.append(f"{asyncio.get_running_loop().time():9.3f} {what}")
         return what
-
-
-class _WorldPresence(PresenceServer):
-    """Its timers are its own, whoever is served."""
-
-    def _watch_over(self, session: Session, wait_s: float) -> None:
-        in_world(super()._watch_over, session, wait_s)

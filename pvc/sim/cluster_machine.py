@@ -15,11 +15,11 @@ from pvc.drivers.simulated_guest import Behaviour
 from pvc.drivers.simulated_network import SimulatedNetwork
 from pvc.drivers.watchdog import SimulatedWatchdog
 from pvc.node.node import Node, Services
-from pvc.presence.memory import MemoryPresence
-from pvc.presence.memory_server import PresenceServer
+from pvc.presence.base import Presence
 from pvc.projections.snapshot import restore, snapshot
 from pvc.runtime.appender import Request
 from pvc.runtime.world import World
+from pvc.sim.cluster_commons import Commons
 from pvc.sim.cluster_ports import (
     FencePort,
     HypervisorPort,
@@ -44,8 +44,7 @@ WATCHDOG_S = 10
 class Site(msgspec.Struct, kw_only=True):
     """What all machines of a cluster share."""
 
-    log: SharedLog
-    presence: PresenceServer
+    commons: Commons
     network: SimulatedNetwork
     fence: Fence
     rng: random.Random
@@ -91,7 +90,7 @@ class Machine(SimulatedHypervisor):
         """What executes now is no beginning."""
         self.lives = 0
         self._site = site
-        self._presence: MemoryPresence | None = None
+        self._presence: Presence | None = None
         self._watchdog = SimulatedWatchdog(self._bitten) if watched else None
         self._stored = b""
         self._keeper: asyncio.Task[None] | None = None
@@ -129,28 +128,26 @@ class Machine(SimulatedHypervisor):
         if self.life is not None and not self.life.dead:
             self.life.kill()
             self._site.note(f"{self.name} daemon dies")
-            self._site.presence.thaw(self.name)
-            if self._presence is not None:
-                self._site.presence.listeners.pop(self._presence, None)
+            self._site.commons.killed(self.name, self._presence)
 
     def freeze_daemon(self) -> None:
         """SIGSTOP."""
         if self.alive and self.life is not None:
             self.life.freeze()
-            self._site.presence.freeze(self.name)
+            self._site.commons.froze(self.name)
 
     def thaw_daemon(self) -> None:
         """SIGCONT."""
         if self.life is not None:
             self.life.thaw()
         if not self.process.frozen:
-            self._site.presence.thaw(self.name)
+            self._site.commons.thawed(self.name)
 
     def freeze_machine(self) -> None:
         """Everything on it stands still, but not its watchdog."""
         if self._keeper is not None:
             self.process.freeze()
-            self._site.presence.freeze(self.name)
+            self._site.commons.froze(self.name)
             for vm in list(self._domains):
                 self._site.looks(self.name, vm)
 
@@ -158,7 +155,7 @@ class Machine(SimulatedHypervisor):
         """It goes on as if nothing had been."""
         self.process.thaw()
         if self.life is None or not self.life.frozen:
-            self._site.presence.thaw(self.name)
+            self._site.commons.thawed(self.name)
         self.thawing = True
         for vm in list(self._domains):
             self._site.looks(self.name, vm)
@@ -215,6 +212,20 @@ class Machine(SimulatedHypervisor):
         """The VMs that run here now, or would if the machine did."""
         return [vm for vm, kept in self._domains.items() if _executes(kept)]
 
+    def lease_left_s(self) -> float:
+        """Of the daemon's lease, as it would say itself."""
+        return self._presence.lease_left_s() if self.alive and self._presence is not None else 0.0
+
+    # -- For what it shares with others ----------------------------------------------------------------------------
+
+    def log_view(self, log: SharedLog) -> LogView:
+        """The log as its daemon reaches it."""
+        return LogView(log, self.link, self._site.rng, self._struck)
+
+    def appended(self) -> None:
+        """A record of its daemon is in the log now."""
+        self._struck("append")
+
     # -- Within ----------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
@@ -226,22 +237,20 @@ class Machine(SimulatedHypervisor):
         while True:
             self.lives += 1
             life = self.life = Process(f"{self.name}.{self.lives}", self.process)
-            node = self._daemon()
-            task = life.run(node.run(), life.name)
+            state = restore(self._stored) if self._stored and site.rng.random() < 0.5 else None
+            self.world, self.appender, self._presence, self.node = World(state), None, None, None
+            task = life.run(self._live(), life.name)
             task.add_done_callback(self._ended)
             while not life.dead:  # noqa: ASYNC110 - whoever kills it has no time to tell
                 await asyncio.sleep(0.5)
             await asyncio.sleep(site.rng.random() * RESTART_S)
 
-    def _daemon(self) -> Node:
+    async def _live(self) -> None:
         site = self._site
-        state = restore(self._stored) if self._stored and site.rng.random() < 0.5 else None
-        self.world = World(state)
-        log = LogView(site.log, self.link, site.rng, self._struck)
+        log, self._presence = await site.commons.open(self)
         self.appender = NotingAppender(
             self.world, log, origin=self.name, clock=self.clock, rng=site.rng, note=site.asked
         )
-        self._presence = MemoryPresence(site.presence, self.name)
         self.node = Node(
             Services(
                 name=self.name,
@@ -259,7 +268,7 @@ class Machine(SimulatedHypervisor):
                 address=self.name,
             )
         )
-        return self.node
+        await self.node.run()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():

@@ -22,6 +22,7 @@ from pvc.errors import OutcomeUnknown, Unavailable
 from pvc.events.fence import FenceSettings
 from pvc.events.record import EMPTY, Entry, Head
 from pvc.events.vm import VmSpec
+from pvc.log.base import Log
 from pvc.log.memory import MemoryLog
 from pvc.runtime.appender import Appender, Outcome, Request
 from pvc.runtime.world import World
@@ -58,6 +59,11 @@ class SharedLog(MemoryLog):
     def __init__(self, committed: Callable[[Entry], None]) -> None:
         super().__init__()
         self._committed = committed
+
+    @property
+    def records(self) -> list[bytes]:
+        """All of them."""
+        return self._records
 
     async def append(self, entries: Sequence[Entry], *, after: Head) -> Head:
         """Commit."""
@@ -143,7 +149,7 @@ class NotingAppender(Appender):
     """Tells what each command was asked with, of which the record keeps only the name."""
 
     def __init__(
-        self, world: World, log: LogView, *, origin: str, clock: Clock, rng: Rng, note: Callable[[Request], None]
+        self, world: World, log: Log, *, origin: str, clock: Clock, rng: Rng, note: Callable[[Request], None]
     ) -> None:
         super().__init__(world, log, origin=origin, clock=clock, rng=rng)
         self._note = note

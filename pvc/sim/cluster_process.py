@@ -164,12 +164,13 @@ def run_processes(main: Coroutine[Any, Any, T]) -> T:
     try:
         return loop.run_until_complete(main)
     finally:
-        loop.run_until_complete(_bury(loop))
+        loop.run_until_complete(bury(loop))
         asyncio.set_event_loop(None)
         loop.close()
 
 
-async def _bury(loop: ClusterLoop) -> None:
+async def bury(loop: ClusterLoop) -> None:
+    """End everything that a loop still has, the dead as well."""
     for process in loop.processes:
         process.bury()
     left = asyncio.all_tasks() - {asyncio.current_task()}

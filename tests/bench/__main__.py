@@ -24,11 +24,13 @@ import msgspec
 from tests.bench import (
     append,
     cluster,
+    cold,
     define,
     effect,
     failover,
     follow,
     group,
+    growth,
     history,
     lab,
     listing,
@@ -56,6 +58,11 @@ BENCHES: dict[str, tuple[Measure, str]] = {
     "process": (process.measure, "`pvc vm list` as a process, against `import click`"),
     "effect": (effect.measure, "command until effect through the daemon, simulated hypervisor"),
     "history": (history.measure, "newest 50 records of one VM in a long history, against a short one"),
+    "growth": (
+        growth.measure,
+        "the log at 100,000 records and more against 10,000: speed, ZooKeeper's memory, bytes per record",
+    ),
+    "cold": (cold.measure, "`pvcd` starts with a long log: with a snapshot, without, with nothing but another node"),
     "proofs": (proofs.measure, "verify an exported log, against one hash of each record"),
     "past": (past.measure, "the state at a past position of a long log, against a short one; the fork of a state"),
     "cluster": (cluster.measure, "30 nodes and 3,000 VMs in one process: define, mass start, flush, loss of a node"),
@@ -108,7 +115,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="which to take (all of them if none is named)")
     parser.add_argument("--quick", action="store_true", help="fewer and smaller rounds: under a minute, less sure")
-    parser.add_argument("--full", action="store_true", help="the history of 1,000,000 records instead of 200,000")
+    parser.add_argument("--full", action="store_true", help="logs of 1,000,000 records instead of 200,000")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--json", metavar="FILE", help="write the rows to FILE too")
     parser.add_argument("--dir", metavar="DIR", help="measure disks there (default: the temporary directory)")

@@ -54,7 +54,7 @@ async def _zookeeper(bench: Bench) -> Row:
     try:
         await _prepare(log)
         async with running(log) as (_, appender):
-            sides = _commands(appender, each), _raw_creates(client, CLIENTS * each)
+            sides = commands(appender, each), _raw_creates(client, CLIENTS * each)
             ours, raw = await take_turns(bench.rounds, *sides, warm_up=WARM_UP)
     finally:
         client.stop()
@@ -70,7 +70,7 @@ async def _sqlite(bench: Bench) -> Row:
         await _prepare(log)
         async with running(log) as (_, appender):
             ours, alone = await take_turns(
-                bench.rounds, _commands(appender, each), _commands(appender, CLIENTS * each // 8, clients=1)
+                bench.rounds, commands(appender, each), commands(appender, CLIENTS * each // 8, clients=1)
             )
     finally:
         await log.close()
@@ -84,7 +84,7 @@ async def _among_many(bench: Bench) -> Row:
     await _prepare(few)
     await _prepare(many, MANY)
     async with running(few) as (_, among_few), running(many) as (_, among_many):
-        sides = (_commands(appender, each, timed=cpu_stopwatch) for appender in (among_many, among_few))
+        sides = (commands(appender, each, timed=cpu_stopwatch) for appender in (among_many, among_few))
         ours, reference = await take_turns(bench.rounds, *sides)
     what = f"{CLIENTS} clients through the appender at {MANY:,} VMs, memory log"
     return compare(what, "/s", ours, reference, f"at {CLIENTS} VMs")
@@ -94,7 +94,7 @@ async def _prepare(log: Log, vms: int = CLIENTS) -> None:
     await fill(log, a_cluster(Chain(), vms))
 
 
-def _commands(appender: Appender, each: int, clients: int = CLIENTS, timed: Timed = stopwatch) -> Side:
+def commands(appender: Appender, each: int, clients: int = CLIENTS, timed: Timed = stopwatch) -> Side:
     """Each client puts tags on a VM of its own and takes them off again, waiting for each answer."""
 
     async def one(name: str) -> None:

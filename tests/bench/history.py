@@ -22,7 +22,7 @@ async def measure(bench: Bench) -> list[Row]:
     short = await _history_of(bench, SHORT)
     long = await _history_of(bench, length)
     try:
-        slow, fast = await take_turns(bench.rounds, _newest(long), _newest(short))
+        slow, fast = await take_turns(bench.rounds, newest(long), newest(short))
     finally:
         await short.close()
         await long.close()
@@ -43,7 +43,9 @@ def _records(length: int) -> Iterator[Entry]:
     return itertools.islice(itertools.chain(a_cluster(chain, VMS), daily_life(chain, VMS, length)), length)
 
 
-def _newest(index: HistoryIndex) -> Side:
+def newest(index: HistoryIndex) -> Side:
+    """The newest records of each of the first VMs, one query after the other; milliseconds for one."""
+
     async def round_() -> float:
         with stopwatch() as watch:
             for number in range(VMS):

@@ -56,13 +56,14 @@ def vm_name(number: int) -> str:
     return f"vm{number:06d}"
 
 
-def a_cluster(chain: Chain, vms: int) -> Iterator[Entry]:
+def a_cluster(chain: Chain, vms: int, *, coordinator: bool = False) -> Iterator[Entry]:
     """A cluster of one node is made and gets so many VMs, all at rest."""
     yield chain.add("cluster.init", cluster.ClusterInitialised(cluster=str(uuid.UUID(int=1)), name="bench"))
     ready = node.NodeReady(
         node=NODE, memory_mib=1_048_576, vcpus=256, accelerator="tcg", hypervisor=FOREIGN, version="0.1.0"
     )
-    yield chain.add("node.report_ready", node.NodeJoined(node=NODE), ready, actor=FACT)
+    joined = node.NodeJoined(node=NODE, coordinator=coordinator)
+    yield chain.add("node.report_ready", joined, ready, actor=FACT)
     for number in range(vms):
         spec = vm.VmSpec(
             memory_mib=2048, vcpus=2, disks=(vm.Disk(path=f"/var/lib/libvirt/images/{vm_name(number)}.raw"),)

@@ -12,19 +12,13 @@ from pvc.presence.alone import AlonePresence
 from pvc.presence.base import Presence
 from pvc.presence.memory import MemoryPresence
 from pvc.presence.memory_server import PresenceServer
-from pvc.sim.loop import VirtualClock, VirtualLoop, run_virtual
+from pvc.sim.loop import VirtualClock, run_virtual
 from tests.contract.presence_contract import PresenceContract
+from tests.contract.virtual_policy import VirtualPolicy
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture:DeprecationWarning")
 
 TIMEOUT_S = 10.0
-
-
-class VirtualPolicy(asyncio.DefaultEventLoopPolicy):
-    """Makes loops with virtual time."""
-
-    def new_event_loop(self) -> asyncio.AbstractEventLoop:
-        return VirtualLoop()
 
 
 @pytest.fixture(scope="module")

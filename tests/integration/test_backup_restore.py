@@ -75,8 +75,11 @@ def test_a_backup_brings_everything_back_and_starts_nothing_before_all_nodes_wer
     new = a_daemon("hv1", tmp_path / "new", log_of("new"))
     try:
         new.start()
+        tried = cli(new)("cluster", "restore", str(file), "--dry-run")
+        assert tried.code == 0 and f"Would restore {len(before)} records of cluster main" in tried.err
         done = cli(new)("cluster", "restore", str(file), "--yes")
         assert done.code == 0, done
+        assert cli(new)("cluster", "restore", str(file), "--dry-run").code == 1
         assert f"Restored {len(before)} records of cluster main" in done.err
         with new.client() as client:
             wait_until(lambda: everything(new)[: len(before)] == before, "the replica to be filled")

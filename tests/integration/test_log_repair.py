@@ -168,8 +168,7 @@ def test_an_embedded_log_that_was_set_back_is_repaired_too(tmp_path: Path) -> No
         daemon.start()
         wait_until(lambda: "log.rewound" in health(daemon), "the daemon to see it")
         assert repair(daemon)["survey"]["verdict"] == "whole"
-        daemon.stop()
-        daemon.start()
+        wait_until(lambda: is_whole(daemon), "the daemon to go on by itself")
         assert everything(daemon)[: len(before)] == before
         live(daemon, 3)
     finally:

@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.integration.zookeeper_server import JARS, MAIN, START_TIMEOUT_S, TICK_MS, _four_letters, _free_port
+from tests.integration.zookeeper_server import JARS, MAIN, START_TIMEOUT_S, TICK_MS, _free_port, four_letters
 
 SYNC_LIMIT = 4
 """Ticks after which leader and followers give each other up."""
@@ -37,7 +37,7 @@ class Ensemble:
         modes = {}
         for number, port in self.ports.items():
             with contextlib.suppress(OSError):
-                for line in _four_letters(port, b"srvr").decode().splitlines():
+                for line in four_letters(port, b"srvr").decode().splitlines():
                     if line.startswith("Mode: "):
                         modes[number] = line.removeprefix("Mode: ")
         return modes

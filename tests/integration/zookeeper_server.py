@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from pvc.drivers.zookeeper_config import LOG_PER_SNAPSHOT_MIB, PREALLOCATED_MIB
+
 JARS = Path("/usr/share/java")
 MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 TICK_MS = 500
@@ -38,6 +40,12 @@ class ZookeeperServer:
     def hosts(self) -> str:
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """Of the running server."""
+        assert self._process is not None, "it does not run"
+        return self._process.pid
+
     def start(self) -> None:
         """Start the server and wait until it serves."""
         assert self._process is None, "it runs already"
@@ -45,6 +53,7 @@ class ZookeeperServer:
         config.write_text(
             f"tickTime={TICK_MS}\ndataDir={self.data}\nclientPort={self.port}\nclientPortAddress=127.0.0.1\n"
             "admin.enableServer=false\n4lw.commands.whitelist=ruok,srvr\nmaxClientCnxns=0\n"
+            f"preAllocSize={PREALLOCATED_MIB * 1024}\nsnapSizeLimitInKb={LOG_PER_SNAPSHOT_MIB * 1024}\n"
             "enforceQuota=true\n"
         )
         classpath = ":".join(str(jar) for jar in (JARS / "zookeeper.jar", JARS / "slf4j-simple.jar"))
@@ -108,7 +117,7 @@ class ZookeeperServer:
         while time.monotonic() < until:
             assert self._process is not None and self._process.poll() is None, self._last_words()
             with contextlib.suppress(OSError):
-                if b"Mode: standalone" in _four_letters(self.port, b"srvr"):
+                if b"Mode: standalone" in four_letters(self.port, b"srvr"):
                     return
             time.sleep(0.1)
         raise AssertionError(f"ZooKeeper does not serve after {START_TIMEOUT_S} s: {self._last_words()}")
@@ -167,7 +176,8 @@ def _free_port() -> int:
         return port
 
 
-def _four_letters(port: int, word: bytes) -> bytes:
+def four_letters(port: int, word: bytes) -> bytes:
+    """What a server answers to one of its admin's words, such as `srvr`."""
     with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
         connection.sendall(word)
         reply = b""

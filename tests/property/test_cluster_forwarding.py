@@ -27,7 +27,7 @@ from pvc.sim.cluster_process import at
 T = TypeVar("T")
 
 SEEDS = int(os.environ.get("PVC_FORWARDING_CLUSTER_SEEDS", "16"))
-BLOCKS = 4
+BLOCKS = 16
 
 unmeasured = pytest.mark.unmeasured
 """What runs in these tests runs in the first block as well."""

@@ -1,34 +1,19 @@
-"""A whole cluster on virtual time, under seeded faults: what must hold holds, and known bugs would be seen."""
+"""A whole cluster on virtual time, under seeded faults: what must hold holds."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from msgspec.structs import replace
 
-from pvc.commands import facts_cluster
-from pvc.commands.base import Context
-from pvc.drivers.fence_simulated import SimulatedFence
-from pvc.drivers.hypervisor import Domain, DomainState
-from pvc.errors import DriverError
-from pvc.events import vm_moves as m
-from pvc.events.fence import FenceSettings
-from pvc.events.registry import Event
-from pvc.handlers import vm_plan
-from pvc.node.standing import Standing
-from pvc.presence.memory import MemoryPresence
-from pvc.projections.state import Cluster, ClusterState, Vm
 from pvc.sim.cluster import ClusterResult, ClusterSimulation
-from pvc.sim.cluster_nemesis import Faults
+from pvc.sim.mutants_cluster import LATE, SHARP
 
 SEEDS = int(os.environ.get("PVC_SIM_CLUSTER_SEEDS", "40"))
 BLOCKS = 8
-MUTANT_SEEDS = 150
-"""Within so many seeds every mutant below must have been caught."""
+ZOOKEEPER_SEEDS = int(os.environ.get("PVC_SIM_ZOOKEEPER_SEEDS", "6"))
 
 unmeasured = pytest.mark.unmeasured
 """What runs in these tests runs in the first block as well."""
@@ -53,124 +38,29 @@ def test_the_same_seed_gives_the_same_run() -> None:
     assert ClusterSimulation(7).run().trace == ClusterSimulation(7).run().trace
 
 
-def run(seed: int) -> ClusterResult:
+def run(seed: int, *, zookeeper: bool = False) -> ClusterResult:
     try:
-        return ClusterSimulation(seed).run()
+        return ClusterSimulation(seed, zookeeper=zookeeper).run()
     except AssertionError as error:
-        pytest.fail(f"seed {seed}: {error}  (replay: python -m pvc.sim --cluster --seed {seed})")
+        kind = "zookeeper" if zookeeper else "cluster"
+        pytest.fail(f"seed {seed}: {error}  (again: ./dev sim --only {kind} --seed {seed} --trace)")
 
 
-real_plan = vm_plan._plan
-real_recover = facts_cluster._recover
-
-
-def resume_what_has_come(
-    vm: Vm | None, domain: Domain | None, node: str, patience: vm_plan.Patience
-) -> vm_plan.Step | None:
-    """Mutant: the target lets the guest run when it is there, not when the log says so."""
-    coming = vm is not None and vm.migration is not None and vm.migration.target == node
-    if coming and domain is not None and domain.state is DomainState.PAUSED:
-        return vm_plan.Start(epoch=domain.epoch)
-    return real_plan(vm, domain, node, patience)
-
-
-def resume_unasked(patch: pytest.MonkeyPatch) -> None:
-    """Both guards against it away: the plan, and the last question before the guest runs."""
-    patch.setattr(vm_plan, "_plan", resume_what_has_come)
-    patch.setattr(vm_plan, "may_run", lambda vm, node, epoch: True)
-
-
-def leave_what_is_not_ours(
-    vm: Vm | None, domain: Domain | None, node: str, patience: vm_plan.Patience
-) -> vm_plan.Step | None:
-    """Mutant: domains that belong elsewhere are left alone."""
-    if vm is not None and vm.node != node and (vm.migration is None or vm.migration.target != node):
-        return None
-    return real_plan(vm, domain, node, patience)
-
-
-def same_epoch(ahead: ClusterState, vm: Vm, context: Context) -> tuple[Event, ...]:
-    """Mutant: what is recovered keeps its run's number."""
-    return tuple(
-        replace(event, epoch=vm.epoch) if isinstance(event, m.VmRecovered) else event
-        for event in real_recover(ahead, vm, context)
-    )
-
-
-async def believe_the_order(self: SimulatedFence, node: str, settings: FenceSettings) -> str:
-    """Mutant: that the device was told is enough."""
-    with contextlib.suppress(DriverError):
-        await self._switch(node, settings, "off")
-    return "told to switch off"
-
-
-def whoever_says_so(state: ClusterState, report: object) -> Cluster:
-    """Mutant: acts of an earlier primary count."""
-    assert state.cluster is not None
-    return state.cluster
-
-
-def believe_at_once(self: object, node: str) -> float:
-    """Mutant: a promise is believed without waiting."""
-    return 1e9
-
-
-SHARP = Faults(
-    kill=0.0,
-    freeze=0.04,
-    befalls=(("isolate", 4), ("bmc", 4), ("freeze_primary", 4), ("freeze_daemon", 2), ("mute", 2), ("slow", 1)),
-)
-"""What tries the guards against lost nodes and late primaries, and nothing else."""
-
-Change = Callable[[pytest.MonkeyPatch], None]
-
-MUTANTS: dict[str, tuple[int, Faults, Change]] = {
-    "the target resumes before the log says so": (
-        0,
-        Faults(),
-        resume_unasked,
-    ),
-    "what is not a node's own is left alone": (
-        0,
-        Faults(),
-        lambda patch: patch.setattr(vm_plan, "_plan", leave_what_is_not_ours),
-    ),
-    "starts need no lease": (14, SHARP, lambda patch: patch.setattr(Standing, "may_start", lambda self: True)),
-    "leases never end": (14, SHARP, lambda patch: patch.setattr(MemoryPresence, "lease_left_s", lambda self: 10.0)),
-    "fencing is not verified": (2, SHARP, lambda patch: patch.setattr(SimulatedFence, "off", believe_the_order)),
-    "a promise is believed at once": (
-        6,
-        SHARP,
-        lambda patch: patch.setattr("pvc.handlers.cluster_plan.Watch.gone_for_s", believe_at_once),
-    ),
-    "what is recovered keeps its epoch": (
-        1,
-        Faults(),
-        lambda patch: patch.setattr(facts_cluster, "_recover", same_epoch),
-    ),
-    "a stale primary is obeyed": (
-        6,
-        SHARP,
-        lambda patch: patch.setattr(facts_cluster, "_require_primary", whoever_says_so),
-    ),
-}
-
-
-# Each begins with the first seed that is known to catch it; when the code around it changes it may take some more.
 @unmeasured
-@pytest.mark.parametrize("name", MUTANTS)
-def test_the_simulation_catches_a_mutant(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, faults, change = MUTANTS[name]
-    change(monkeypatch)
-    for seed in range(first, first + MUTANT_SEEDS):
-        try:
-            ClusterSimulation(seed, faults=faults).run()
-        except AssertionError:
-            return
-    pytest.fail(f"{MUTANT_SEEDS} seeds did not notice that {name}")
+def test_over_zookeeper_the_same_holds_and_of_the_log_and_the_leases_more() -> None:
+    results = [run(seed, zookeeper=True) for seed in range(ZOOKEEPER_SEEDS)]
+    assert sum(result.lives - result.nodes for result in results) > 0, "nothing was tried"
+
+
+@unmeasured
+def test_the_same_seed_gives_the_same_run_over_zookeeper() -> None:
+    first = ClusterSimulation(3, operations=15, zookeeper=True).run()
+    assert first.trace == ClusterSimulation(3, operations=15, zookeeper=True).run().trace
 
 
 @unmeasured
 def test_what_the_mutants_are_tried_with_does_no_harm_without_them() -> None:
     for seed in range(SEEDS // BLOCKS):
         ClusterSimulation(seed, faults=SHARP).run()
+    for seed in range(2):
+        ClusterSimulation(seed, faults=LATE, zookeeper=True).run()

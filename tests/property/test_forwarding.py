@@ -31,7 +31,7 @@ from tests.support.core import replayed
 from tests.support.writers_house import WritersHouse, notes_forwardable
 
 SEEDS = int(os.environ.get("PVC_FORWARDING_SEEDS", "40"))
-BLOCKS = 4
+BLOCKS = 20
 MUTANT_SEEDS = 60
 """Within so many seeds every mutant below must have been caught."""
 

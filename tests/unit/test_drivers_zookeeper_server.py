@@ -47,6 +47,13 @@ def test_the_configuration_names_all_servers_and_its_own_number(tmp_path: Path) 
     assert (tmp_path / "data/myid").read_text() == "2\n"
 
 
+def test_a_log_file_that_is_only_preallocated_is_not_long_enough_for_a_snapshot(tmp_path: Path) -> None:
+    server(tmp_path, 1).ensure_config()
+    lines = dict(line.split("=", 1) for line in (tmp_path / "zoo.cfg").read_text().splitlines() if "=" in line)
+    # ZooKeeper draws the limit of each snapshot between half of it and all.
+    assert int(lines["preAllocSize"]) * 2 < int(lines["snapSizeLimitInKb"])
+
+
 def test_a_file_that_somebody_changed_is_put_right(tmp_path: Path) -> None:
     one = server(tmp_path, 1)
     one.ensure_config()

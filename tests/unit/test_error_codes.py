@@ -106,6 +106,8 @@ def rows() -> list[Row]:
 
 
 def matches(pattern: str, code: str) -> bool:
+    if "*" not in pattern:
+        return pattern == code
     return re.fullmatch(re.escape(pattern).replace(r"\*", "[a-z_]+"), code) is not None
 
 
