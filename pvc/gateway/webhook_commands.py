@@ -7,7 +7,7 @@ import re
 import msgspec
 
 from pvc.commands.webhook import AddWebhook, ReplayWebhook, RotateSecret
-from pvc.errors import Unavailable
+from pvc.errors import NotFound, Unavailable
 from pvc.gateway.moments import find_moment
 from pvc.gateway.services import GatewayServices, WebhookPorts
 from pvc.webhooks.signing import NewSecret, make_secret
@@ -59,5 +59,10 @@ async def _first(services: GatewayServices, since: str) -> int:
     """The position of the first record at or after a moment; 0: the next one."""
     if since == "now":
         return 0
-    moment = await find_moment(services, since, "since")
+    try:
+        moment = await find_moment(services, since, "since")
+    except NotFound as error:
+        if error.code != "at.before_cluster":
+            raise
+        return 1  # two hours ago, of a cluster that is one hour old
     return moment.position if re.fullmatch(r"[0-9]+", since) else moment.position + 1

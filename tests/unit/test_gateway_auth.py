@@ -40,7 +40,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 async def test_every_endpoint_asks_for_a_token_and_its_role(house: House, endpoint: Endpoint) -> None:
     await house.define()
     before = house.services.world.position
-    url = endpoint.path.format(vm="web01", node="hv1", tag="x", position=before, segment="1-2")
+    url = endpoint.path.format(vm="web01", node="hv1", tag="x", position=before, segment="1-2", hook="billing")
     check_problem(await house.outside.request(endpoint.method, url), 401, "access.unauthenticated")
     for role in ROLES:
         async with house.outside_with(await house.token(role)) as client:

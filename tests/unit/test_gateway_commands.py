@@ -220,6 +220,8 @@ async def prepare(house: House, spec: CommandSpec) -> None:
         assert house.state.cluster is not None
         key = TestKey("hv1", origin_of(house.state.cluster.id))
         await house.report(ReportSigningKey(node="hv1", key=str(key.public)))
+    if spec.name.startswith("webhook.") and spec.name != "webhook.add":
+        await did(house, "/webhooks", name="billing", url="https://hooks.example.com/pvc")
     if spec.name == "audit.erase":
         await house.person("anna")
     if spec.name == "cluster.rebalance":
