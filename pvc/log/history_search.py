@@ -28,8 +28,8 @@ class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which records are wanted: those that match everything that is given."""
 
     subject: str = ""
-    """`vm/<name or id>`, `node/<name>`, `cluster`, `access/<token id>`, `webhook/<id>`. A VM's name stands for every VM that ever had
-    it, with the whole history of each."""
+    """`vm/<name or id>`, `node/<name>`, `cluster`, `access/<token id>`, `webhook/<id>`. A VM's name stands for every VM
+    that ever had it, with the whole history of each."""
     actors: tuple[str, ...] = ()
     """Any of these, as records name them."""
     types: tuple[str, ...] = ()

@@ -65,6 +65,8 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     delivered_us: int = 0
     """When the last one was."""
     recent: tuple[Try, ...] = ()
+    record: str = ""
+    """Id of the record at `tail`: in a log that was set back since, there is another one, or none."""
 
     @property
     def tail(self) -> int:
@@ -75,6 +77,11 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def new_cursor(hook: Webhook) -> Cursor:
     """The cursor of an endpoint that was never delivered to."""
     return Cursor(hook=hook.id, way=(Span(next=hook.after + 1),), resumed_at=hook.resumed_at)
+
+
+def set_back(cursor: Cursor, to: int) -> Cursor:
+    """The cursor of a log that was set back, and is the same up to this position."""
+    return replace(cursor, way=(Span(next=min(cursor.tail, to) + 1),), record="", replay_at=0, resumed_at=0)
 
 
 def encode(cursor: Cursor) -> bytes:

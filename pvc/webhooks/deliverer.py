@@ -24,8 +24,10 @@ from pvc.commands.facts_webhook import (
     WebhookReport,
 )
 from pvc.errors import PvcError, Unavailable
+from pvc.events.cluster import LogRestored
 from pvc.events.record import Record
-from pvc.log.history import HistoryIndex
+from pvc.events.registry import decode_event
+from pvc.log.history import HistoryIndex, HistoryQuery
 from pvc.projections.state import ClusterState
 from pvc.projections.webhook_state import Webhook
 from pvc.webhooks import cursor as c
@@ -131,16 +133,45 @@ class Deliverer:
             except msgspec.MsgspecError:
                 # What was delivered is not known any more: rather all of it again than a gap.
                 logger.error("webhook: cursor damaged, beginning anew hook=%s after=%d", self._id, hook.after)
-        if self._cursor.epoch > self._epoch:
+        if await self._is_of_another_log():
+            to = await self._same_until(hook)
+            logger.warning("webhook: the log was set back, going on from there hook=%s after=%d", self._id, to)
+            self._cursor = c.set_back(self._cursor, to)
+        elif self._cursor.epoch > self._epoch:
             raise Taken(f"the cursor of {self._id} is of a later term", hint="nothing needs to be done")
         self._cursor = replace(self._cursor, owner=self._parts.node, epoch=self._epoch)
         self._version = stored.version if stored is not None else ABSENT
         await self._save(hurry=True)
 
+    async def _is_of_another_log(self) -> bool:
+        """Whether the log has not the record that was done last, because it was set back or restored since."""
+        tail, record = self._cursor.tail, self._cursor.record
+        if tail > self._parts.state().position:
+            return True
+        return bool(record) and await self._record_id(tail) != record
+
+    async def _same_until(self, hook: Webhook) -> int:
+        """Up to where the log is what it was: as far as it was restored, or else nobody knows, and all comes again."""
+        query = HistoryQuery(types=(LogRestored.TYPE,), limit=1)
+        for found in await self._parts.history.query(query):
+            for raw in _decode(found.data).events:
+                event = decode_event(raw)
+                if isinstance(event, LogRestored):
+                    return event.position
+        return hook.after
+
+    async def _record_id(self, position: int) -> str:
+        if position < 1:
+            return ""
+        await self._parts.history.reach(position, INDEX_S)
+        return _decode((await self._parts.history.records(position, 1))[0]).id
+
     async def _save(self, *, hurry: bool = False) -> None:
         now_s = self._parts.clock.monotonic()
         if self._cursor == self._stored or (not hurry and now_s - self._saved_s < SAVE_S):
             return
+        if self._stored is None or self._stored.tail != self._cursor.tail:
+            self._cursor = replace(self._cursor, record=await self._record_id(self._cursor.tail))
         cursor = self._cursor
         self._version = await self._parts.store.write(self._id, c.encode(cursor), self._version)
         self._stored, self._saved_s = cursor, now_s

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -23,6 +24,11 @@ RESOLVE_S = 5.0
 
 MAX_ADDRESSES = 16
 """Of one name; who has more wants something else."""
+
+KNOWN_S = 60.0
+"""How long the addresses of the cluster's own names are remembered: there are many, and they stay."""
+
+MAX_KNOWN = 1_000
 
 _SPECIAL: tuple[tuple[str, str], ...] = (
     ("0.0.0.0/8", "this network"),
@@ -143,6 +149,8 @@ class Guard:
         is_local: Callable[[Address], bool] = is_local,
     ) -> None:
         self._own = own
+        self._known: dict[str, tuple[float, list[Address]]] = {}
+        """Names of the cluster's own -> until when they are known, and their addresses."""
         self._resolve = resolve
         self._is_local = is_local
 
@@ -214,7 +222,14 @@ class Guard:
             return [canonical(own.host)]
         except ValueError:
             pass
+        known = self._known.get(own.host)
+        if known is not None and known[0] > time.monotonic():
+            return known[1]
         try:
-            return [canonical(text) for text in await self._resolve(own.host, own.port)]
+            found = [canonical(text) for text in await self._resolve(own.host, own.port)]
         except (OSError, ValueError, UnicodeError, TimeoutError):
-            return []
+            found = []
+        if len(self._known) > MAX_KNOWN:
+            self._known.clear()
+        self._known[own.host] = (time.monotonic() + KNOWN_S, found)
+        return found

@@ -13,9 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pvc.events.cluster import LogRestored
 from pvc.sim.loop import run_virtual
+from pvc.webhooks import cursor as c
 from pvc.webhooks.course import Answer
-from pvc.webhooks.store import Taken
+from pvc.webhooks.store import ABSENT, Taken
 from tests.support.deliveries import World
 
 ANSWERS = {
@@ -214,5 +216,43 @@ def test_a_dead_receiver_is_disabled_after_days_and_nothing_is_lost() -> None:
         await asyncio.sleep(10)
         assert world.taken == world.wanted()[parked:]
         assert world.state.faults == {}
+
+    run_virtual(run())
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_log_that_was_set_back_leaves_no_gap_however_far_the_cursor_was(known: bool) -> None:
+    async def run() -> None:
+        world = World(lambda ids: ANSWERS["ok"], types=("vm.*",), rate=1000)
+        await world.begin()
+        world.happen(10)
+        position = world.state.position
+        if known:
+            restored = LogRestored(position=position - 3, node="hv1", source="a backup")
+            world.cluster.record(restored, name="log.restore")
+            world.cluster.says_ready()
+        before = c.Cursor(hook=world.hook.id, epoch=99, way=(c.Span(next=position + 500),), record="another")
+        await world.store.write(world.hook.id, c.encode(before), ABSENT)
+        world.elect()
+        world.happen(10)
+        wanted = world.wanted()[7 if known else 0 :]
+        async with asyncio.timeout(1000):
+            while world.taken != wanted:
+                await asyncio.sleep(1)
+        assert (await world.cursor()).epoch == world.epoch
+
+    run_virtual(run())
+
+
+def test_a_cursor_whose_record_the_log_has_not_is_of_another_log() -> None:
+    async def run() -> None:
+        world = World(lambda ids: ANSWERS["ok"], types=("vm.*",), rate=1000)
+        await world.begin()
+        world.happen(10)
+        before = c.Cursor(hook=world.hook.id, way=(c.Span(next=world.state.position - 1),), record="another")
+        await world.store.write(world.hook.id, c.encode(before), ABSENT)
+        world.elect()
+        await world.until_done()
+        assert world.taken == world.wanted()
 
     run_virtual(run())

@@ -11,6 +11,7 @@ from typing import Any
 
 from pvc.commands.facts_webhook import WebhookReport
 from pvc.errors import Unavailable
+from pvc.log.history import Found, HistoryQuery
 from pvc.projections.state import ClusterState
 from pvc.projections.webhook_state import Webhook
 from pvc.sim.loop import VirtualClock
@@ -47,6 +48,13 @@ class Replica:
 
     async def reach(self, position: int, timeout_s: float) -> None:
         assert position <= len(self._cluster.entries)
+
+    async def query(self, query: HistoryQuery) -> list[Found]:
+        return [
+            Found(entry.data, "")
+            for entry in reversed(self._cluster.entries)
+            if any(raw.type in query.types for raw in entry.record.events)
+        ][: query.limit]
 
     async def records(self, first: int, limit: int) -> list[bytes]:
         return [entry.data for entry in self._cluster.entries[first - 1 : first - 1 + limit]]
