@@ -57,7 +57,7 @@ def test_only_the_very_records_pass_for_a_copy() -> None:
     manifest = a_manifest()
     records = records_of(manifest)
     assert decode_blob(encode_blob(1, records), manifest) == records
-    changed = [*records[:2], records[2][:-1] + b"?", *records[3:]]
+    changed = [*records[:2], records[2][:-1] + bytes([records[2][-1] ^ 1]), *records[3:]]
     # The lengths are part of the digest: bytes cannot be moved from one record to the next.
     moved = [records[0] + records[1][:3], records[1][3:], *records[2:]]
     for wrong in (records[:-1], records[::-1], changed, moved):
