@@ -221,11 +221,11 @@ class World:
         assert self.state.cluster is not None
         return [f"{self.state.cluster.id}-{one.position}-{one.index}" for one in self.hook.parked]
 
-    async def until_done(self, patience_s: float = 3e7) -> None:
+    async def until_done(self, patience_s: float = 1e7) -> None:
         """All that is wanted is delivered or parked, and the cursor says so."""
         async with asyncio.timeout(patience_s):
             while set(self.wanted()) - set(self.taken) - set(self.parked()):
                 if self.hook.disabled:
                     self.cluster.do("webhook.resume", hook="billing")
                     self.wake()
-                await asyncio.sleep(60)
+                await asyncio.sleep(600)
