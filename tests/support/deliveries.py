@@ -108,12 +108,13 @@ class World:
         self.taken: list[str] = []
         self.nodes: list[tuple[Deliverer, asyncio.Task[None], MortalStore]] = []
         self.epoch = 0
+        self.replica: Any = Replica(self.cluster)
         self.settings = settings
         self.in_flight = 0
 
     async def begin(self) -> None:
         made = make_secret(self.settings.get("signature", "hmac"), "billing", await self.store.key(), self.rng)
-        given = command("webhook.add", name="billing", url=URL, **self.settings)
+        given = command("webhook.add", **{"name": "billing", "url": URL, **self.settings})
         sealed = made.sealed
         from msgspec.structs import replace
 
@@ -168,7 +169,7 @@ class World:
         parts = Parts(
             node="hv1",
             state=lambda: self.state,
-            history=Replica(self.cluster),  # type: ignore[arg-type]
+            history=self.replica,
             past=past,
             store=mortal,
             sender=Sender(mortal, self, readable, clock, self.rng),
