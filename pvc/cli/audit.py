@@ -1,4 +1,4 @@
-"""`pvc audit`: the people whom the log knows by name, and copies of their keys."""
+"""`pvc audit`: who has touched what, who came in, the people whom the log knows by name, and copies of their keys."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from pvc.cli import exits
+from pvc.cli.access import granted
 from pvc.cli.base import PvcCommand, usage_error
 from pvc.cli.log import written
 from pvc.cli.session import Session, now_us
@@ -16,6 +17,10 @@ from pvc.cli.table import Cell, Column, render_table
 from pvc.cli.times import ago
 
 COLUMNS = (Column("NAME"), Column("KEY"), Column("RECORDS", right=True), Column("STATE"))
+
+TOUCHED = (Column("HAS TOUCHED IT"), Column("RECORDS", right=True), Column("LAST"), Column("WITH"))
+MAY = (Column("MAY TOUCH IT"), Column("ROLES"), Column("TOKENS", right=True), Column("ACTIONS"))
+LOGINS = (Column("WHEN"), Column("WHO"), Column("FROM"), Column("TOKEN"), Column("AT NODE"), Column("RESULT"))
 
 _TOLD = {"erasing": "to be erased, asked for", "erased": "erased"}
 
@@ -39,6 +44,61 @@ def show_people(session: Session) -> None:
     session.show(render_table(COLUMNS, rows, session.look))
     if not rows:
         session.note("Nobody has acted with a token yet.")
+
+
+def show_who(session: Session, subject: str, since: str | None) -> None:
+    """Who has touched a thing, and who may."""
+    found = session.client.get("/audit/who", {"subject": subject, "since": since or ""})
+    if session.wants_data:
+        session.show_data({"touched": found["touched"], "may": found["may"], "complete": found["complete"]})
+        return
+    at_us = now_us()
+    touched: list[list[str | Cell]] = [
+        [
+            one["actor"],
+            str(one["records"]),
+            ago(one["last_us"], at_us),
+            ", ".join(f"{name} ({count})" if count > 1 else name for name, count in one["commands"].items()),
+        ]
+        for one in found["touched"]
+    ]
+    may: list[list[str | Cell]] = [
+        [one["principal"], granted(one["grants"]), str(one["tokens"]), ", ".join(one["actions"])]
+        for one in found["may"]
+    ]
+    session.show(render_table(TOUCHED, touched, session.look))
+    session.show("\n" + render_table(MAY, may, session.look))
+    if not found["complete"]:
+        session.note(f"Only the newest {found['considered']:,} records were looked through; --since narrows it.")
+    session.note("Root on a node may do everything, and is not listed.")
+
+
+def show_logins(session: Session, actor: str | None, refused: bool, since: str | None, limit: int) -> None:
+    """Who has come in and who was refused, newest first."""
+    query = {"actor": actor or "", "refused": "true" if refused else "", "since": since or "", "limit": limit}
+    page = session.client.get("/audit/logins", query)
+    if session.wants_data:
+        session.show_data(page["records"])
+        return
+    at_us = now_us()
+    rows: list[list[str | Cell]] = []
+    for record in page["records"]:
+        for event in record["events"]:
+            data, refusal = event["data"], event["type"] == "access.login_refused"
+            more = f", and {data['unrecorded']} more before it" if data.get("unrecorded") else ""
+            rows.append(
+                [
+                    ago(record["time_us"], at_us),
+                    "?" if refusal else record["actor"]["principal"],
+                    data["network"] if refusal else record["actor"].get("address", ""),
+                    data.get("token", ""),
+                    data["node"],
+                    Cell(f"refused: {data['code']}{more}", "red") if refusal else Cell("ok", "green"),
+                ]
+            )
+    session.show(render_table(LOGINS, rows, session.look))
+    if page["next_before"] is not None:
+        session.note(f"There are older ones: -n {2 * limit}")
 
 
 def export_keys(session: Session, file: str) -> None:
@@ -66,6 +126,10 @@ def import_keys(session: Session, file: str) -> int:
     return exits.OUTCOME_FAILED if taken else exits.OK
 
 
+def _since() -> click.Option:
+    return click.Option(["--since"], metavar="TIME", help="Not older than this: 30m, 2h, 1d, or a time in ISO 8601.")
+
+
 def _keys_in(file: str) -> list[Any]:
     try:
         keys = json.loads(Path(file).read_bytes())["keys"]
@@ -77,6 +141,39 @@ def _keys_in(file: str) -> list[Any]:
         raise usage_error(f"{file} has no keys", "give a file of pvc audit export-keys")
     return keys
 
+
+who = PvcCommand(
+    "who",
+    show_who,
+    params=[click.Argument(["subject"]), _since()],
+    about={"subject": "vm/NAME, node/NAME, access/NAME or cluster."},
+    help="Show who has touched a thing, and who may.\n\nTouched: whoever has a record about it, refused tries too. "
+    "May: whoever was given a role that allows something with it.",
+    short_help="Show who has touched a thing, and who may.",
+    example="pvc audit who vm/web01",
+)
+
+login = PvcCommand(
+    "login",
+    show_logins,
+    params=[
+        click.Option(["--actor"], metavar="NAME", help="Only of this person or service."),
+        click.Option(["--refused"], is_flag=True, help="Only those that were refused."),
+        _since(),
+        click.Option(
+            ["-n", "--limit"],
+            type=click.IntRange(1, 1_000),
+            default=50,
+            show_default=True,
+            metavar="NUMBER",
+            help="Lines at most.",
+        ),
+    ],
+    help="Show who has come in with a token, and who was refused.\n\nThe use of a token is recorded once a day for "
+    "each address and gateway; of refused tries few are recorded, and the others counted.",
+    short_help="Show who has come in, and who was refused.",
+    example="pvc audit login --refused --since 1d",
+)
 
 people = PvcCommand(
     "people",

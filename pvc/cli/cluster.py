@@ -98,7 +98,7 @@ def initialise(
         f"  {paint(token, 'bold', session.look)}\n\n"
         "On this node, root needs no token. From another machine, with the token at hand, once the gateways listen\n"
         "there by TLS (gateway.listen in pvc.toml):\n\n"
-        f"  pvc connection add {name} {urls} --ca-file CACERT.pem\n"
+        f"  pvc connection add {name} {urls}\n"
     )
     if wait:
         sys.stdout.flush()

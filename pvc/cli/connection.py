@@ -57,13 +57,17 @@ def add_connection(
     url: tuple[str, ...],
     token_file: str | None,
     ca_file: str | None,
+    fingerprint: tuple[str, ...],
     use: bool,
     check: bool,
 ) -> None:
     """Store one, after a look whether it works."""
     stored = store.load_connections()
     first, *others = dict.fromkeys(store.check_url(one) for one in url)
+    if ca_file and fingerprint:
+        raise usage_error("--ca-file and --fingerprint exclude each other", "give one of them")
     made = Connection(store.check_name(name), first, ca_file=_absolute(ca_file), others=tuple(others))
+    made = made._replace(fingerprints=_pins(session, made, fingerprint, check=check))
     if not all(one.is_unix for one in made.each()) or token_file:
         made = made._replace(token=store.check_token(_read_token(token_file)))
     greeting = _greet_each(session, made) if check else "It was not tried out."
@@ -113,6 +117,44 @@ def _read_token(token_file: str | None) -> str:
         token: str = click.prompt("Token", hide_input=True, err=True)
         return token
     return sys.stdin.read(MAX_TOKEN_BYTES)
+
+
+def _pins(session: Session, made: Connection, given: tuple[str, ...], *, check: bool) -> tuple[str, ...]:
+    """The fingerprints to know the gateways by: those given, or those that a person confirms on first sight."""
+    from pvc.client.pins import check_fingerprint, unvouched_fingerprint
+    from pvc.client.transport import CONNECT_TIMEOUT_S
+
+    pins = [check_fingerprint(text) for text in given]
+    if pins or made.ca_file or not check:
+        return tuple(dict.fromkeys(pins))
+    for one in made.each():
+        if not one.url.startswith("https://"):
+            continue
+        try:
+            seen = unvouched_fingerprint(one.url, CONNECT_TIMEOUT_S)
+        except OSError:
+            continue  # it does not answer yet, which is told below
+        if seen and seen not in pins:
+            _confirm(one.url, seen)
+            pins.append(seen)
+    if pins:
+        session.note("From now on nobody else is taken for them.")
+    return tuple(pins)
+
+
+def _confirm(url: str, seen: str) -> None:
+    """Ask whether this is the right gateway. Raises ConfigError where there is nobody to ask, or it is not."""
+    hint = f"compare it with `pvcd --fingerprint` on the node; then give --fingerprint {seen}"
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise ConfigError(
+            f"no authority known here vouches for the certificate of {url}; its fingerprint is {seen}",
+            code="client.unknown_certificate",
+            hint=hint,
+        )
+    click.echo(f"No authority known here vouches for the certificate of {url}.", err=True)
+    click.echo(f"Its fingerprint (`pvcd --fingerprint` on the node shows the true one) is\n  {seen}", err=True)
+    if not click.confirm("Is that the right one?", default=False, err=True):
+        raise ConfigError(f"{url} is not trusted", code="client.unknown_certificate", hint=hint)
 
 
 def _greet_each(session: Session, made: Connection) -> str:
@@ -178,6 +220,12 @@ add = _command(
             help="Read the token from a file or standard input; else it is asked for.",
         ),
         click.Option(["--ca-file"], metavar="FILE", help="The authority that signed the gateway's certificate (PEM)."),
+        click.Option(
+            ["--fingerprint"],
+            multiple=True,
+            metavar="SHA256",
+            help="Trust a gateway with this certificate, and none with another. Can be repeated.",
+        ),
         click.Option(["--use"], is_flag=True, help="Use it from now on."),
         click.Option(["--check/--no-check"], default=True, help="Try it out before storing it."),
     ],
@@ -188,10 +236,13 @@ add = _command(
     },
     help="Store a connection to a cluster.\n\n"
     "The token is asked for; it is never an argument, where others could see it. "
-    "Of several nodes the first that answers is used, so name all coordinators.",
+    "Of several nodes the first that answers is used, so name all coordinators.\n\n"
+    "Where no authority vouches for a gateway's certificate, you are shown its fingerprint and asked; from then on it "
+    "is known by that. Without a terminal, give it with --fingerprint: pvcd --fingerprint on the node shows it.",
     short_help="Store a connection to a cluster.",
     example="pvc connection add main https://hv1:7370 https://hv2:7370 https://hv3:7370\n"
-    "pvc connection add main http://hv1:7370 --token-file - < token",
+    "pvc connection add main http://hv1:7370 --token-file - < token\n"
+    "pvc connection add main https://hv1:7370 --fingerprint 5f0c…",
 )
 
 use = _command(

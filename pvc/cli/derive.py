@@ -164,7 +164,7 @@ def _options(field: Field, card: Card) -> list[click.Option]:
         shell_complete=complete.for_field(field["name"]),
         **shared,
     )
-    if not several or "default" in field:
+    if not several or "default" in field or field.get("min_length"):
         return [option]
     plural = field["name"].replace("_", "-")
     emptied = click.Option([f"no_{field['name']}", f"--no-{plural}"], is_flag=True, help=f"Leave no {plural}.")

@@ -43,11 +43,11 @@ def show_events(session: Session, subject: str | None, **options: Any) -> None:
     session.show(render_table(COLUMNS, rows, session.look))
 
 
-def follow_events(session: Session, after: int | None, subject: str | None, types: tuple[str, ...]) -> None:
+def follow_events(session: Session, after: int | None, types: tuple[str, ...], **filters: str | None) -> None:
     """Events as they come."""
-    filters = {"subject": subject or "", "types": ",".join(types)}
+    given: dict[str, Any] = {name: text for name, text in filters.items() if text}
     names: dict[str, str] = {}
-    for record in session.client.follow(filters, after=after):
+    for record in session.client.events(after=after, types=types, **given):
         if session.wants_data:
             _show_one(session, record)
         else:
@@ -92,6 +92,10 @@ def _subject_option() -> click.Option:
     return click.Option(["--subject"], metavar="SUBJECT", help="Only about this: vm/web01, node/hv1, cluster.")
 
 
+def _tag_option() -> click.Option:
+    return click.Option(["--tag"], metavar="TAG", help="Only about VMs that had this tag when it happened.")
+
+
 def _types_option() -> click.Option:
     return click.Option(
         ["--type", "types"], metavar="TYPE", multiple=True, help="Only such events: vm.started, vm.*. Can be repeated."
@@ -101,7 +105,7 @@ def _types_option() -> click.Option:
 list_events = PvcCommand(
     "list",
     show_events,
-    params=[_subject_option(), *history_options()],
+    params=[_subject_option(), _tag_option(), *history_options()],
     help="List the newest events, the last one last. With -o json, one record a line, for jq.",
     example="pvc event list --type 'vm.*' --limit 20\npvc event list -o json | jq -r .events[].type",
 )
@@ -117,8 +121,12 @@ follow = PvcCommand(
             help="Begin after this position; 0 is the very beginning. Without it: from now on.",
         ),
         _subject_option(),
+        _tag_option(),
+        click.Option(["--actor"], metavar="NAME", help="Only what this principal did: anna, root, node/hv1."),
+        click.Option(["--correlation"], metavar="ID", help="Only the chain of causes that this record is of."),
         _types_option(),
     ],
-    help="Show events as they come; Ctrl-C ends it. With -o json, one record a line, for jq.",
-    example="pvc event follow --subject vm/web01",
+    help="Show events as they come, without a gap: it outlives restarts of gateways, and goes on at the next where the "
+    "connection leads to several. Ctrl-C ends it. With -o json, one record a line, for jq.",
+    example="pvc event follow --subject vm/web01\npvc event follow --type 'vm.*' -o json | jq -r .events[].summary",
 )

@@ -74,6 +74,7 @@ def fetch_history(session: Session, subject: str, options: dict[str, Any]) -> tu
         "since": options.get("since") or "",
         "until": options.get("until") or "",
         "actor": options.get("actor") or "",
+        "tag": options.get("tag") or "",
         "type": ",".join(options.get("types") or ()),
         "at": options.get("at") or "",
     }

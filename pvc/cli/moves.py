@@ -93,7 +93,7 @@ def settled_chain(client: Client, record: str, wait_s: float, on_record: OnRecor
     until = time.monotonic() + wait_s
     while on_their_way(records) and (left_s := until - time.monotonic()) > 0:
         try:
-            page = client.events({"correlation": record}, after=after, wait_s=min(math.ceil(left_s), POLL_S))
+            page = client.poll_events({"correlation": record}, after=after, wait_s=min(math.ceil(left_s), POLL_S))
         except ClientError:
             time.sleep(min(left_s, 1.0))  # it may be restarted just now
             continue

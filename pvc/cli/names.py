@@ -20,8 +20,8 @@ def subject_names(client: Client, records: Iterable[RecordView | Reply]) -> dict
     for record in records:
         for event in record["events"]:
             kind, _, ref = event["subject"].partition("/")
-            if not ref:
-                continue
+            if not ref or kind == "access":
+                continue  # its id says nothing to a person; the event has the name
             name = event["data"].get("name") if kind in ("vm", "webhook") else ref
             if name or event["subject"] not in names:
                 names[event["subject"]] = name or ""
@@ -39,7 +39,7 @@ def _ask(client: Client, subject: str) -> str:
     try:
         return str(client.get(f"/webhooks/{ref}")["name"]) if kind == "webhook" else client.vm(ref)["name"]
     except ApiError as error:
-        if error.status == 404:
+        if error.status in (403, 404):  # gone, or not covered by the role any more
             return _short(subject)
         raise
 

@@ -23,7 +23,11 @@ from pvc.client.errors import ApiError
 
 _FIELD = re.compile(r"`(\w+)(?:\[\d+\])?(?:\.(\w+))?`")
 
-REPLIES = {"cluster.rebalance": "moves:show_moves"}
+REPLIES = {
+    "cluster.rebalance": "moves:show_moves",
+    "access.create_token": "access:show_made",
+    "access.rotate_token": "access:show_made",
+}
 """Commands whose reply is shown by a function written by hand: its module of `pvc.cli`, and its name."""
 
 MANY = frozenset({"node.flush", "node.ready"})

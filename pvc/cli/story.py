@@ -15,8 +15,8 @@ MIN_WHAT = 30
 
 TITLES = ("WHEN", "WHO", "FROM", "WHAT", "RESULT")
 
-REFUSED = "command.rejected"
-"""The event of a command that was refused; RESULT says so."""
+REFUSED = frozenset({"command.rejected", "access.refused", "access.login_refused"})
+"""The events of what was refused; RESULT says so."""
 
 Outcomes = Mapping[str, Mapping[str, bool]]
 """By command name (`vm.start`): the event types that end it, and whether that is success."""
@@ -120,7 +120,7 @@ def _lines_of(
 
 
 def _result(event: ToldEvent, ends: Mapping[str, bool], *, asked: bool) -> tuple[str, str]:
-    if event["type"] == REFUSED:
+    if event["type"] in REFUSED:
         return "refused", "red"
     good = ends.get(event["type"], not event.get("failure"))
     if not good:
@@ -131,12 +131,13 @@ def _result(event: ToldEvent, ends: Mapping[str, bool], *, asked: bool) -> tuple
 
 
 def _what(record: RecordView, event: ToldEvent, names: Mapping[str, str] | None) -> str:
-    if event["type"] == REFUSED:
+    if event["type"] in REFUSED and "message" in event["data"]:
         asked = record["command"]["name"].replace(".", " ").replace("_", " ")
         return clean(f"{asked}: {event['data'].get('message', '')}")
     summary = clean(event["summary"])
     subject = event["subject"]
-    if names is None or not subject.partition("/")[2]:
+    kind, _, ref = subject.partition("/")
+    if names is None or not ref or kind == "access":
         return summary
     name = names.get(subject, subject)
     return summary if name in summary.replace(":", " ").replace(",", " ").split() else f"{name}: {summary}"

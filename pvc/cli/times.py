@@ -10,9 +10,9 @@ _RELATIVE = re.compile(
 )
 _CLOCK = re.compile(r"^(\d{1,2}):(\d{2})(?::(\d{2}))?$")
 _MEMORY = re.compile(r"^(\d+)\s*(m|mb|mib|g|gb|gib|t|tb|tib)?$", re.IGNORECASE)
-_DURATION = re.compile(r"^(\d+)\s*(s|m|h)?$")
+_DURATION = re.compile(r"^(\d+)\s*(s|m|h|d)?$")
 _MIB = {"m": 1, "g": 1024, "t": 1024**2}
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 DAY_S = 86_400
 
@@ -74,7 +74,7 @@ def parse_mib(text: str) -> int | None:
 
 
 def parse_seconds(text: str) -> int | None:
-    """`90`, `90s`, `2m` or `1h` in seconds; None where it is nothing of the kind."""
+    """`90`, `90s`, `2m`, `1h` or `30d` in seconds; None where it is nothing of the kind."""
     match = _DURATION.match(text.strip())
     return int(match[1]) * _SECONDS[match[2] or "s"] if match else None
 

@@ -5,6 +5,8 @@
     client = Client(choose_connection())
     reply = client.command("vm.start", {"vm": "web01"})
     outcome = client.wait_for(reply, timeout_s=60)
+    for record in client.events(after=reply["position"], types=["vm.*"]):
+        print(record["events"][0]["summary"])
 
 It speaks HTTP by the standard library and knows the commands by their cards (`commands.json`), so that it starts fast
 and needs nothing else of PVC. Names are loaded when they are first used, for the same reason.

@@ -47,6 +47,7 @@ class Card(TypedDict):
     summary: str
     help: str
     role: str
+    action: str
     confirm: str
     outcomes: dict[str, bool]
     example: dict[str, Any]

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.client import HTTPException, HTTPResponse
 from typing import Any, NamedTuple, cast
 from urllib.parse import quote, urlencode
@@ -50,16 +50,11 @@ RETRY_PAUSE_S = 0.25
 LONG_POLL_S = 25
 """How long the gateway may hold an empty poll; below the idle time-out of any proxy between (usually 60 s)."""
 
-FOLLOW_PATIENCE_S = 60.0
-"""A stream outlives this long a silence of the gateway, such as a restart of it."""
-
 PAGE = 1000
 """Items per page of a list."""
 
 _AGAIN = frozenset({503, 504})
 """Nothing was written, or it is not known; with the same key trying again is safe in either case."""
-
-_UNANSWERED = "client.no_reply"
 
 
 class Outcome(NamedTuple):
@@ -156,34 +151,45 @@ class Client:
         """Records, newest first; `subject`, `actor`, `type`, `since`, `until`, `correlation`, `before` and so on."""
         return cast("HistoryPage", self.get("/history", {**filters, "limit": limit}))
 
-    def events(self, filters: Mapping[str, str], *, after: int, wait_s: int = 0, limit: int = 100) -> EventPage:
-        """Records after a position, oldest first; the gateway holds the reply up to `wait_s` until there is one.
+    def events(
+        self,
+        *,
+        after: int | None = None,
+        types: Sequence[str] = (),
+        subject: str = "",
+        actor: str = "",
+        tag: str = "",
+        correlation: str = "",
+        patience_s: float | None = None,
+    ) -> Iterator[RecordView]:
+        """Records as they come, oldest first, endlessly: after a position (0: from the beginning), or from now on.
 
-        Filters: `subject`, `types`, `correlation`.
+        Those with an event that matches everything given. Outlives restarts and losses of gateways, without a gap and
+        without a repeat, as long as one answers within `patience_s`. Other calls of this client go on beside it.
+        Raises ApiError, Unreachable.
         """
-        query = {**filters, "after": after, "wait_s": wait_s, "limit": limit}
-        return cast("EventPage", self._call("GET", "/events", query, wait_s=wait_s))
+        from pvc.client import following
 
-    def follow(self, filters: Mapping[str, str], *, after: int | None = None) -> Iterator[RecordView]:
-        """Records as they come, endlessly; from now on when `after` is None. Outlives a restart of the gateway.
-
-        Filters as in `events`.
-        """
         if after is None:
             self.whoami()
             after = self.position
-        patient_until = time.monotonic() + FOLLOW_PATIENCE_S
-        while True:
-            try:
-                page = self.events(filters, after=after, wait_s=LONG_POLL_S)
-            except ClientError as error:
-                if not _passes(error) or time.monotonic() > patient_until:
-                    raise
-                _pause(2)
-                continue
-            patient_until = time.monotonic() + FOLLOW_PATIENCE_S
-            yield from page["records"]
-            after = max(after, page["next_after"])
+        filters = {"types": ",".join(types), "subject": subject, "actor": actor, "tag": tag, "correlation": correlation}
+        return following.follow(
+            Gateways(self.connection, self._source, timeout_s=self._timeout_s),
+            filters,
+            after=after,
+            refusal=self._refusal,
+            freshness=self._freshness,
+            patience_s=following.PATIENCE_S if patience_s is None else patience_s,
+        )
+
+    def poll_events(self, filters: Mapping[str, str], *, after: int, wait_s: int = 0, limit: int = 100) -> EventPage:
+        """One page of records after a position; the gateway holds the reply up to `wait_s` until there is one.
+
+        Filters as for `events`, `types` with commas. For who waits until a deadline; `events` is for who goes on.
+        """
+        query = {**filters, "after": after, "wait_s": wait_s, "limit": limit, "min_position": self.position or ""}
+        return cast("EventPage", self._call("GET", "/events", query, wait_s=wait_s))
 
     def wait_for(self, reply: Reply, *, timeout_s: float, on_progress: Progress | None = None) -> Outcome | None:
         """Wait for what a command leads to; None when there is nothing to wait for. Raises WaitTimedOut.
@@ -202,7 +208,7 @@ class Client:
         filters = _watched(reply)
         while (left_s := began + timeout_s - time.monotonic()) > 0:
             try:
-                page = self.events(filters, after=after, wait_s=min(math.ceil(left_s), LONG_POLL_S))
+                page = self.poll_events(filters, after=after, wait_s=min(math.ceil(left_s), LONG_POLL_S))
             except ClientError as error:
                 if not _passes(error):
                     raise
@@ -297,11 +303,11 @@ class Client:
                 if last or not (
                     sent or untried
                 ):  # where nobody ever listened, somebody rarely begins to within a second
-                    raise self._unreachable(error, sent=sent and bool(key)) from error
+                    raise self._gateways.unreachable(error, sent=sent and bool(key)) from error
             except Lost as error:
                 sent = True
                 if last:
-                    raise self._unreachable(error, sent=bool(key)) from error
+                    raise self._gateways.unreachable(error, sent=bool(key)) from error
                 if stale:
                     turn += 1
                     continue  # it was idle too long, and the gateway hung up
@@ -322,7 +328,7 @@ class Client:
         try:
             answer, response = transport.stream(path, timeout_s=self._timeout_s)
         except (NoConnection, Lost) as error:
-            raise self._unreachable(error) from error
+            raise self._gateways.unreachable(error) from error
         if response is None:
             self._decoded(answer)
             raise AssertionError("a refusal raises")
@@ -353,27 +359,18 @@ class Client:
             )
         return document
 
-    def _unreachable(self, error: Exception, *, sent: bool = False) -> Unreachable:
+    def _refusal(self, answer: Answer) -> ClientError:
+        """What an answer that was not wanted says."""
+        try:
+            self._decoded(answer)
+        except ClientError as error:
+            return error
         where = self._gateways.connection.url
-        if isinstance(error.__cause__, PermissionError):
-            return Unreachable(
-                f"you may not use the socket {where}",
-                code="client.socket_forbidden",
-                hint="become root (sudo), or use a connection with a token: pvc connection add NAME URL",
-            )
-        if sent:
-            return Unreachable(
-                f"the gateway at {where} took the command but has not answered ({error})",
-                code=_UNANSWERED,
-                hint="it may have been carried out: `pvc history all` shows it once the gateway answers again",
-            )
-        hint = (
-            "on this node, pvcd must run: systemctl status pvcd"
-            if self.connection.is_unix
-            else "check its address, the network, and that pvcd runs there"
-        )
-        can = "can" if self._gateways.others else "cannot"
-        return Unreachable(f"{self._gateways.spelt} {can} be reached ({error})", hint=hint)
+        return Unreachable(f"the gateway at {where} knows no event stream", hint="update PVC on that node")
+
+    def _freshness(self, position: int) -> int:
+        self.position = max(self.position, position)
+        return self.position
 
 
 def _watched(reply: Reply) -> dict[str, str]:

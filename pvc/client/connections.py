@@ -35,6 +35,8 @@ class Connection(NamedTuple):
     """A PEM file with the authority that signed an https gateway's certificate; empty means the system's."""
     others: tuple[str, ...] = ()
     """Other gateways of the same cluster, to be asked where that one does not answer."""
+    fingerprints: tuple[str, ...] = ()
+    """SHA-256 of their certificates, in hex: where some are given, these are trusted and no others."""
 
     def each(self) -> tuple[Connection, ...]:
         """A connection to each of the gateways alone, in order."""
@@ -49,6 +51,9 @@ class Connection(NamedTuple):
     def token_id(self) -> str:
         """The part of the token that is not secret."""
         return self.token.split("_")[1] if self.token else ""
+
+
+_TUPLES = ("others", "fingerprints")
 
 
 class Stored(NamedTuple):
@@ -224,7 +229,7 @@ def _decode(data: bytes, path: Path) -> Stored:
     try:
         document = json.loads(data)
         connections = {
-            entry["name"]: Connection(**{**entry, "others": tuple(entry.get("others", ()))})
+            entry["name"]: Connection(**{**entry, **{field: tuple(entry.get(field, ())) for field in _TUPLES}})
             for entry in document["connections"]
         }
         return Stored(connections, str(document.get("in_use", "")))

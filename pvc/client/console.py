@@ -9,6 +9,7 @@ from urllib.parse import quote, urlsplit
 
 from pvc.client.connections import UNIX_SCHEME, Connection
 from pvc.client.errors import ApiError, ClientError, Unreachable
+from pvc.client.pins import connect_pinned
 from pvc.client.transport import API_PREFIX, CONNECT_TIMEOUT_S, tls_context
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ def open_console(connection: Connection, ref: str, source: str) -> ClientConnect
             return unix_connect(connection.url.removeprefix(UNIX_SCHEME), f"ws://localhost{path}", **options)
         parts = urlsplit(connection.url)
         scheme = "ws"
-        if parts.scheme == "https":
+        if parts.scheme == "https" and connection.fingerprints:
+            # Secured and looked at already, so that it is no `wss` to the library.
+            options["sock"] = connect_pinned(connection, CONNECT_TIMEOUT_S)
+        elif parts.scheme == "https":
             scheme = "wss"
             options["ssl"] = tls_context(connection)
         return connect(f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}{path}", proxy=None, **options)

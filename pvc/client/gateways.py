@@ -74,5 +74,28 @@ class Gateways:
         assert elsewhere is not None, "the last one returned, or said why not"
         raise elsewhere
 
+    def unreachable(self, error: Exception, *, sent: bool = False) -> Unreachable:
+        """What to tell a person when none answered; `sent` where a command may have arrived all the same."""
+        where = self.connection.url
+        if isinstance(error.__cause__, PermissionError):
+            return Unreachable(
+                f"you may not use the socket {where}",
+                code="client.socket_forbidden",
+                hint="become root (sudo), or use a connection with a token: pvc connection add NAME URL",
+            )
+        if sent:
+            return Unreachable(
+                f"the gateway at {where} took the command but has not answered ({error})",
+                code="client.no_reply",
+                hint="it may have been carried out: `pvc history all` shows it once the gateway answers again",
+            )
+        hint = (
+            "on this node, pvcd must run: systemctl status pvcd"
+            if self.connection.is_unix
+            else "check its address, the network, and that pvcd runs there"
+        )
+        can = "can" if self.others else "cannot"
+        return Unreachable(f"{self.spelt} {can} be reached ({error})", hint=hint)
+
     def _make(self) -> Transport:
         return Transport(self.connection, self._source, connect_timeout_s=self._connect_timeout_s)

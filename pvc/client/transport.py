@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pvc.client.connections import UNIX_SCHEME, Connection
 from pvc.client.errors import ConfigError
+from pvc.client.pins import connect_pinned
 
 CONNECT_TIMEOUT_S = 5.0
 """A gateway on the other side of the world answers a SYN well within this; a dead address never does."""
@@ -77,13 +78,19 @@ class Transport:
             self.close()
         return _answer(response, data)
 
-    def stream(self, path: str, *, timeout_s: float) -> tuple[Answer, http.client.HTTPResponse | None]:
-        """GET something endless: the head as an Answer, and where it succeeded the response to read from."""
-        response = self._send("GET", path, None, "", timeout_s)
+    def stream(
+        self, path: str, *, timeout_s: float, accept: str = "", silence_s: float | None = None
+    ) -> tuple[Answer, http.client.HTTPResponse | None]:
+        """GET something endless: the head as an Answer, and where it succeeded the response to read from.
+
+        Reading raises TimeoutError after `silence_s`; None where silence is no failure: a guest may say nothing for
+        days.
+        """
+        response = self._send("GET", path, None, "", timeout_s, accept)
         if response.status >= http.client.BAD_REQUEST:
             return _answer(response, response.read()), None
         assert self._http is not None and self._http.sock is not None, "a response came over it"
-        self._http.sock.settimeout(None)  # silence is no failure: a guest may say nothing for days
+        self._http.sock.settimeout(silence_s)
         return _answer(response, b""), response
 
     def close(self) -> None:
@@ -92,7 +99,9 @@ class Transport:
             self._http.close()
             self._http = None
 
-    def _send(self, method: str, path: str, body: bytes | None, key: str, timeout_s: float) -> http.client.HTTPResponse:
+    def _send(
+        self, method: str, path: str, body: bytes | None, key: str, timeout_s: float, accept: str = ""
+    ) -> http.client.HTTPResponse:
         connected = self._http or self._connect()
         self._http = connected
         headers = dict(self._headers)
@@ -100,6 +109,8 @@ class Transport:
             headers["Content-Type"] = "application/json"
         if key:
             headers["Idempotency-Key"] = key
+        if accept:
+            headers["Accept"] = accept
         assert connected.sock is not None, "connected above, and closed only by forgetting it"
         connected.sock.settimeout(timeout_s)
         try:
@@ -121,6 +132,19 @@ class Transport:
             made.close()
             raise NoConnection(_reason(error)) from error
         return made
+
+
+class _PinnedHTTPSConnection(http.client.HTTPConnection):
+    """To a gateway that is known by its certificate."""
+
+    def __init__(self, connection: Connection, timeout_s: float) -> None:
+        parts = urlsplit(connection.url)
+        super().__init__(parts.hostname or "", parts.port, timeout=timeout_s)
+        self._pinned = connection
+        self._connect_timeout_s = timeout_s
+
+    def connect(self) -> None:
+        self.sock = connect_pinned(self._pinned, self._connect_timeout_s)
 
 
 class _UnixHTTPConnection(http.client.HTTPConnection):
@@ -150,6 +174,8 @@ def _http_connection(connection: Connection, timeout_s: float) -> http.client.HT
         return _UnixHTTPConnection(connection.url.removeprefix(UNIX_SCHEME), timeout_s)
     parts = urlsplit(connection.url)
     host = parts.hostname or ""
+    if parts.scheme == "https" and connection.fingerprints:
+        return _PinnedHTTPSConnection(connection, timeout_s)
     if parts.scheme == "https":
         context = tls_context(connection)
         return http.client.HTTPSConnection(host, parts.port, timeout=timeout_s, context=context)

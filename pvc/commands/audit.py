@@ -6,11 +6,12 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from pvc.commands.access_table import Action
 from pvc.commands.base import CommandSpec, Context, Decision, invalid, require_cluster
 from pvc.commands.vm_ref import NOTHING
 from pvc.events.access import ErasureRequested, PersonErased
 from pvc.events.sealed import parse_sealed
-from pvc.events.types import END, NodeName, Role
+from pvc.events.types import END, NodeName
 from pvc.projections.state import ClusterState
 
 
@@ -68,7 +69,7 @@ SPECS = (
         name="audit.erase",
         struct=ErasePerson,
         decide=erase_person,
-        role=Role.ADMIN,
+        action=Action.PEOPLE_MANAGE,
         path="/audit/erase",
         cli=("audit", "erase"),
         args=("principal",),

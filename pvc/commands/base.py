@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
+from pvc.commands.access_table import Action
 from pvc.errors import InvalidInput, NotFound, Rejected
 from pvc.events.record import Actor
 from pvc.events.registry import Event
-from pvc.events.types import Role
 from pvc.projections.state import Cluster, ClusterState, Node, Vm
 
 MAX_COMPARED = 500
@@ -66,7 +66,8 @@ class CommandSpec(msgspec.Struct, frozen=True, kw_only=True):
     """`vm.start`: aggregate and verb; stands in records and in the audit."""
     struct: type[msgspec.Struct]
     decide: Decide
-    role: Role
+    action: Action
+    """What kind of thing it is in the table of who may do what."""
     method: str = "POST"
     path: str
     """Below /api/v1; `{field}` takes a field from the path, all others come in the body, a form or the query."""
@@ -82,6 +83,8 @@ class CommandSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Fields that only the gateway sets: no body may name them, no reader is shown them."""
     personal: tuple[str, ...] = ()
     """Fields that name a person: the gateway seals them, so that neither decide nor the log ever has the name."""
+    known: tuple[str, ...] = ()
+    """Fields that name a principal there is: the gateway looks up how the name stands in the log."""
     confirm: str = ""
     """Where it can do damage: the question that the CLI asks first, with `{field}`s. `--yes` answers it."""
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from pvc.commands.access_table import Action
 from pvc.commands.base import CommandSpec, Context, Decision, invalid, near_names, quoted, require_cluster
 from pvc.commands.vm_ref import NOTHING
 from pvc.errors import NotFound, Rejected
@@ -113,7 +114,7 @@ SPECS = (
         name="cluster.init",
         struct=InitCluster,
         decide=init_cluster,
-        role=Role.ADMIN,
+        action=Action.CLUSTER_MANAGE,
         path="/cluster/init",
         cli=("cluster", "init"),
         args=("name",),
@@ -126,7 +127,7 @@ SPECS = (
         name="cluster.set_maintenance",
         struct=SetMaintenance,
         decide=set_maintenance,
-        role=Role.ADMIN,
+        action=Action.CLUSTER_MANAGE,
         path="/cluster/maintenance",
         cli=("cluster", "maintenance"),
         args=("maintenance",),
@@ -136,7 +137,7 @@ SPECS = (
         name="fault.acknowledge",
         struct=AcknowledgeFault,
         decide=acknowledge_fault,
-        role=Role.OPERATOR,
+        action=Action.FAULT_ACKNOWLEDGE,
         path="/faults/acknowledge",
         cli=("fault", "ack"),
         args=("fault",),

@@ -6,10 +6,11 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from pvc.commands.access_table import Action
 from pvc.commands.base import CommandSpec, Context, Decision, find_node, require_cluster
 from pvc.errors import Rejected
 from pvc.events.cluster import KeyRotationRequested, SigningKeyAdded, SigningKeyRetired
-from pvc.events.types import END, Role
+from pvc.events.types import END
 from pvc.projections.state import ClusterState
 
 
@@ -60,7 +61,7 @@ SPECS = (
         name="log.rotate_key",
         struct=RotateKey,
         decide=rotate_key,
-        role=Role.ADMIN,
+        action=Action.LOG_MANAGE,
         path="/log/rotate-key",
         cli=("log", "rotate-key"),
         args=("node",),

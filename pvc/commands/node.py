@@ -6,6 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from pvc.commands.access_table import Action
 from pvc.commands.base import CommandSpec, Context, Decision, find_node, invalid, require_cluster
 from pvc.commands.fence_settings import check_settings
 from pvc.commands.log import retirements
@@ -13,7 +14,7 @@ from pvc.commands.vm_ref import NOTHING
 from pvc.errors import Rejected
 from pvc.events import node as e
 from pvc.events.fence import FenceSettings
-from pvc.events.types import NodeName, Role
+from pvc.events.types import NodeName
 from pvc.projections.state import ClusterState, FlushState, Node, NodeState
 from pvc.projections.vm_machine import ACTIVE
 
@@ -245,7 +246,7 @@ SPECS = (
         name="node.add",
         struct=AddNode,
         decide=add_node,
-        role=Role.ADMIN,
+        action=Action.CLUSTER_MANAGE,
         path="/nodes",
         cli=("node", "add"),
         args=("node",),
@@ -256,7 +257,7 @@ SPECS = (
         name="node.remove",
         struct=RemoveNode,
         decide=remove_node,
-        role=Role.ADMIN,
+        action=Action.CLUSTER_MANAGE,
         method="DELETE",
         path="/nodes/{node}",
         cli=("node", "remove"),
@@ -268,7 +269,7 @@ SPECS = (
         name="node.set_fence",
         struct=SetNodeFence,
         decide=set_node_fence,
-        role=Role.ADMIN,
+        action=Action.CLUSTER_MANAGE,
         path="/nodes/{node}/fence",
         cli=("node", "fence"),
         args=("node",),
@@ -283,7 +284,7 @@ SPECS = (
         name="node.flush",
         struct=FlushNode,
         decide=flush_node,
-        role=Role.ADMIN,
+        action=Action.CLUSTER_MANAGE,
         path="/nodes/{node}/flush",
         cli=("node", "flush"),
         args=("node",),
@@ -294,7 +295,7 @@ SPECS = (
         name="node.ready",
         struct=ReadyNode,
         decide=ready_node,
-        role=Role.ADMIN,
+        action=Action.CLUSTER_MANAGE,
         path="/nodes/{node}/ready",
         cli=("node", "ready"),
         args=("node",),
@@ -305,7 +306,7 @@ SPECS = (
         name="node.confirm_fenced",
         struct=ConfirmNodeFenced,
         decide=confirm_node_fenced,
-        role=Role.ADMIN,
+        action=Action.CLUSTER_MANAGE,
         path="/nodes/{node}/confirm-fenced",
         cli=("node", "confirm-fenced"),
         args=("node",),

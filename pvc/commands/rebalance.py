@@ -7,11 +7,12 @@ from typing import Annotated
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
+from pvc.commands.access_table import Action
 from pvc.commands.base import CommandSpec, Context, Decision
 from pvc.commands.placement import Choice, crowd, obstacle_on, wish_of
 from pvc.commands.vm_move import migration_of
 from pvc.events import vm_moves as m
-from pvc.events.types import MigrationMethod, Role
+from pvc.events.types import MigrationMethod
 from pvc.projections.evolve_moves import way_of
 from pvc.projections.state import ClusterState, Node, Vm, held_mib
 from pvc.projections.vm_machine import VmState
@@ -125,7 +126,7 @@ SPECS = (
         name="cluster.rebalance",
         struct=RebalanceCluster,
         decide=rebalance,
-        role=Role.ADMIN,
+        action=Action.CLUSTER_MANAGE,
         path="/cluster/rebalance",
         cli=("cluster", "rebalance"),
         example={"moves": 10},

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from pvc.commands import audit, cluster, log, node, rebalance, vm_define, vm_move, vm_power, vm_settings, webhook
+from pvc.commands import (
+    access,
+    audit,
+    cluster,
+    log,
+    node,
+    rebalance,
+    vm_define,
+    vm_move,
+    vm_power,
+    vm_settings,
+    webhook,
+)
 from pvc.commands.base import CommandSpec
 
 COMMANDS: tuple[CommandSpec, ...] = (
@@ -14,6 +26,7 @@ COMMANDS: tuple[CommandSpec, ...] = (
     *node.SPECS,
     *rebalance.SPECS,
     *log.SPECS,
+    *access.SPECS,
     *audit.SPECS,
     *webhook.SPECS,
 )

@@ -14,6 +14,7 @@ import msgspec
 from pvc.commands.base import CommandSpec, Context
 from pvc.commands.registry import BY_NAME
 from pvc.errors import Rejected
+from pvc.events.access import AccessRefused
 from pvc.events.cluster import CommandRejected
 from pvc.events.record import Record
 from pvc.events.registry import Event, decode_event
@@ -50,7 +51,7 @@ def inverse_of(before: ClusterState, record: Record, now: ClusterState) -> Inver
     """The inverse of a record, which was decided on `before`. Raises Rejected with the reason where there is none."""
     events = tuple(decode_event(raw) for raw in record.events)
     name = record.command.name
-    if any(isinstance(event, CommandRejected) for event in events):
+    if any(isinstance(event, CommandRejected | AccessRefused) for event in events):
         raise Rejected(
             f"position {record.position} is the refusal of a command: nothing was done",
             code="undo.nothing_done",

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
+from pvc.commands.access_table import Action
 from pvc.commands.base import CommandSpec, Context, Decision, find_vm, invalid, require_cluster
 from pvc.commands.cluster import derived_id
 from pvc.commands.placement import Wish
@@ -35,7 +36,6 @@ from pvc.events.types import (
     MemoryMib,
     MigrationMethod,
     NodeName,
-    Role,
     Selector,
     Tag,
     Vcpus,
@@ -329,7 +329,7 @@ SPECS = (
         name="vm.define",
         struct=DefineVm,
         decide=define_vm,
-        role=Role.OPERATOR,
+        action=Action.VM_DEFINE,
         path="/vms",
         cli=("vm", "define"),
         args=("name",),
@@ -344,7 +344,7 @@ SPECS = (
         name="vm.modify",
         struct=ModifyVm,
         decide=modify_vm,
-        role=Role.OPERATOR,
+        action=Action.VM_DEFINE,
         method="PATCH",
         path="/vms/{vm}",
         cli=("vm", "modify"),
@@ -355,7 +355,7 @@ SPECS = (
         name="vm.rename",
         struct=RenameVm,
         decide=rename_vm,
-        role=Role.OPERATOR,
+        action=Action.VM_CONFIGURE,
         path="/vms/{vm}/rename",
         cli=("vm", "rename"),
         args=("vm", "name"),
@@ -365,7 +365,7 @@ SPECS = (
         name="vm.remove",
         struct=RemoveVm,
         decide=remove_vm,
-        role=Role.OPERATOR,
+        action=Action.VM_CONFIGURE,
         method="DELETE",
         path="/vms/{vm}",
         cli=("vm", "remove"),

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from pvc.commands.access_table import Action
 from pvc.commands.base import CommandSpec, Context, Decision, find_node, find_vm
 from pvc.commands.placement import Choice, affinity_notes, obstacle_on, place, wish_of
 from pvc.commands.vm_ref import DEFAULT_SHUTDOWN_TIMEOUT_S, NOTHING, VmRef, wrong_state
@@ -13,7 +14,7 @@ from pvc.commands.vm_settings import MaxDowntimeMs
 from pvc.errors import Rejected
 from pvc.events import vm as e
 from pvc.events import vm_moves as m
-from pvc.events.types import MigrationMethod, NodeName, Role, TimeoutS
+from pvc.events.types import MigrationMethod, NodeName, TimeoutS
 from pvc.projections.state import ClusterState, NodeState, Vm
 from pvc.projections.vm_machine import AT_REST, VmState
 
@@ -216,7 +217,7 @@ SPECS = (
         name="vm.migrate",
         struct=MigrateVm,
         decide=migrate_vm,
-        role=Role.OPERATOR,
+        action=Action.VM_MOVE,
         path="/vms/{vm}/migrate",
         cli=("vm", "migrate"),
         args=("vm", "node"),
@@ -227,7 +228,7 @@ SPECS = (
         name="vm.unmigrate",
         struct=UnmigrateVm,
         decide=unmigrate_vm,
-        role=Role.OPERATOR,
+        action=Action.VM_MOVE,
         path="/vms/{vm}/unmigrate",
         cli=("vm", "unmigrate"),
         args=("vm",),
@@ -238,7 +239,7 @@ SPECS = (
         name="vm.move",
         struct=MoveVm,
         decide=move_vm,
-        role=Role.OPERATOR,
+        action=Action.VM_MOVE,
         path="/vms/{vm}/move",
         cli=("vm", "move"),
         args=("vm", "node"),
@@ -249,7 +250,7 @@ SPECS = (
         name="vm.cancel_migration",
         struct=CancelVmMigration,
         decide=cancel_migration,
-        role=Role.OPERATOR,
+        action=Action.VM_MOVE,
         path="/vms/{vm}/cancel-migration",
         cli=("vm", "cancel-migration"),
         args=("vm",),

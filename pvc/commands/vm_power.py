@@ -6,11 +6,12 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from pvc.commands.access_table import Action
 from pvc.commands.base import CommandSpec, Context, Decision, find_vm
 from pvc.commands.vm_ref import DEFAULT_SHUTDOWN_TIMEOUT_S, VmRef, require_room, wrong_state
 from pvc.errors import Rejected
 from pvc.events import vm as e
-from pvc.events.types import Role, ShutdownTimeoutAction, TimeoutS
+from pvc.events.types import ShutdownTimeoutAction, TimeoutS
 from pvc.projections.state import ClusterState, Vm
 from pvc.projections.vm_machine import AT_REST, VmState
 
@@ -156,7 +157,7 @@ SPECS = (
         name="vm.start",
         struct=StartVm,
         decide=start_vm,
-        role=Role.OPERATOR,
+        action=Action.VM_RUN,
         path="/vms/{vm}/start",
         cli=("vm", "start"),
         args=("vm",),
@@ -167,7 +168,7 @@ SPECS = (
         name="vm.shutdown",
         struct=ShutdownVm,
         decide=shutdown_vm,
-        role=Role.OPERATOR,
+        action=Action.VM_RUN,
         path="/vms/{vm}/shutdown",
         cli=("vm", "shutdown"),
         args=("vm",),
@@ -178,7 +179,7 @@ SPECS = (
         name="vm.stop",
         struct=StopVm,
         decide=stop_vm,
-        role=Role.OPERATOR,
+        action=Action.VM_RUN,
         path="/vms/{vm}/stop",
         cli=("vm", "stop"),
         args=("vm",),
@@ -190,7 +191,7 @@ SPECS = (
         name="vm.restart",
         struct=RestartVm,
         decide=restart_vm,
-        role=Role.OPERATOR,
+        action=Action.VM_RUN,
         path="/vms/{vm}/restart",
         cli=("vm", "restart"),
         args=("vm",),
@@ -201,7 +202,7 @@ SPECS = (
         name="vm.reset",
         struct=ResetVm,
         decide=reset_vm,
-        role=Role.OPERATOR,
+        action=Action.VM_RUN,
         path="/vms/{vm}/reset",
         cli=("vm", "reset"),
         args=("vm",),
@@ -213,7 +214,7 @@ SPECS = (
         name="vm.disable",
         struct=DisableVm,
         decide=disable_vm,
-        role=Role.OPERATOR,
+        action=Action.VM_RUN,
         path="/vms/{vm}/disable",
         cli=("vm", "disable"),
         args=("vm",),
@@ -223,7 +224,7 @@ SPECS = (
         name="vm.enable",
         struct=EnableVm,
         decide=enable_vm,
-        role=Role.OPERATOR,
+        action=Action.VM_RUN,
         path="/vms/{vm}/enable",
         cli=("vm", "enable"),
         args=("vm",),

@@ -6,11 +6,12 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from pvc.commands.access_table import Action
 from pvc.commands.base import CommandSpec, Context, Decision, find_node, find_vm
 from pvc.commands.vm_ref import NOTHING, VmRef
 from pvc.errors import NotFound, Rejected
 from pvc.events import vm as e
-from pvc.events.types import MigrationMethod, NodeName, Role, Selector, Tag
+from pvc.events.types import MigrationMethod, NodeName, Selector, Tag
 from pvc.projections.state import ClusterState
 
 MAX_TAGS = 64
@@ -216,7 +217,7 @@ SPECS = (
         name="vm.set_autostart",
         struct=SetVmAutostart,
         decide=set_vm_autostart,
-        role=Role.OPERATOR,
+        action=Action.VM_CONFIGURE,
         path="/vms/{vm}/autostart",
         cli=("vm", "autostart"),
         args=("vm", "autostart"),
@@ -226,7 +227,7 @@ SPECS = (
         name="vm.set_selector",
         struct=SetVmSelector,
         decide=set_vm_selector,
-        role=Role.OPERATOR,
+        action=Action.VM_CONFIGURE,
         path="/vms/{vm}/selector",
         cli=("vm", "selector"),
         args=("vm", "selector"),
@@ -236,7 +237,7 @@ SPECS = (
         name="vm.set_node_limits",
         struct=SetVmNodeLimits,
         decide=set_vm_node_limits,
-        role=Role.OPERATOR,
+        action=Action.VM_CONFIGURE,
         path="/vms/{vm}/node-limits",
         cli=("vm", "node-limits"),
         args=("vm", "node_limits"),
@@ -246,7 +247,7 @@ SPECS = (
         name="vm.set_migration_method",
         struct=SetVmMigrationMethod,
         decide=set_vm_migration_method,
-        role=Role.OPERATOR,
+        action=Action.VM_CONFIGURE,
         path="/vms/{vm}/migration-method",
         cli=("vm", "migration-method"),
         args=("vm", "migration_method"),
@@ -256,7 +257,7 @@ SPECS = (
         name="vm.set_max_downtime",
         struct=SetVmMaxDowntime,
         decide=set_vm_max_downtime,
-        role=Role.OPERATOR,
+        action=Action.VM_CONFIGURE,
         path="/vms/{vm}/max-downtime",
         cli=("vm", "max-downtime"),
         args=("vm", "max_downtime_ms"),
@@ -266,7 +267,7 @@ SPECS = (
         name="vm.set_priority",
         struct=SetVmPriority,
         decide=set_vm_priority,
-        role=Role.OPERATOR,
+        action=Action.VM_CONFIGURE,
         path="/vms/{vm}/priority",
         cli=("vm", "priority"),
         args=("vm", "priority"),
@@ -276,7 +277,7 @@ SPECS = (
         name="vm.set_affinity",
         struct=SetVmAffinity,
         decide=set_vm_affinity,
-        role=Role.OPERATOR,
+        action=Action.VM_CONFIGURE,
         path="/vms/{vm}/affinity",
         cli=("vm", "affinity"),
         args=("vm", "affinity"),
@@ -286,7 +287,7 @@ SPECS = (
         name="vm.set_anti_affinity",
         struct=SetVmAntiAffinity,
         decide=set_vm_anti_affinity,
-        role=Role.OPERATOR,
+        action=Action.VM_CONFIGURE,
         path="/vms/{vm}/anti-affinity",
         cli=("vm", "anti-affinity"),
         args=("vm", "anti_affinity"),
@@ -296,7 +297,7 @@ SPECS = (
         name="vm.add_tag",
         struct=AddVmTag,
         decide=add_vm_tag,
-        role=Role.OPERATOR,
+        action=Action.VM_CONFIGURE,
         path="/vms/{vm}/tags",
         cli=("vm", "tag", "add"),
         args=("vm", "tag"),
@@ -306,7 +307,7 @@ SPECS = (
         name="vm.remove_tag",
         struct=RemoveVmTag,
         decide=remove_vm_tag,
-        role=Role.OPERATOR,
+        action=Action.VM_CONFIGURE,
         method="DELETE",
         path="/vms/{vm}/tags/{tag}",
         cli=("vm", "tag", "remove"),

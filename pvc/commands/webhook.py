@@ -11,12 +11,15 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 from msgspec.structs import asdict, replace
 
+from pvc.commands.access import PrincipalRef, find_principal
+from pvc.commands.access_rights import Rights, rights_by_grants
+from pvc.commands.access_table import Action
 from pvc.commands.base import CommandSpec, Context, Decision, invalid, near_names, quoted, require_cluster
 from pvc.commands.vm_ref import NOTHING
 from pvc.commands.webhook_settings import check_settings, resolve_subjects
 from pvc.errors import NotFound, Rejected
 from pvc.events import webhook as e
-from pvc.events.types import Description, Role, VmName
+from pvc.events.types import Description, VmName
 from pvc.events.webhook import Ownership, SealedSecret, Signature, WebhookSettings
 from pvc.projections.state import ClusterState
 from pvc.projections.webhook_state import MAX_REPLAYS, Webhook
@@ -68,6 +71,10 @@ Allowed = Annotated[
     Meta(max_length=20, description="A private network, CIDR or CIDR:PORT, in which the receiver may be."),
 ]
 Reveal = Annotated[bool, Meta(description="Send the names of people opened, rather than sealed as in the log.")]
+Owner = Annotated[
+    PrincipalRef | None,
+    Meta(description="Whose it is: it is sent what this principal may see. If nothing else is said, who adds it."),
+]
 Since = Annotated[
     str,
     Meta(
@@ -102,6 +109,7 @@ class AddWebhook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ownership: Proof = Ownership.CHALLENGE
     allow_private: Allowed = ()
     reveal_names: Reveal = False
+    owner: Owner = None
     description: Description = ""
     first: Position = 0
     secret_id: Sealed = ""
@@ -126,6 +134,7 @@ class ModifyWebhook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ownership: Proof | None = None
     allow_private: Allowed | None = None
     reveal_names: Reveal | None = None
+    owner: Owner = None
     description: Description | None = None
 
 
@@ -190,6 +199,14 @@ def find_webhook(state: ClusterState, ref: str) -> Webhook:
     return hook
 
 
+def owners_sight(state: ClusterState, owner: str) -> Rights:
+    """What an endpoint may be sent: what its owner may read, as things stand now. One that root added has no owner."""
+    if not owner:
+        return Rights(everything=True)
+    principal = state.principals.get(owner)
+    return rights_by_grants(Action.HISTORY_READ, principal.grants if principal is not None else ())
+
+
 def add(state: ClusterState, command: AddWebhook, context: Context) -> Decision:
     """A new name, an acceptable address."""
     require_cluster(state)
@@ -206,12 +223,13 @@ def add(state: ClusterState, command: AddWebhook, context: Context) -> Decision:
             hint="remove one, or let one receiver pass events on to others",
         )
     chosen = {field: getattr(command, field) for field in WebhookSettings.__struct_fields__}
-    settings = WebhookSettings(**{**chosen, "subjects": resolve_subjects(state, command.subjects)})
+    chosen |= {"subjects": resolve_subjects(state, command.subjects), "owner": command.owner or ""}
+    settings = WebhookSettings(**chosen)
     check_settings(settings)
     hook_id = str(uuid.uuid5(_IDS, context.command_id))
     after = command.first - 1 if command.first else state.position
     added = e.WebhookAdded(hook=hook_id, name=command.name, settings=settings, secret=_sealed(command), after=after)
-    return Decision(events=(added,), notes=_notes(settings))
+    return Decision(events=(added,), notes=_notes(state, settings))
 
 
 def modify(state: ClusterState, command: ModifyWebhook, context: Context) -> Decision:
@@ -224,7 +242,7 @@ def modify(state: ClusterState, command: ModifyWebhook, context: Context) -> Dec
     check_settings(settings)
     if settings == hook.settings:
         return NOTHING
-    return Decision(events=(e.WebhookModified(hook=hook.id, settings=settings),), notes=_notes(settings))
+    return Decision(events=(e.WebhookModified(hook=hook.id, settings=settings),), notes=_notes(state, settings))
 
 
 def remove(state: ClusterState, command: RemoveWebhook, context: Context) -> Decision:
@@ -272,8 +290,14 @@ def _sealed(command: AddWebhook | RotateSecret) -> SealedSecret:
     return SealedSecret(id=command.secret_id, box=command.secret_box, public=command.secret_public)
 
 
-def _notes(settings: WebhookSettings) -> tuple[str, ...]:
+def _notes(state: ClusterState, settings: WebhookSettings) -> tuple[str, ...]:
     notes = []
+    if settings.owner:
+        sight = owners_sight(state, find_principal(state, settings.owner).name)
+        if sight.nothing:
+            notes.append("its owner may not read the history: it is sent nothing")
+        elif not sight.everything:
+            notes.append("its owner may see some VMs only: it is sent what is about these alone")
     if settings.allow_private:
         notes.append(f"its receiver may be in {', '.join(settings.allow_private)}")
     if settings.reveal_names:
@@ -282,17 +306,18 @@ def _notes(settings: WebhookSettings) -> tuple[str, ...]:
 
 
 _SECRET = ("secret_id", "secret_box", "secret_public")
-_OF_ONE: dict[str, Any] = {"role": Role.ADMIN, "args": ("hook",)}
+_OF_ONE: dict[str, Any] = {"action": Action.WEBHOOK_MANAGE, "args": ("hook",)}
 
 SPECS = (
     CommandSpec(
         name="webhook.add",
         struct=AddWebhook,
         decide=add,
-        role=Role.ADMIN,
+        action=Action.WEBHOOK_MANAGE,
         path="/webhooks",
         cli=("webhook", "add"),
         args=("name", "url"),
+        known=("owner",),
         example={"name": "billing", "url": "https://hooks.example.com/pvc", "types": ["vm.*"]},
         outcomes={e.WebhookVerified.TYPE: True, e.WebhookDisabled.TYPE: False},
         internal=("first", *_SECRET),
@@ -304,6 +329,7 @@ SPECS = (
         method="PATCH",
         path="/webhooks/{hook}",
         cli=("webhook", "modify"),
+        known=("owner",),
         example={"hook": "billing", "batch": 50},
         **_OF_ONE,
     ),

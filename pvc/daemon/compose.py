@@ -25,6 +25,7 @@ from pvc.daemon.logs import (
     open_log,
     remove_replica,
 )
+from pvc.daemon.own_certificate import with_certificate
 from pvc.daemon.serving import serve
 from pvc.daemon.webhooks import open_webhooks
 from pvc.daemon.zookeeper_server import keep_running, mode_of, start_zookeeper
@@ -47,7 +48,6 @@ from pvc.node.vouching import VouchingParts
 from pvc.peers.client import Peers
 from pvc.presence.base import Member, Presence
 from pvc.runtime.appender import Appender
-from pvc.runtime.past import PastStates
 from pvc.runtime.past_files import PastFiles
 from pvc.runtime.people import People
 from pvc.runtime.snapshots import SnapshotFile, store_snapshot
@@ -59,6 +59,7 @@ async def run_daemon(config: Config, stop: asyncio.Event) -> None:
     """Run node and gateway until `stop` is set. Raises PvcError when something needed cannot be opened."""
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _only_one(config.data_dir):
+        config = with_certificate(config)
         while not stop.is_set():
             await _run_once(config, stop)
 
@@ -89,7 +90,9 @@ async def _run_once(config: Config, stop: asyncio.Event) -> None:
         )
         watching = [
             asyncio.create_task(_pass_on(stop, leave), name="stop"),
-            asyncio.create_task(await_whole_log(config, services.world, history, leave), name="await a whole log"),
+            asyncio.create_task(
+                await_whole_log(config, opened.copies, services.world, history, leave), name="await a whole log"
+            ),
         ]
         try:
             await serve(config, Node(services), gateway, leave)
@@ -107,12 +110,13 @@ async def _pass_on(event: asyncio.Event, to: asyncio.Event) -> None:
 
 async def open_inbox(config: Config, log: Log) -> Inbox | None:
     """Where nodes forward reports to each other; None where this is the only node."""
-    from pvc.log.zookeeper import ZookeeperLog
-
-    if not isinstance(log, ZookeeperLog):
+    if config.log.kind != "zookeeper":
         return None
     from pvc.daemon.zookeeper_access import zookeeper_access, zookeeper_hosts
     from pvc.log.inbox_zookeeper import ZookeeperInbox
+    from pvc.log.zookeeper import ZookeeperLog
+
+    assert isinstance(log, ZookeeperLog), "opened above"
 
     access = zookeeper_access(config.log)
     return await ZookeeperInbox.open(
@@ -271,7 +275,6 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
             archive=archive_parts(config, log, history, copies),
             webhooks=DeliveryParts(
                 history=history,
-                past=PastStates(history),
                 store=webhooks.store,
                 sender=webhooks.sender,
                 clock=clock,

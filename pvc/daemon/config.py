@@ -76,7 +76,7 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Records in ZooKeeper, at most: three times the hot window of 16 segments of 4,096. At least twice that window."""
     quota_mib: Annotated[int, Meta(ge=1, le=65_536)] = 64
     """Their bytes, at most: twice the hot window of 16 segments of 2 MB. With the records' own 350 bytes each that is
-    half a heap of 256 MiB; a server of that size was out of memory at 291,000 records of 335 bytes."""
+    a quarter of the heap; a server with half of that was out of memory at 291,000 records of 335 bytes."""
 
 
 class ZookeeperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,6 +97,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     listen: Annotated[str, Meta(pattern=r"^$|^.+:\d{1,5}$")] = "127.0.0.1:7370"
     """Address and port for everybody else, with a token; empty: none."""
     tls_cert: str = ""
+    """PEM file with a certificate of one's own; empty: pvcd makes one where other machines are served."""
     tls_key: str = ""
 
 
@@ -181,7 +182,7 @@ def load_config(path: Path) -> Config:
         config = msgspec.convert(document, Config)
     except msgspec.ValidationError as error:
         raise _bad(path, f"is not valid: {error}", "docs/configuration.md lists the fields") from error
-    _refuse_open_door(path, config.gateway)
+    _check_gateway(path, config.gateway)
     _check_anchor(path, config.anchor)
     _check_archive(path, config.archive)
     _check_quota(path, config.log)
@@ -195,26 +196,25 @@ def split_listen(listen: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _refuse_open_door(path: Path, gateway: GatewayConfig) -> None:
+def _check_gateway(path: Path, gateway: GatewayConfig) -> None:
     if bool(gateway.tls_cert) != bool(gateway.tls_key):
         raise _bad(path, "has only one of gateway.tls_cert and gateway.tls_key", "give both")
     if not gateway.listen:
         return
-    host, port = split_listen(gateway.listen)
+    _, port = split_listen(gateway.listen)
     if port > MAX_PORT:
         raise _bad(path, f"has port {port} in gateway.listen; the last one is {MAX_PORT}", "choose another port")
-    if gateway.tls_cert:
-        return
+
+
+def serves_others(listen: str) -> bool:
+    """Whether other machines than this one are served: then only with TLS."""
+    if not listen:
+        return False
+    host, _ = split_listen(listen)
     try:
-        local = ipaddress.ip_address(host).is_loopback
+        return not ipaddress.ip_address(host).is_loopback
     except ValueError:
-        local = host == "localhost"
-    if not local:
-        raise _bad(
-            path,
-            f"would serve the API on {gateway.listen} without TLS",
-            "set gateway.tls_cert and gateway.tls_key, or listen on 127.0.0.1",
-        )
+        return host != "localhost"
 
 
 def _check_anchor(path: Path, anchor: AnchorConfig) -> None:
@@ -227,6 +227,14 @@ def _check_anchor(path: Path, anchor: AnchorConfig) -> None:
         raise _bad(path, f"has an anchor that cannot be used: {error.message}", error.hint) from error
     if anchor.file and not anchor.file.startswith("/"):
         raise _bad(path, f"has the anchor.file {anchor.file!r}", "give its full path")
+
+
+def is_wildcard(host: str) -> bool:
+    """Whether it stands for every address of the machine."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return not host
 
 
 def _check_archive(path: Path, archive: ArchiveConfig) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import logging
 import socket
 import ssl
 from pathlib import Path
 
 from pvc.clock import Clock, Rng
-from pvc.daemon.config import Config, split_listen
+from pvc.daemon.config import Config, is_wildcard, serves_others, split_listen
 from pvc.errors import PvcError, Unavailable
 from pvc.peers.secret import PeerSecret, read_secret
 from pvc.presence.hello import Contact
@@ -25,15 +24,13 @@ def contact_of(config: Config) -> Contact:
 
     Raises Unavailable (`gateway.tls_failed`) when the certificate cannot be read.
     """
-    if not config.gateway.listen or not config.gateway.tls_cert:
+    if not serves_others(config.gateway.listen) or not config.gateway.tls_cert:
         return Contact()
     host, port = split_listen(config.gateway.listen)
-    if _is_loopback(host):
-        return Contact()
-    if _is_wildcard(host):
+    if is_wildcard(host):
         host = config.node.address or socket.gethostname()
     shown = f"[{host}]" if ":" in host else host
-    return Contact(gateway=f"https://{shown}:{port}", certificate=_fingerprint(Path(config.gateway.tls_cert)))
+    return Contact(gateway=f"https://{shown}:{port}", certificate=fingerprint(Path(config.gateway.tls_cert)))
 
 
 def make_peer_secret(config: Config, clock: Clock, rng: Rng) -> PeerSecret | None:
@@ -57,22 +54,8 @@ async def load_peer_secret(secret: PeerSecret) -> None:
         logger.warning("peers: the secret cannot be read code=%s error=%s", error.code, error.message)
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _is_wildcard(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        return not host
-
-
-def _fingerprint(path: Path) -> str:
-    """Of the first certificate in the file: the server's own; its authorities follow."""
+def fingerprint(path: Path) -> str:
+    """The SHA-256, in hex, of the first certificate in the file: the server's own; its authorities follow."""
     try:
         text = path.read_text()
         first = text[text.index(_BEGIN) : text.index(_END) + len(_END)]

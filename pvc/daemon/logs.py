@@ -119,7 +119,9 @@ def remove_replica(config: Config) -> None:
         (config.data_dir / f"history.db{suffix}").unlink(missing_ok=True)
 
 
-async def await_whole_log(config: Config, world: World, history: HistoryIndex, whole: asyncio.Event) -> None:
+async def await_whole_log(
+    config: Config, copies: LogCopies, world: World, history: HistoryIndex, whole: asyncio.Event
+) -> None:
     """Set `whole` once a log that has stopped the fold goes on where this node's replica ends, and nobody holds it."""
     if config.log.kind != "zookeeper":
         return
@@ -128,15 +130,15 @@ async def await_whole_log(config: Config, world: World, history: HistoryIndex, w
         if not isinstance(world.fault, LogDamaged):
             continue
         try:
-            if await _is_whole(config, world, history):
+            if await _is_whole(config, copies, world, history):
                 logger.info("log: it can be used again, beginning anew")
                 whole.set()
         except PvcError as error:
             logger.info("log: still not usable code=%s error=%s", error.code, error.message)
 
 
-async def _is_whole(config: Config, world: World, history: HistoryIndex) -> bool:
-    log = await open_zookeeper_log(config, make_copies(config))
+async def _is_whole(config: Config, copies: LogCopies, world: World, history: HistoryIndex) -> bool:
+    log = await open_zookeeper_log(config, copies)
     try:
         await check_same_log(await newest_seen(world, history), log)
         return not log.held_by

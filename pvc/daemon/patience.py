@@ -1,13 +1,17 @@
 """How long a connection may stay open without a whole request: uvicorn itself waits for ever for the first one.
 
-Without this a few hundred connections that say nothing, or half a line, would use up the daemon's files.
+Without this a few hundred connections that say nothing, or half a line, would use up the daemon's files. For the same
+reason an app may drop a connection whose client does not take what was written: closing it would wait for that client.
 """
 
 from __future__ import annotations
 
 import asyncio
 
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from pvc.gateway.event_stream import HANG_UP
 
 HEAD_DEADLINE_S = 20.0
 """For a request's line and headers, which fit into a few packets: many times what the worst line needs."""
@@ -21,6 +25,7 @@ class PatientProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The first head is waited for from here."""
         super().connection_made(transport)
+        self.app = _with_way_to_hang_up(self.app, transport)
         self._look_later(None)
 
     def _look_later(self, waited_after: RequestResponseCycle | object | None) -> None:
@@ -39,3 +44,10 @@ class PatientProtocol(H11Protocol):
 
 
 _REPLYING = object()
+
+
+def _with_way_to_hang_up(app: ASGIApp, transport: asyncio.Transport) -> ASGIApp:
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, HANG_UP: transport.abort}, receive, send)
+
+    return serve

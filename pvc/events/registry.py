@@ -53,7 +53,16 @@ Event: TypeAlias = (
     | cluster.AnchorFailed
     | cluster.AnchorRecovered
     | cluster.CommandRejected
+    | access.PrincipalAdded
+    | access.PrincipalModified
+    | access.PrincipalRemoved
     | access.TokenCreated
+    | access.TokenRotated
+    | access.TokenRevoked
+    | access.TokenUsed
+    | access.LoginRefused
+    | access.AccessRefused
+    | access.SecretRead
     | access.ErasureRequested
     | access.PersonErased
     | node.NodeJoined
@@ -208,6 +217,10 @@ def subject_of(event: Event) -> Subject:
         return Subject("vm", vm_id) if vm_id else Subject("cluster", "")
     if isinstance(event, access.ErasureRequested | access.PersonErased):
         return Subject(kind, event.key)
+    if isinstance(event, access.PrincipalAdded | access.PrincipalModified | access.PrincipalRemoved):
+        return Subject(kind, event.id)
+    if isinstance(event, access.AccessRefused) and event.vm:
+        return Subject("vm", event.vm)
     id_field = _ID_FIELDS[kind]
     return Subject(kind, getattr(event, id_field) if id_field else "")
 

@@ -139,8 +139,16 @@ class EndPolicy(StrEnum):
 
 
 class Role(StrEnum):
-    """What a principal may do; each role may do what the ones before it may."""
+    """What a principal may do; docs/access.md has the table."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
     ADMIN = "admin"
+    AUDITOR = "auditor"
+
+
+class PrincipalKind(StrEnum):
+    """Who a principal is."""
+
+    PERSON = "person"
+    SERVICE = "service"

@@ -51,6 +51,8 @@ class WebhookSettings(Struct, frozen=True, kw_only=True, gc=False, omit_defaults
     """Networks of private addresses that the receiver may be in: `10.0.7.0/24`, `10.0.7.5/32:8443`."""
     reveal_names: bool = False
     """Whether people's names are sent opened; else as the log has them, sealed."""
+    owner: str = ""
+    """The principal whose it is, as in the events: it is sent what they may see. Empty: the cluster's own, root's."""
     description: str = ""
 
 

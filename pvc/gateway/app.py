@@ -17,16 +17,20 @@ from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from pvc.commands.access_rights import Rights, require_vm
 from pvc.commands.base import require_cluster
-from pvc.errors import InvalidInput, PvcError, internal_error
+from pvc.errors import Forbidden, InvalidInput, PvcError, internal_error
+from pvc.gateway.access import ACCESS
 from pvc.gateway.access_log import told_in_access_log
-from pvc.gateway.auth import LOCAL, Doorkeeper, Principal, require_role
+from pvc.gateway.audit import AUDIT
+from pvc.gateway.auth import LOCAL, Doorkeeper, Principal
 from pvc.gateway.bodies import control_of
 from pvc.gateway.cards import BASE_PATH
 from pvc.gateway.commands import command_endpoints
-from pvc.gateway.console import CONSOLE, CONSOLE_PATH, CONSOLE_ROLE, serve_console
+from pvc.gateway.console import CONSOLE, CONSOLE_ACTION, CONSOLE_PATH, serve_console
 from pvc.gateway.diff import DIFF
 from pvc.gateway.endpoint import Call, Endpoint
+from pvc.gateway.events import EVENTS
 from pvc.gateway.health import health_response
 from pvc.gateway.history import HISTORY
 from pvc.gateway.log import LOG
@@ -35,10 +39,11 @@ from pvc.gateway.log_parts import LOG_PARTS
 from pvc.gateway.log_proofs import PROOFS
 from pvc.gateway.openapi import openapi_endpoint
 from pvc.gateway.people import PEOPLE
-from pvc.gateway.problems import CONTENT_TYPE, NoSuchRoute, WrongMethod, problem_response
+from pvc.gateway.problems import CONTENT_TYPE, NoSuchRoute, TooManyRequests, WrongMethod, problem_response
 from pvc.gateway.queries import QUERIES
 from pvc.gateway.services import GatewayServices
 from pvc.gateway.undo import UNDO
+from pvc.gateway.warden import Warden
 from pvc.gateway.webhooks import WEBHOOKS
 from pvc.gateway.what_if import WHAT_IF
 
@@ -50,15 +55,17 @@ REACH_DEADLINE_S = 10.0
 
 def create_app(services: GatewayServices) -> ASGIApp:
     """The app for callers from outside, who need a token."""
-    doorkeeper = Doorkeeper(services.clock)
+    warden = Warden(services)
+    doorkeeper = Doorkeeper(services.clock, warden.login_refused)
     by_path: defaultdict[str, dict[str, Endpoint]] = defaultdict(dict)
     for endpoint in all_endpoints():
         by_path[endpoint.path][endpoint.method] = endpoint
     routes: list[BaseRoute] = [
-        Route(BASE_PATH + path, _Methods(services, doorkeeper, endpoints)) for path, endpoints in by_path.items()
+        Route(BASE_PATH + path, _Methods(services, doorkeeper, warden, endpoints))
+        for path, endpoints in by_path.items()
     ]
     routes += [Route(f"{base}/health", _Health(services)) for base in ("", BASE_PATH)]
-    routes.append(WebSocketRoute(BASE_PATH + CONSOLE_PATH, functools.partial(_console, services, doorkeeper)))
+    routes.append(WebSocketRoute(BASE_PATH + CONSOLE_PATH, functools.partial(_console, services, doorkeeper, warden)))
     return _Border(services, Router(routes, redirect_slashes=False, default=_no_such_route))
 
 
@@ -74,16 +81,33 @@ def local_app(app: ASGIApp) -> ASGIApp:
 def all_endpoints() -> Sequence[Endpoint]:
     """Every endpoint there is, in the order of the manual."""
     logs = [*LOG, *PROOFS, *LOG_CARE, *LOG_PARTS]
-    described = [*QUERIES, *HISTORY, *DIFF, *UNDO, *WHAT_IF, *logs, *PEOPLE, *WEBHOOKS, *CONSOLE, *command_endpoints()]
+    described = [
+        *QUERIES,
+        *HISTORY,
+        *EVENTS,
+        *DIFF,
+        *UNDO,
+        *WHAT_IF,
+        *logs,
+        *ACCESS,
+        *AUDIT,
+        *PEOPLE,
+        *WEBHOOKS,
+        *CONSOLE,
+        *command_endpoints(),
+    ]
     return [*described, openapi_endpoint(described)]
 
 
 class _Methods:
     """What is at one path."""
 
-    def __init__(self, services: GatewayServices, doorkeeper: Doorkeeper, endpoints: dict[str, Endpoint]) -> None:
+    def __init__(
+        self, services: GatewayServices, doorkeeper: Doorkeeper, warden: Warden, endpoints: dict[str, Endpoint]
+    ) -> None:
         self._services = services
         self._doorkeeper = doorkeeper
+        self._warden = warden
         self._endpoints = endpoints
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,10 +116,8 @@ class _Methods:
         endpoint = self._endpoints.get(method)
         if endpoint is None:
             raise WrongMethod(request.method, request.url.path, sorted(self._endpoints))
-        principal = self._peer(endpoint, request) or await self._admit(endpoint, request)
-        if not endpoint.before_init:
-            require_cluster(self._services.world.state)
-        response = await endpoint.handle(self._services, Call(request=request, principal=principal))
+        peer = self._peer(endpoint, request)
+        response = await (self._answer_peer(endpoint, request, peer) if peer else self._answer(endpoint, request))
         await _make_readable(self._services, response)
         await response(scope, receive, send)
 
@@ -104,12 +126,30 @@ class _Methods:
             return None  # a node's signature opens nothing else
         return self._doorkeeper.admit_peer(request, self._services.node, self._services.peers.secret)
 
-    async def _admit(self, endpoint: Endpoint, request: Request) -> Principal:
-        await self._services.world.until_caught_up(REACH_DEADLINE_S)
-        principal = self._doorkeeper.admit(request, self._services.world.state)
-        require_role(principal, endpoint.role)
-        await _reach(self._services, request)
-        return principal
+    async def _answer_peer(self, endpoint: Endpoint, request: Request, peer: Principal) -> Response:
+        """Another node has all of it, or may have: there is no role to ask for."""
+        if not endpoint.before_init:
+            require_cluster(self._services.world.state)
+        call = Call(request=request, principal=peer, rights=Rights(everything=True))
+        return await endpoint.handle(self._services, call)
+
+    async def _answer(self, endpoint: Endpoint, request: Request) -> Response:
+        services, warden = self._services, self._warden
+        await services.world.until_caught_up(REACH_DEADLINE_S)
+        principal = self._doorkeeper.admit(request, services.world.state)
+        try:
+            rights = warden.admit(endpoint.action, principal, writes=endpoint.method != "GET")
+            await _reach(services, request)
+            if not endpoint.before_init:
+                require_cluster(services.world.state)
+            response = await endpoint.handle(services, Call(request=request, principal=principal, rights=rights))
+        except (Forbidden, TooManyRequests) as refusal:
+            ref = request.path_params.get("vm", "")
+            await warden.refused(endpoint.name, endpoint.action, principal, refusal, ref)
+            raise
+        if endpoint.secret:
+            await warden.secret_read(endpoint.name, principal)
+        return response
 
 
 class _Health:
@@ -180,15 +220,21 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, response: Response
         await response(scope, receive, send)
 
 
-async def _console(services: GatewayServices, doorkeeper: Doorkeeper, websocket: WebSocket) -> None:
+async def _console(services: GatewayServices, doorkeeper: Doorkeeper, warden: Warden, websocket: WebSocket) -> None:
     await services.world.until_caught_up(REACH_DEADLINE_S)
     principal = doorkeeper.admit(websocket, services.world.state)
+    ref = websocket.path_params["vm"]
     with told_in_access_log("vm.console", services.clock, principal.actor) as line:
-        line.about = websocket.path_params["vm"]
+        line.about = ref
         line.position = services.world.position
-        require_role(principal, CONSOLE_ROLE)
-        require_cluster(services.world.state)
-        await serve_console(services, websocket)
+        try:
+            rights = warden.admit(CONSOLE_ACTION, principal, writes=False)
+            require_cluster(services.world.state)
+            require_vm(services.world.state, rights, ref)
+        except (Forbidden, TooManyRequests) as refusal:
+            await warden.refused("vm.console", CONSOLE_ACTION, principal, refusal, ref)
+            raise
+        await serve_console(services, websocket, principal.asker)
 
 
 async def _no_such_route(scope: Scope, receive: Receive, send: Send) -> None:

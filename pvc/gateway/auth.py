@@ -1,4 +1,7 @@
-"""Who is asking, and may they: bearer tokens over TCP, root over the Unix socket, roles, a brake on failed logins."""
+"""Who is asking: bearer tokens over TCP, root over the Unix socket, other nodes; and a brake on failed logins.
+
+What they may do is decided in `pvc.gateway.warden`.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,15 @@ import hmac
 import logging
 import re
 from collections import OrderedDict
+from collections.abc import Callable
 
 import msgspec
 from starlette.requests import HTTPConnection
 
 from pvc.clock import Clock, Rng
-from pvc.errors import Forbidden, Unauthenticated
+from pvc.commands.access_rights import Asker
+from pvc.errors import Unauthenticated
 from pvc.events.record import Actor
-from pvc.events.types import Role
 from pvc.gateway.problems import TooManyFailures
 from pvc.peers.credentials import Question, check, is_signed
 from pvc.peers.secret import PeerSecret
@@ -34,7 +38,9 @@ SECONDS_PER_FAILURE = 6.0
 MAX_ADDRESSES = 10_000
 """Addresses whose failures are remembered; the one not seen for longest is forgotten first."""
 
-_ROLES = list(Role)
+NO_TOKEN = "-"  # noqa: S105 - no secret
+"""In place of a token's id, for who has none and is not root: it is allowed nothing by any role."""
+
 _NOBODY = hashlib.sha256(b"").hexdigest()
 _TOKEN = re.compile(r"pvc_([0-9a-z]{8,32})_([\x21-\x7e]{16,128})")
 _SOURCE = re.compile(r"[\x21-\x7e]{1,64}")
@@ -44,15 +50,21 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """Who is asking."""
 
     actor: Actor
-    role: Role
+    asker: Asker
+    """As the decision about access knows them."""
+
+
+Refused = Callable[[str, str, str], None]
+"""Told of a refused login: the token's id where there is such a token, why, and the address."""
 
 
 class Doorkeeper:
     """Tells who is asking. A right token always opens, however many wrong ones came from the same address before:
     nobody can lock another out, and 256 random bits are not guessed."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, on_refused: Refused = lambda *_: None) -> None:
         self._clock = clock
+        self._on_refused = on_refused
         self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()
         """Address -> (failures not yet forgiven, when that was counted)."""
 
@@ -61,7 +73,7 @@ class Doorkeeper:
         source = connection.headers.get("pvc-source", "api")
         source = source if _SOURCE.fullmatch(source) else "api"
         if connection.scope.get(LOCAL) is True:
-            return Principal(actor=Actor(principal="root", method="socket", source=source), role=Role.ADMIN)
+            return Principal(actor=Actor(principal="root", method="socket", source=source), asker=Asker())
         address = connection.client.host if connection.client else ""
         if state.cluster is None:
             raise Unauthenticated(
@@ -96,7 +108,7 @@ class Doorkeeper:
             self._count_failure(address)
             raise
         actor = Actor(principal=f"node/{peer}", method="peer", address=address, source="node")
-        return Principal(actor=actor, role=Role.VIEWER)
+        return Principal(actor=actor, asker=Asker(token=NO_TOKEN, shown=actor.principal))
 
     def _by_token(self, authorization: str, address: str, source: str, state: ClusterState) -> Principal:
         scheme, _, credentials = authorization.partition(" ")
@@ -111,15 +123,27 @@ class Doorkeeper:
         given = hashlib.sha256((found[2] if found else "").encode()).hexdigest()
         right = hmac.compare_digest(given, token.secret_sha256 if token else _NOBODY)
         if token is None or not right:
-            self._count_failure(address)
             logger.warning("login refused address=%s token=%s", address, token.id if token else "unknown")
+            self._on_refused(token.id if token else "", "access.token_invalid", address)
+            self._count_failure(address)
             raise Unauthenticated(
                 "the token is not valid",
                 code="access.token_invalid",
                 hint="use the token as it was shown when it was made, beginning with pvc_",
             )
+        if token.expired(self._clock.wall_us()):
+            # Told to who has the secret alone. It does not count as a failure: nobody guesses here.
+            logger.warning("login refused address=%s token=%s expired", address, token.id)
+            self._on_refused(token.id, "access.token_expired", address)
+            raise Unauthenticated(
+                f"the token {token.id} has expired",
+                code="access.token_expired",
+                hint=f"use {token.replaced_by}, which has taken its place"
+                if token.replaced_by
+                else "an admin makes a new one: pvc access token create NAME",
+            )
         actor = Actor(principal=token.principal, method="token", address=address, source=source)
-        return Principal(actor=actor, role=token.role)
+        return Principal(actor=actor, asker=Asker(token=token.id, shown=token.principal))
 
     def _count_failure(self, address: str) -> None:
         now = self._clock.monotonic()
@@ -131,15 +155,6 @@ class Doorkeeper:
         self._failures[address] = (failures + 1, now)
         if len(self._failures) > MAX_ADDRESSES:
             self._failures.popitem(last=False)
-
-
-def require_role(principal: Principal, role: Role) -> None:
-    """Raise Forbidden unless the principal has this role or a higher one."""
-    if _ROLES.index(principal.role) < _ROLES.index(role):
-        raise Forbidden(
-            f"{principal.actor.principal} is {principal.role.value}; this needs {role.value}",
-            hint="use a token with that role",
-        )
 
 
 class NewToken(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect as types
 
+from pvc.commands.access_table import Action, least_role
 from pvc.commands.base import CommandSpec
 from pvc.events.types import Role
 
@@ -54,6 +55,8 @@ class CommandCard(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     help: str
     role: Role
+    """The least that suffices on the whole cluster; `action` says what of the table it is."""
+    action: Action
     confirm: str
     outcomes: dict[str, bool]
     example: dict[str, Any]
@@ -74,7 +77,8 @@ def command_card(spec: CommandSpec) -> CommandCard:
         path=spec.path,
         summary=summary,
         help=help_text,
-        role=spec.role,
+        role=least_role(spec.action),
+        action=spec.action,
         confirm=spec.confirm,
         outcomes=dict(spec.outcomes),
         example=dict(spec.example),
@@ -121,7 +125,8 @@ def _type_card(name: str, of: types.Type) -> FieldCard:
             return FieldCard(type="enum", enum=_values(of.cls), **about)
         case types.VarTupleType(item_type=types.StructType() as item):
             fields = [field_card(field) for field in item.fields]
-            return FieldCard(type="object-list", max_length=of.max_length, fields=fields, **about)
+            about |= {"min_length": of.min_length, "max_length": of.max_length}
+            return FieldCard(type="object-list", fields=fields, **about)
         case types.VarTupleType():
             return FieldCard(type="list", max_length=of.max_length, item=_type_card("", of.item_type), **about)
     raise AssertionError(f"field {name!r} has a type that has no card yet: {of}")

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import hashlib
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -14,11 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pvc.clock import new_ulid
+from pvc.commands.access_rights import Asker, Rights, guarded, require_covered
 from pvc.commands.audit import ErasePerson
 from pvc.commands.base import CommandSpec, Decision
 from pvc.commands.cluster import InitCluster
 from pvc.commands.registry import COMMANDS
-from pvc.commands.webhook import AddWebhook, RotateSecret
 from pvc.errors import InvalidInput, NotFound, OutcomeUnknown
 from pvc.events.record import Actor, Record
 from pvc.events.registry import encode_event
@@ -66,23 +66,16 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     ]
 
 
-class InitReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of `cluster.init`."""
+class TokenReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of a command that makes a token."""
 
-    token: Annotated[str, Meta(description="The first admin token. Shown here and never again.")] = ""
+    token: Annotated[str, Meta(description="The token. Shown here and never again.")] = ""
 
 
 class SecretReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     """What became of `webhook.add` or `webhook.rotate_secret`."""
 
     secret: Annotated[str, Meta(description="`whsec_...` or `whpk_...`. Shown here and never again.")] = ""
-
-
-_REPLIES: dict[type[msgspec.Struct], type[Reply]] = {
-    InitCluster: InitReply,
-    AddWebhook: SecretReply,
-    RotateSecret: SecretReply,
-}
 
 
 def command_endpoints() -> list[Endpoint]:
@@ -96,12 +89,12 @@ def _endpoint(spec: CommandSpec) -> Endpoint:
         name=spec.name,
         method=spec.method,
         path=spec.path,
-        role=spec.role,
+        action=spec.action,
         handle=functools.partial(_handle, spec, Fields(spec.struct, hidden=spec.internal)),
         summary=summary,
         help=help_text,
         command=spec,
-        reply=_REPLIES.get(spec.struct, Reply),
+        reply=_reply_of(spec),
         before_init=spec.struct is InitCluster,
     )
 
@@ -122,14 +115,17 @@ async def _handle(spec: CommandSpec, fields: Fields, services: GatewayServices, 
             line.position = earlier.position
             return json_response(_repeated(spec, earlier), earlier.position)
         digest = digest_of(command)
-        command, secret = await completed(services, command, dry_run=dry_run)
-        token = make_token(services.rng) if isinstance(command, InitCluster) else None
+        command, secret = await completed(services, call.principal.asker, command, dry_run=dry_run)
+        token = make_token(services.rng) if makes_token(spec) else None
         if token is not None:
-            command = msgspec.structs.replace(command, token_id=token.id, token_sha256=token.sha256)
+            made: dict[str, Any] = {"token_id": token.id, "token_sha256": token.sha256}
+            command = msgspec.structs.replace(command, **made)
         key_or_new = key or new_ulid(services.clock, services.rng)
         actor = call.principal.actor if dry_run else await services.people.seal_actor(call.principal.actor)
-        submission = _submission(spec, services, actor, command, key_or_new, digest)
+        submission = _submission(spec, services, call.principal.asker, actor, command, key_or_new, digest)
         repeated = await _done_long_ago(services, submission) if key else None
+        if key and not call.rights.everything:
+            await _refuse_others_outcome(services, call.rights, submission, repeated)
         if repeated is not None:
             reply = _repeated(spec, repeated)
         elif dry_run:
@@ -145,6 +141,17 @@ async def _handle(spec: CommandSpec, fields: Fields, services: GatewayServices, 
             reply = msgspec.structs.replace(reply, notes=[*reply.notes, *notes])
         line.position = reply.position
         return json_response(reply, reply.position)
+
+
+def makes_token(spec: CommandSpec) -> bool:
+    """Whether the gateway makes a secret for it, of which the log has the hash."""
+    return "token_sha256" in spec.internal
+
+
+def _reply_of(spec: CommandSpec) -> type[Reply]:
+    if makes_token(spec):
+        return TokenReply
+    return SecretReply if "secret_box" in spec.internal else Reply
 
 
 def _repeated(spec: CommandSpec, record: Record) -> Reply:
@@ -183,7 +190,13 @@ def dry_run_of(request: Request) -> bool:
 
 
 def _submission(
-    spec: CommandSpec, services: GatewayServices, actor: Actor, command: msgspec.Struct, key: str, digest: str
+    spec: CommandSpec,
+    services: GatewayServices,
+    asker: Asker,
+    actor: Actor,
+    command: msgspec.Struct,
+    key: str,
+    digest: str,
 ) -> Submission:
     state = services.world.state
     vm = getattr(command, "vm", "")
@@ -191,7 +204,7 @@ def _submission(
     return Submission(
         name=spec.name,
         command=command,
-        decide=spec.decide,
+        decide=guarded(spec.decide, spec.action, asker),
         actor=actor,
         command_id=key,
         digest=digest,
@@ -227,7 +240,7 @@ async def real_reply(
     if token is None:
         return reply
     # The secret of a repeated init was shown the first time; this one belongs to no token.
-    return InitReply(**msgspec.structs.asdict(reply), token="" if outcome.repeated else token.shown)
+    return TokenReply(**msgspec.structs.asdict(reply), token="" if outcome.repeated else token.shown)
 
 
 def reply_of(
@@ -272,6 +285,20 @@ async def _submit(services: GatewayServices, submission: Submission) -> Outcome:
 def _looked_at(task: asyncio.Task[Outcome]) -> None:
     if not task.cancelled():
         task.exception()
+
+
+async def _refuse_others_outcome(
+    services: GatewayServices, rights: Rights, submission: Submission, repeated: Record | None
+) -> None:
+    """Whoever is limited is told the outcome of a command under the same key if it was their own, or is about what they
+    may do it to; a VM that they have removed is covered no more, and yet they may ask again. Raises Forbidden."""
+    position = services.world.state.recent.get(submission.command_id)
+    if repeated is None and position is not None:
+        await services.history.reach(position, COMMAND_DEADLINE_S)
+        data = await services.history.data(position)
+        repeated = decode_record(data) if data is not None else None
+    if repeated is not None and repeated.actor.principal != submission.actor.principal:
+        require_covered(services.world.state, rights, submission.command)
 
 
 async def _done_long_ago(services: GatewayServices, submission: Submission) -> Record | None:

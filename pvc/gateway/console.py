@@ -17,11 +17,12 @@ from msgspec import Meta
 from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from pvc.commands.access_rights import Asker, require_vm, rights_of
+from pvc.commands.access_table import Action
 from pvc.commands.base import find_vm
 from pvc.commands.vm_ref import wrong_state
 from pvc.drivers.hypervisor import Console, Hypervisor
 from pvc.errors import NotFound, PvcError, Rejected, Unavailable
-from pvc.events.types import Role
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of
 from pvc.gateway.services import GatewayServices
 from pvc.projections.state import Vm
@@ -30,8 +31,10 @@ from pvc.projections.vm_machine import AT_REST
 logger = logging.getLogger("pvc.gateway.access")
 
 CONSOLE_PATH = "/vms/{vm}/console"
-CONSOLE_ROLE = Role.OPERATOR
-"""Typing into a guest is operating it."""
+CONSOLE_ACTION = Action.CONSOLE_WRITE
+
+ALLOWED_AGAIN_S = 1.0
+"""Between looks whether who has a console open still may: so long a revoked token goes on there."""
 
 FOLLOW_PAUSE_S = 0.2
 """Between looks at the file; a person does not notice."""
@@ -56,7 +59,9 @@ class LogArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 async def _log(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, LogArguments)
-    vm = find_vm(services.world.state, call.request.path_params["vm"])
+    ref = call.request.path_params["vm"]
+    require_vm(services.world.state, call.rights, ref)
+    vm = find_vm(services.world.state, ref)
     path = _hypervisor_of(services, vm).console_log(vm.id)
     text, end = await asyncio.to_thread(_last_lines, path, arguments.lines)
     headers = {"PVC-Position": str(services.world.position), "X-Content-Type-Options": "nosniff"}
@@ -66,13 +71,14 @@ async def _log(services: GatewayServices, call: Call) -> Response:
     return StreamingResponse(stream, headers=headers, media_type="text/plain")
 
 
-async def serve_console(services: GatewayServices, websocket: WebSocket) -> None:
-    """Join a WebSocket with a VM's console until either ends. Raises PvcError before the socket was accepted."""
+async def serve_console(services: GatewayServices, websocket: WebSocket, asker: Asker) -> None:
+    """Join a WebSocket with a VM's console until either ends, or it is not allowed any more. Raises PvcError before the
+    socket was accepted."""
     vm = find_vm(services.world.state, websocket.path_params["vm"])
     console = await _open(_hypervisor_of(services, vm), vm)
     try:
         await websocket.accept()
-        await _join(websocket, console)
+        await _join(services, websocket, console, vm.id, asker)
     finally:
         await console.close()
 
@@ -96,8 +102,12 @@ async def _open(hypervisor: Hypervisor, vm: Vm) -> Console:
         ) from error
 
 
-async def _join(websocket: WebSocket, console: Console) -> None:
-    ways = {asyncio.create_task(_show(websocket, console)), asyncio.create_task(_type(websocket, console))}
+async def _join(services: GatewayServices, websocket: WebSocket, console: Console, vm_id: str, asker: Asker) -> None:
+    ways = {
+        asyncio.create_task(_show(websocket, console)),
+        asyncio.create_task(_type(websocket, console)),
+        asyncio.create_task(_while_allowed(services, CONSOLE_ACTION, vm_id, asker)),
+    }
     try:
         done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         for way in done:
@@ -115,6 +125,21 @@ async def _join(websocket: WebSocket, console: Console) -> None:
 async def _show(websocket: WebSocket, console: Console) -> None:
     while data := await console.read():
         await websocket.send_bytes(data)
+
+
+async def _while_allowed(services: GatewayServices, action: Action, vm_id: str, asker: Asker) -> None:
+    """Return when the asker may not go on: the token was revoked or has expired, the role or the VM's tags changed."""
+    while still_allowed(services, action, vm_id, asker):  # noqa: ASYNC110 - time passes too, not events alone
+        await asyncio.sleep(ALLOWED_AGAIN_S)
+
+
+def still_allowed(services: GatewayServices, action: Action, vm_id: str, asker: Asker) -> bool:
+    """Whether what was allowed for a VM still is."""
+    state = services.world.state
+    token = state.tokens.get(asker.token)
+    if asker.token and (token is None or token.expired(services.clock.wall_us())):
+        return False
+    return rights_of(state, asker, action).covers(state.vms.get(vm_id))
 
 
 async def _type(websocket: WebSocket, console: Console) -> None:
@@ -145,7 +170,10 @@ async def _follow(
     services: GatewayServices, call: Call, vm_id: str, path: Path, text: bytes, end: int
 ) -> AsyncIterator[bytes]:
     yield text
+    asker = call.principal.asker
     while not (services.stopping.is_set() or await call.request.is_disconnected()):
+        if not still_allowed(services, Action.CONSOLE_READ, vm_id, asker):
+            return
         vm = services.world.state.vms.get(vm_id)
         chunk, end = await asyncio.to_thread(_read_on, path, end)
         if chunk:
@@ -195,6 +223,7 @@ def _read_on(path: Path, end: int) -> tuple[bytes, int]:
 CONSOLE = (
     Endpoint(
         name="vm.log",
+        action=Action.CONSOLE_READ,
         method="GET",
         path="/vms/{vm}/log",
         handle=_log,

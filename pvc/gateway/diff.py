@@ -9,11 +9,12 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
+from pvc.commands.access_table import Action
 from pvc.commands.base import quoted
 from pvc.errors import NotFound
 from pvc.events.record import Actor
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
-from pvc.gateway.history import Subject, check_subject
+from pvc.gateway.history import Subject, check_subject, known_access
 from pvc.gateway.moments import Moment, find_moment, state_at
 from pvc.gateway.records import iso_time, record_view
 from pvc.gateway.services import GatewayServices
@@ -71,7 +72,7 @@ class DiffCause(msgspec.Struct, frozen=True, kw_only=True):
 class ObjectDiff(msgspec.Struct, frozen=True, kw_only=True):
     """An object that differs between the two moments."""
 
-    kind: Annotated[str, Meta(description="`cluster`, `node`, `vm`, `fault` or `token`.")]
+    kind: Annotated[str, Meta(description="`cluster`, `node`, `vm`, `fault`, `principal`, `token` or `erasure`.")]
     id: str
     name: str
     change: Change
@@ -127,11 +128,11 @@ def _wanted(subject: str, old: ClusterState, new: ClusterState) -> set[str]:
     elif kind == "node":
         found = {subject} if name in old.nodes or name in new.nodes else set()
     elif kind == "access":
-        found = {subject} if name in old.tokens or name in new.tokens else set()
+        found = {subject} if name in known_access(old) or name in known_access(new) else set()
     else:
         found = {subject}
     if not found:
-        shown = {"vm": "VM", "node": "node", "access": "token"}[kind]
+        shown = {"vm": "VM", "node": "node", "access": "token or principal"}[kind]
         raise NotFound(
             f"there was no {shown} {quoted(name)} at position {old.position}, nor at {new.position}",
             code=f"{kind}.not_found",
@@ -173,6 +174,7 @@ def _cause(found: Found, subject: str) -> DiffCause:
 DIFF = (
     Endpoint(
         name="time.diff",
+        action=Action.PAST_READ,
         method="GET",
         path="/diff",
         handle=_diff,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from pvc.commands.access_rights import Rights
+from pvc.commands.access_table import Action
 from pvc.commands.base import CommandSpec
-from pvc.events.types import Role
 from pvc.gateway.auth import Principal
 from pvc.gateway.bodies import CONTROLS, texts_of
 from pvc.gateway.fields import Fields
@@ -26,9 +27,20 @@ class Call:
 
     request: Request
     principal: Principal
+    rights: Rights
+    """What of the endpoint's action is allowed: everything, or only some VMs, or only what is one's own."""
 
 
 Handle = Callable[[GatewayServices, Call], Awaitable[Response]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeaderArgument:
+    """A header of a request that says what is wanted."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +52,8 @@ class Endpoint:
     method: str
     path: str
     """Below /api/v1."""
-    role: Role = Role.VIEWER
+    action: Action
+    """What kind of thing it is in the table of who may do what."""
     handle: Handle
     summary: str
     help: str = ""
@@ -54,10 +67,17 @@ class Endpoint:
     """Whether it takes a dry run and an idempotency key, as the commands of the registry do."""
     reply: Any = None
     """The type of the JSON reply; None for another kind of reply."""
+    reply_example: Mapping[str, Any] | None = None
     media_type: str = "text/plain"
     """Of that other kind."""
+    streams: Mapping[str, tuple[tuple[Any, ...], str]] = field(default_factory=dict)
+    """Media types that the caller may ask for instead, which do not end: the types of JSON documents that come, one a
+    line, where it is that; and an example."""
+    headers: tuple[HeaderArgument, ...] = ()
     peers: bool = False
     """Whether other nodes may ask, too."""
+    secret: bool = False
+    """Whether it gives what must not come into other hands, so that each read is recorded."""
     before_init: bool = False
     """Whether it makes sense before there is a cluster."""
 

@@ -10,7 +10,7 @@ from pvc.commands.audit import ErasePerson
 from pvc.commands.base import CommandSpec, quoted
 from pvc.errors import NotFound
 from pvc.events.record import Record
-from pvc.events.sealed import beginning_of, erased_name, parse_sealed
+from pvc.events.sealed import beginning_of, erased_name, key_of_pseudonym, parse_sealed
 from pvc.gateway.moments import INDEX_DEADLINE_S
 from pvc.gateway.records import decode_record
 from pvc.gateway.services import GatewayServices
@@ -19,7 +19,7 @@ from pvc.gateway.services import GatewayServices
 async def sealed_command(
     spec: CommandSpec, services: GatewayServices, command: msgspec.Struct, *, dry_run: bool
 ) -> msgspec.Struct:
-    """The command with the names of people in it sealed. Raises NotFound for an erasure of nobody, Unavailable.
+    """The command with the names of people in it sealed. Raises NotFound for nobody who is known, Unavailable.
 
     A dry run makes nobody a key: what it decides goes nowhere.
     """
@@ -33,9 +33,35 @@ async def sealed_command(
                 field="principal",
             )
         return msgspec.structs.replace(command, principal=sealed)
-    names = {field: getattr(command, field) for field in spec.personal if not dry_run}
-    changes: dict[str, Any] = {field: await services.people.seal(name) for field, name in names.items() if name}
+    changes: dict[str, Any] = {
+        field: await name_in_log(services, name) for field in spec.known if (name := getattr(command, field))
+    }
+    for field in spec.personal:
+        name = getattr(command, field)
+        sealed = await (services.people.find(name) if dry_run else services.people.seal(name)) if name else ""
+        changes[field] = sealed or name
     return msgspec.structs.replace(command, **changes) if changes else command
+
+
+async def name_in_log(services: GatewayServices, name: str) -> str:
+    """How the name of a principal stands in the log, by name or pseudonym. Raises NotFound, Unavailable."""
+    state = services.world.state
+    if name in state.principals:
+        return name  # of before names were sealed
+    pseudonym = key_of_pseudonym(name)
+    for known in state.principals if pseudonym else ():
+        sealed = parse_sealed(known)
+        if sealed is not None and sealed.key == pseudonym:
+            return known
+    found = await services.people.find(name)
+    if found not in state.principals:
+        raise NotFound(
+            f"there is no principal {quoted(name)}",
+            code="access.principal_not_found",
+            hint="`pvc access list` shows them",
+            field="principal",
+        )
+    return found
 
 
 async def erased_before(services: GatewayServices, key: str, name: str) -> Record | None:

@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
+from pvc.commands.access_table import Action
 from pvc.commands.base import require_cluster
-from pvc.events.types import Role
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.queries import NoArguments
 from pvc.gateway.services import GatewayServices
@@ -212,6 +212,7 @@ def _key_info(key: SigningKey) -> KeyInfo:
 LOG = (
     Endpoint(
         name="log.records",
+        action=Action.LOG_READ,
         method="GET",
         path="/log/records",
         handle=_records,
@@ -222,6 +223,7 @@ LOG = (
     ),
     Endpoint(
         name="log.keys",
+        action=Action.LOG_READ,
         method="GET",
         path="/log/keys",
         handle=_keys,
@@ -232,9 +234,9 @@ LOG = (
     ),
     Endpoint(
         name="log.verify",
+        action=Action.LOG_VERIFY,
         method="GET",
         path="/log/verify",
-        role=Role.OPERATOR,
         handle=_verify,
         summary="Verify a portion of this node's copy of the log.",
         help="Every record is hashed anew: against the chain, the stored tree, the checkpoints and the log's own "

@@ -8,8 +8,8 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
+from pvc.commands.access_table import Action
 from pvc.errors import InvalidInput, Unavailable
-from pvc.events.types import Role
 from pvc.gateway.bodies import read_document
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.queries import NoArguments
@@ -89,6 +89,7 @@ def _care(services: GatewayServices) -> LogCare:
 LOG_CARE = (
     Endpoint(
         name="log.status",
+        action=Action.LOG_READ,
         method="GET",
         path="/log/status",
         handle=_status,
@@ -100,9 +101,9 @@ LOG_CARE = (
     ),
     Endpoint(
         name="log.survey",
+        action=Action.LOG_MANAGE,
         method="GET",
         path="/log/repair",
-        role=Role.ADMIN,
         handle=_survey,
         summary="Compare the log with this node's replica",
         help="Changes nothing. While a repair is going on it says how far it is.",
@@ -112,9 +113,9 @@ LOG_CARE = (
     ),
     Endpoint(
         name="log.repair",
+        action=Action.LOG_MANAGE,
         method="POST",
         path="/log/repair",
-        role=Role.ADMIN,
         handle=_repair,
         summary="Restore the log from this node's replica",
         help="Begins it; GET says how it goes on.",
@@ -125,9 +126,9 @@ LOG_CARE = (
     ),
     Endpoint(
         name="cluster.restore",
+        action=Action.LOG_MANAGE,
         method="POST",
         path="/cluster/restore",
-        role=Role.ADMIN,
         handle=_restore,
         summary="Restore the log from a backup",
         help="Into an empty log, in several requests: one without records begins or goes on, one with `end` ends it.",

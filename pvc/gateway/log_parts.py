@@ -18,8 +18,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from pvc.archive.base import DamagedCopy, parse_blob_name
+from pvc.commands.access_table import Action
 from pvc.errors import InvalidInput, NotFound, PvcError, Unavailable
-from pvc.events.types import Role
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.queries import NoArguments
 from pvc.gateway.services import GatewayServices
@@ -202,9 +202,10 @@ def _no_record(position: int, newest: int) -> NotFound:
 LOG_PARTS = (
     Endpoint(
         name="log.segment",
+        action=Action.LOG_COPY,
+        secret=True,
         method="GET",
         path=SEGMENT_PATH,
-        role=Role.ADMIN,
         peers=True,
         before_init=True,
         handle=_segment,
@@ -215,9 +216,10 @@ LOG_PARTS = (
     ),
     Endpoint(
         name="log.snapshot",
+        action=Action.LOG_COPY,
+        secret=True,
         method="GET",
         path=SNAPSHOT_PATH,
-        role=Role.ADMIN,
         peers=True,
         before_init=True,
         handle=_snapshot,
@@ -229,9 +231,9 @@ LOG_PARTS = (
     ),
     Endpoint(
         name="log.replica",
+        action=Action.LOG_COPY,
         method="GET",
         path=REPLICA_PATH,
-        role=Role.ADMIN,
         peers=True,
         before_init=True,
         handle=_replica,
@@ -242,9 +244,10 @@ LOG_PARTS = (
     ),
     Endpoint(
         name="log.replica_records",
+        action=Action.LOG_COPY,
+        secret=True,
         method="GET",
         path=RECORDS_PATH,
-        role=Role.ADMIN,
         peers=True,
         before_init=True,
         handle=_records,

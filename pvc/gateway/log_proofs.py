@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
+from pvc.commands.access_table import Action
 from pvc.commands.base import require_cluster
 from pvc.errors import InvalidInput, NotFound, Rejected, Unavailable
 from pvc.events.cluster import LogCheckpointed
@@ -174,6 +175,7 @@ def _key_of(cluster: Cluster, note: str) -> str:
 PROOFS = (
     Endpoint(
         name="log.prove",
+        action=Action.LOG_READ,
         method="GET",
         path="/log/proof",
         handle=_prove,
@@ -184,6 +186,7 @@ PROOFS = (
     ),
     Endpoint(
         name="log.consistency",
+        action=Action.LOG_READ,
         method="GET",
         path="/log/consistency",
         handle=_prove_consistency,

@@ -12,9 +12,10 @@ from msgspec import inspect as types
 from starlette.responses import Response
 
 from pvc import __version__
+from pvc.commands.access_table import Action, roles_for, told_action
 from pvc.commands.base import CommandSpec
 from pvc.gateway.cards import BASE_PATH, FieldCard, field_card
-from pvc.gateway.console import CONSOLE_PATH, CONSOLE_ROLE
+from pvc.gateway.console import CONSOLE_ACTION, CONSOLE_PATH
 from pvc.gateway.endpoint import Call, Endpoint
 from pvc.gateway.health import Health
 from pvc.gateway.problems import CONTENT_TYPE, Problem
@@ -34,7 +35,7 @@ and a `hint`.
 _PROBLEMS = {
     "400": "The body cannot be read.",
     "401": "There is no valid token.",
-    "403": "The token's role is too low.",
+    "403": "The token's role does not allow it, or not for this VM.",
     "404": "Something named does not exist.",
     "409": "The present state does not allow it; or there is no cluster yet.",
     "413": "The body, or the record it would make, is too large.",
@@ -121,6 +122,7 @@ def _key_of(type_: Any) -> str:
 def _schemas(endpoints: Sequence[Endpoint]) -> _Schemas:
     commands = [endpoint.command for endpoint in endpoints if endpoint.command]
     replies = [endpoint.reply for endpoint in endpoints if endpoint.reply is not None]
+    replies += [item for endpoint in endpoints for items, _ in endpoint.streams.values() for item in items]
     bodies = [endpoint.body for endpoint in endpoints if endpoint.body is not None]
     unique = {
         _key_of(type_): type_ for type_ in [*replies, *bodies, *(spec.struct for spec in commands), Problem, Health]
@@ -146,12 +148,14 @@ def _drop_given_elsewhere(component: dict[str, Any], spec: CommandSpec) -> None:
 
 def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     statuses = _PROBLEMS if endpoint.method != "GET" else _FOR_QUERIES
+    or_peer = _OR_PEER if endpoint.peers else ""
     operation: dict[str, Any] = {
         "operationId": endpoint.name,
         "tags": [endpoint.path.split("/")[1]],
         "summary": endpoint.summary,
-        "description": f"{endpoint.help}\n\nRole: {endpoint.role.value}{_OR_PEER if endpoint.peers else ''}.".strip(),
-        "x-role": endpoint.role.value,
+        "description": f"{endpoint.help}\n\n{told_action(endpoint.action)}{or_peer}.".strip(),
+        "x-action": endpoint.action.value,
+        "x-roles": [role.value for role in roles_for(endpoint.action)],
         "parameters": _parameters(endpoint),
         "responses": {
             "200": _success(endpoint, schemas),
@@ -188,6 +192,10 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
         )
     if endpoint.arguments is not None:
         parameters += [_query_parameter(card) for card in cards.values()]
+    parameters += [
+        {"name": header.name, "in": "header", "description": header.description, "schema": dict(header.schema)}
+        for header in endpoint.headers
+    ]
     return parameters
 
 
@@ -234,10 +242,20 @@ def _body(spec: CommandSpec, schemas: _Schemas) -> dict[str, Any] | None:
 
 
 def _success(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
+    content: dict[str, dict[str, Any]]
     if endpoint.reply is None:
         content = {endpoint.media_type: {"schema": _OTHER_SCHEMAS[endpoint.media_type]}}
     else:
         content = {"application/json": {"schema": schemas.of(endpoint.reply)}}
+        if endpoint.reply_example is not None:
+            content["application/json"]["example"] = dict(endpoint.reply_example)
+    for media_type, (items, example) in endpoint.streams.items():
+        # What comes is a text without an end; OpenAPI 3.1 has no word for a sequence of documents.
+        schema: dict[str, Any] = {"type": "string"}
+        if items:
+            each = {"anyOf": [schemas.of(item) for item in items]}
+            schema |= {"contentMediaType": "application/json", "contentSchema": each}
+        content[media_type] = {"schema": schema, "example": example}
     return {"description": endpoint.summary, "headers": _position_header(), "content": content}
 
 
@@ -246,8 +264,9 @@ def _console_operation() -> dict[str, Any]:
         "operationId": "vm.console",
         "tags": ["vms"],
         "summary": "The live serial console, as a WebSocket.",
-        "description": f"Binary frames both ways. Role: {CONSOLE_ROLE.value}.",
-        "x-role": CONSOLE_ROLE.value,
+        "description": f"Binary frames both ways.\n\n{told_action(CONSOLE_ACTION)}.",
+        "x-action": CONSOLE_ACTION.value,
+        "x-roles": [role.value for role in roles_for(CONSOLE_ACTION)],
         "parameters": [{"name": "vm", "in": "path", "required": True, "schema": {"type": "string"}}],
         "responses": {
             "101": {"description": "The socket is open."},
@@ -324,6 +343,7 @@ def openapi_endpoint(others: Sequence[Endpoint]) -> Endpoint:
 
     itself = Endpoint(
         name=_OWN_NAME,
+        action=Action.SELF_READ,
         method="GET",
         path="/openapi.json",
         handle=serve,

@@ -8,9 +8,10 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
+from pvc.commands.access_table import Action
 from pvc.errors import Forbidden, InvalidInput
 from pvc.events.sealed import erased_name
-from pvc.events.types import END, Role
+from pvc.events.types import END
 from pvc.gateway.access_log import told_in_access_log
 from pvc.gateway.bodies import read_document
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
@@ -157,9 +158,9 @@ def _require_local(call: Call) -> None:
 PEOPLE = (
     Endpoint(
         name="audit.people",
+        action=Action.AUDIT_READ,
         method="GET",
         path="/audit/people",
-        role=Role.ADMIN,
         handle=_people,
         summary="The people whom the log knows by name, and those who are erased.",
         help="Who acted only before names were sealed is not among them.",
@@ -168,9 +169,10 @@ PEOPLE = (
     ),
     Endpoint(
         name="audit.export_keys",
+        action=Action.PEOPLE_MANAGE,
+        secret=True,
         method="GET",
         path="/audit/keys",
-        role=Role.ADMIN,
         handle=_export,
         summary="The keys of people's names, to be kept elsewhere.",
         help="Only through the Unix socket. An erasure is complete when the last copy is destroyed.",
@@ -179,9 +181,9 @@ PEOPLE = (
     ),
     Endpoint(
         name="audit.import_keys",
+        action=Action.PEOPLE_MANAGE,
         method="POST",
         path="/audit/keys",
-        role=Role.ADMIN,
         handle=_import,
         summary="Keep keys again, after they were lost.",
         help="Only through the Unix socket. Keys of people who are erased are not kept.",

@@ -75,6 +75,20 @@ class TooManyFailures(PvcError):
         self.retry_after_s = retry_after_s
 
 
+class TooManyRequests(PvcError):
+    """This principal asks for more than one may."""
+
+    status = 429
+    default_code = "access.too_many_requests"
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(
+            "too many requests came from you, over all your tokens",
+            hint=f"go on in {retry_after_s} s, and ask less often: `GET /events` waits for what is new",
+        )
+        self.retry_after_s = retry_after_s
+
+
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """Why a request was refused or failed."""
 
@@ -113,7 +127,7 @@ def problem_response(error: PvcError, position: int) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     elif isinstance(error, WrongMethod):
         headers["Allow"] = ", ".join(error.allowed)
-    elif isinstance(error, TooManyFailures):
+    elif isinstance(error, TooManyFailures | TooManyRequests):
         headers["Retry-After"] = str(error.retry_after_s)
     elif error.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = "1"

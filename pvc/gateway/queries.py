@@ -14,15 +14,19 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
+from pvc.commands.access_rights import ROOT_GRANTS, described, grants_of, require_vm, rights_of
+from pvc.commands.access_table import Action
 from pvc.commands.base import find_node, find_vm
 from pvc.commands.registry import COMMANDS
-from pvc.events.types import Role
+from pvc.commands.seen_subjects import sees_subject
+from pvc.events.access import Grant
 from pvc.gateway.cards import CommandCard, command_card
 from pvc.gateway.cluster_health import Heard, assess, zookeeper_modes
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.listing import page_of
 from pvc.gateway.live import fence_checks, migration_progress, node_usage, vm_usage
 from pvc.gateway.moments import At, seen_at, told_of_then
+from pvc.gateway.records import iso_time
 from pvc.gateway.services import GatewayServices
 from pvc.projections.cluster_views import (
     ClusterInfo,
@@ -118,7 +122,10 @@ class WhoAmI(msgspec.Struct, frozen=True, kw_only=True):
 
     principal: str
     method: str
-    role: Role
+    role: Annotated[str, Meta(description="The roles in a few words.", examples=["operator on some VMs"])]
+    grants: Annotated[list[Grant], Meta(description="The roles, and what each is limited to.")]
+    token: Annotated[str, Meta(description="Id of the token; empty for root.")]
+    expires: Annotated[str, Meta(description="When the token expires; empty: never.")]
     address: str
     cluster: str
     node: Annotated[str, Meta(description="The node that answered.")]
@@ -158,6 +165,8 @@ async def _faults(services: GatewayServices, call: Call) -> Response:
     seen = await seen_at(services, arguments.at)
     state = seen.state
     faults = [fault for fault in faults_in_order(state) if wanted in (None, bool(fault.acknowledged_by))]
+    visible = rights_of(services.world.state, call.principal.asker, Action.VM_READ)
+    faults = [fault for fault in faults if sees_subject(services.world.state, visible, fault.subject)]
     items = [fault_info(state, fault) for fault in faults]
     return json_response(FaultList(position=state.position, items=items), state.position, seen.headers)
 
@@ -205,7 +214,9 @@ async def _vms(services: GatewayServices, call: Call) -> Response:
     seen = await seen_at(services, arguments.at)
     state, rows = seen.state, services.rows
     ordered = services.names.ordered(state.vm_names) if seen.moment is None else sorted(state.vm_names)
-    names, following = page_of(ordered, _vm_filter(state, arguments), arguments.after, arguments.limit)
+    names, following = page_of(
+        ordered, _seen_by(services, call, state, _vm_filter(state, arguments)), arguments.after, arguments.limit
+    )
     vms = [state.vms[state.vm_names[name]] for name in names]
     if seen.moment is not None:
         items = [vm_row(vm) for vm in vms]
@@ -219,6 +230,7 @@ async def _vms(services: GatewayServices, call: Call) -> Response:
 async def _vm(services: GatewayServices, call: Call) -> Response:
     at = arguments_of(call.request, OneArguments).at
     ref = call.request.path_params["vm"]
+    require_vm(services.world.state, call.rights, ref)
     if not at:
         find_vm(services.world.state, ref)
     figures = {} if at else await services.live.figures()
@@ -232,10 +244,15 @@ async def _vm(services: GatewayServices, call: Call) -> Response:
 async def _whoami(services: GatewayServices, call: Call) -> Response:
     arguments_of(call.request, NoArguments)
     state, principal = services.world.state, call.principal
+    asker = principal.asker
+    token = state.tokens.get(asker.token)
     me = WhoAmI(
         principal=principal.actor.principal,
         method=principal.actor.method,
-        role=principal.role,
+        role=described(state, asker),
+        grants=list(grants_of(state, token) if token is not None else ROOT_GRANTS),
+        token=asker.token,
+        expires=iso_time(token.expires_us) if token is not None and token.expires_us else "",
         address=principal.actor.address,
         cluster=state.cluster.name if state.cluster else "",
         node=services.node,
@@ -247,6 +264,16 @@ async def _whoami(services: GatewayServices, call: Call) -> Response:
 async def _commands(services: GatewayServices, call: Call) -> Response:
     arguments_of(call.request, NoArguments)
     return json_response([command_card(spec) for spec in COMMANDS], services.world.position)
+
+
+def _seen_by(
+    services: GatewayServices, call: Call, state: ClusterState, wanted: Callable[[str], object] | None
+) -> Callable[[str], object] | None:
+    """The filter, and what of it the caller may see: whose VM is its own now, whatever it was at the time shown."""
+    rights, now = call.rights, services.world.state
+    if rights.everything:
+        return wanted
+    return lambda name: rights.covers(now.vms.get(state.vm_names[name])) and bool(wanted is None or wanted(name))
 
 
 def _vm_filter(state: ClusterState, arguments: VmListArguments) -> Callable[[str], object] | None:
@@ -270,6 +297,7 @@ def _glob(pattern: str) -> Callable[[str], object] | None:
 QUERIES = (
     Endpoint(
         name="cluster.show",
+        action=Action.CLUSTER_READ,
         method="GET",
         path="/cluster",
         handle=_cluster,
@@ -282,6 +310,7 @@ QUERIES = (
     ),
     Endpoint(
         name="fault.list",
+        action=Action.CLUSTER_READ,
         method="GET",
         path="/faults",
         handle=_faults,
@@ -292,6 +321,7 @@ QUERIES = (
     ),
     Endpoint(
         name="node.list",
+        action=Action.CLUSTER_READ,
         method="GET",
         path="/nodes",
         handle=_nodes,
@@ -302,6 +332,7 @@ QUERIES = (
     ),
     Endpoint(
         name="node.show",
+        action=Action.CLUSTER_READ,
         method="GET",
         path="/nodes/{node}",
         handle=_node,
@@ -311,6 +342,7 @@ QUERIES = (
     ),
     Endpoint(
         name="vm.list",
+        action=Action.VM_READ,
         method="GET",
         path="/vms",
         handle=_vms,
@@ -321,6 +353,7 @@ QUERIES = (
     ),
     Endpoint(
         name="vm.show",
+        action=Action.VM_READ,
         method="GET",
         path="/vms/{vm}",
         handle=_vm,
@@ -332,6 +365,7 @@ QUERIES = (
     ),
     Endpoint(
         name="access.whoami",
+        action=Action.SELF_READ,
         method="GET",
         path="/whoami",
         handle=_whoami,
@@ -342,6 +376,7 @@ QUERIES = (
     ),
     Endpoint(
         name="api.commands",
+        action=Action.SELF_READ,
         method="GET",
         path="/commands",
         handle=_commands,

@@ -11,6 +11,7 @@ from pvc.archive.base import Archive
 from pvc.clock import Clock, Rng
 from pvc.commands.forecast import Foresee
 from pvc.drivers.hypervisor import Hypervisor
+from pvc.gateway.event_hub import EventHub
 from pvc.gateway.listing import Names, Rows
 from pvc.gateway.live import Live
 from pvc.log.base import Log
@@ -92,6 +93,11 @@ class GatewayServices:
     def live(self) -> Live:
         """What is known of the nodes just now."""
         return Live(self.telemetry, self.presence, self.clock)
+
+    @functools.cached_property
+    def events(self) -> EventHub:
+        """Those who read the log as it grows."""
+        return EventHub(self.history, self.people, self.clock, self.stopping)
 
     @functools.cached_property
     def past(self) -> PastStates:

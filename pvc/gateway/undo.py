@@ -11,14 +11,14 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from pvc.clock import new_ulid
+from pvc.commands.access_rights import guarded, require
+from pvc.commands.access_table import Action
 from pvc.commands.base import Context, Decision
 from pvc.commands.registry import BY_NAME
 from pvc.commands.undo import ChangedSince, Inverse, inverse_of
 from pvc.errors import InvalidInput, NotFound, Rejected
 from pvc.events.record import Record
-from pvc.events.types import Role
 from pvc.gateway.access_log import told_in_access_log
-from pvc.gateway.auth import require_role
 from pvc.gateway.commands import Reply, digest_of, dry_reply, dry_run_of, idempotency_key_of, real_reply, reply_of
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.moments import INDEX_DEADLINE_S
@@ -66,13 +66,15 @@ async def _undo(services: GatewayServices, call: Call) -> Response:
         else:
             before = await services.past.at(position - 1) if position > 1 else ClusterState()
             inverse = await _inverse(services, before, record)
-            require_role(call.principal, inverse.spec.role)
+            require(services.world.state, call.principal.asker, inverse.spec.action)
             fields = {k: v for k, v in msgspec.to_builtins(inverse.command).items() if v is not None}
             asking = call.principal.actor
             submission = Submission(
                 name=inverse.spec.name,
                 command=inverse.command,
-                decide=functools.partial(_decide_anew, before, record, inverse),
+                decide=guarded(
+                    functools.partial(_decide_anew, before, record, inverse), inverse.spec.action, call.principal.asker
+                ),
                 actor=asking if dry_run else await services.people.seal_actor(asking),
                 command_id=key or new_ulid(services.clock, services.rng),
                 digest=digest,
@@ -179,9 +181,9 @@ def _decide_anew(
 UNDO = (
     Endpoint(
         name="time.undo",
+        action=Action.UNDO,
         method="POST",
         path="/undo/{position}",
-        role=Role.OPERATOR,
         handle=_undo,
         summary="Undo what a command did, by the command that takes it back.",
         help="`name` and `fields` in the reply say which command that is; `dry_run=true` shows it first. Refused where "

@@ -6,6 +6,7 @@ import re
 
 import msgspec
 
+from pvc.commands.access_rights import Asker
 from pvc.commands.webhook import AddWebhook, ReplayWebhook, RotateSecret
 from pvc.errors import NotFound, Unavailable
 from pvc.gateway.moments import find_moment
@@ -13,7 +14,9 @@ from pvc.gateway.services import GatewayServices, WebhookPorts
 from pvc.webhooks.signing import NewSecret, make_secret
 
 
-async def completed(services: GatewayServices, command: msgspec.Struct, *, dry_run: bool) -> tuple[msgspec.Struct, str]:
+async def completed(
+    services: GatewayServices, asker: Asker, command: msgspec.Struct, *, dry_run: bool
+) -> tuple[msgspec.Struct, str]:
     """The command with what only the gateway knows, and the secret to be shown; empty where there is none.
 
     Raises NotFound, InvalidInput (the moments), Unavailable (the key that secrets are sealed with).
@@ -21,7 +24,9 @@ async def completed(services: GatewayServices, command: msgspec.Struct, *, dry_r
     match command:
         case AddWebhook():
             first = await _first(services, command.since)
-            command = msgspec.structs.replace(command, first=first)
+            token = services.world.state.tokens.get(asker.token)
+            owner = command.owner or (token.principal if token is not None else None)
+            command = msgspec.structs.replace(command, first=first, owner=owner)
             if dry_run:
                 return command, ""
             ports = ports_of(services)

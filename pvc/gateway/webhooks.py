@@ -8,9 +8,9 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
+from pvc.commands.access_table import Action
 from pvc.commands.webhook import find_webhook
 from pvc.errors import PvcError, Unavailable
-from pvc.events.types import Role
 from pvc.events.webhook import WebhookSettings
 from pvc.gateway.access_log import told_in_access_log
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
@@ -262,6 +262,7 @@ def _time(time_us: int) -> str:
 WEBHOOKS = (
     Endpoint(
         name="webhook.list",
+        action=Action.WEBHOOK_READ,
         method="GET",
         path="/webhooks",
         handle=_list,
@@ -271,6 +272,7 @@ WEBHOOKS = (
     ),
     Endpoint(
         name="webhook.show",
+        action=Action.WEBHOOK_READ,
         method="GET",
         path="/webhooks/{hook}",
         handle=_info,
@@ -280,9 +282,9 @@ WEBHOOKS = (
     ),
     Endpoint(
         name="webhook.deliveries",
+        action=Action.WEBHOOK_INSPECT,
         method="GET",
         path="/webhooks/{hook}/deliveries",
-        role=Role.OPERATOR,
         handle=_deliveries,
         summary="The last requests to a webhook, and what was answered.",
         arguments=NoArguments,
@@ -290,6 +292,7 @@ WEBHOOKS = (
     ),
     Endpoint(
         name="webhook.parked",
+        action=Action.WEBHOOK_READ,
         method="GET",
         path="/webhooks/{hook}/parked",
         handle=_parked,
@@ -300,9 +303,9 @@ WEBHOOKS = (
     ),
     Endpoint(
         name="webhook.test",
+        action=Action.WEBHOOK_MANAGE,
         method="POST",
         path="/webhooks/{hook}/test",
-        role=Role.ADMIN,
         handle=_test,
         summary="Send a webhook a ping now, from this gateway, and show what it answers.",
         help="It changes nothing: what proves a receiver is the ping that the primary sends.",

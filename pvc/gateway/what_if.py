@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
+from pvc.commands.access_table import Action
 from pvc.commands.base import Context
 from pvc.commands.forecast import Asked, Forecast, NodeLoss, Question
 from pvc.commands.registry import BY_NAME
@@ -86,6 +87,7 @@ def _question(step: WhatIfStep, number: int) -> Question:
 WHAT_IF = (
     Endpoint(
         name="time.whatif",
+        action=Action.PAST_READ,
         method="POST",
         path="/whatif",
         handle=_what_if,

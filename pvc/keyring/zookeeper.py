@@ -9,7 +9,6 @@ after a sync, and only if it is not there the same key is sent again. Only the p
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Collection
@@ -19,24 +18,17 @@ import msgspec
 
 from pvc.keyring.base import DEADLINE_S, IdTaken, PersonKey, closed, unreachable, unreadable
 from pvc.zookeeper.bridge import SESSION_TIMEOUT_S, Bridge
+from pvc.zookeeper.insist import insist, lay
 from pvc.zookeeper.place import ancestors, place_of
 from pvc.zookeeper.types import (
     CREATE,
     DELETE,
     READ,
-    BadVersion,
     Create,
     Credentials,
     Delete,
-    Lost,
-    NodeExists,
-    NoNode,
-    NoSession,
     Tls,
 )
-
-PAUSE_S = 0.05
-"""After a lost connection or a lost race, so that what fails at once is not tried in a tight loop."""
 
 T = TypeVar("T")
 
@@ -176,22 +168,15 @@ class ZookeeperKeyring:
     async def _insist(self, act: Callable[[], Awaitable[T]]) -> T:
         """Do `act`, which may be repeated, again after every outage or lost race, until the deadline."""
         try:
-            async with asyncio.timeout(self._deadline_s):
-                while True:
-                    await self._bridge.wait_connected()
-                    if self._closed:
-                        raise closed()
-                    with contextlib.suppress(Lost, NoSession, NoNode, NodeExists, BadVersion):
-                        try:
-                            return await act()
-                        except NoNode:  # just deleted by another, or never founded
-                            await self._found()
-                    await asyncio.sleep(PAUSE_S)
+            return await insist(
+                self._bridge, act, deadline_s=self._deadline_s, check_open=self._check_open, found=self._found
+            )
         except TimeoutError:
             raise unreachable(f"ZooKeeper ({self._bridge.hosts})", f"no answer within {self._deadline_s:g} s") from None
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise closed()
+
     async def _found(self) -> None:
-        for create in self._layout.foundation:
-            if not await self._bridge.exists(create.path):
-                with contextlib.suppress(NodeExists):
-                    await self._bridge.multi([create])
+        await lay(self._bridge, self._layout.foundation)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import msgspec
 
-from pvc.lab.certificate import write_certificate
 from pvc.lab.libvirt_host import QEMU_CONF
 from pvc.lab.plan import BMC_USER, CLUSTER, HostPlan, LabPlan
 
@@ -58,8 +57,6 @@ hot_segments = 2
 
 [gateway]
 listen = "{address}:7370"
-tls_cert = "/etc/pvc/gateway.crt"
-tls_key = "/etc/pvc/gateway.key"
 
 [zookeeper]
 id = {id}
@@ -102,7 +99,6 @@ def write_host_files(home: Path, plan: LabPlan, host: HostPlan, *, bin_dir: Path
     (home / "etc/libvirtd.conf").write_text(_LIBVIRTD_CONF.format(uuid=uuid.uuid4()))
     (home / "etc/qemu.conf").write_text(QEMU_CONF)
     (home / "pvc-etc/pvc.toml").write_text(pvc_toml(plan, host))
-    write_certificate(home / "pvc-etc/gateway.crt", home / "pvc-etc/gateway.key", host.name, host.address)
     password = home / "pvc-etc" / Path(FENCE_PASSWORD_FILE).name
     password.touch(mode=0o600)
     password.write_text(fence_password + "\n")

@@ -8,11 +8,12 @@ it stays as it is: the log may have to be restored from it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import os
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
@@ -20,13 +21,13 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 from pvc.errors import LogDamaged, Unavailable
 from pvc.events.record import EMPTY, Entry, Head, unseal
 from pvc.log.base import MAX_READ_BYTES, Log, closed
-from pvc.log.history_file import ForeignFormat, Found, HistoryFile
+from pvc.log.history_file import ForeignFormat, Found, FoundEvents, HistoryFile
 from pvc.log.history_search import HistoryQuery
 from pvc.log.sqlite_common import code_of
 from pvc.log.tree_file import RangeLook
 from pvc.proof.merkle import Frontier
 
-__all__ = ["Found", "HistoryIndex", "HistoryQuery"]
+__all__ = ["Found", "FoundEvents", "HistoryIndex", "HistoryQuery"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +40,18 @@ PAUSE_S = 1.0
 ROOT_DEADLINE_S = 10.0
 """How long a root or proof waits for the index to have the records; it is some milliseconds behind."""
 
+FEW = 8
+"""Records that are unpacked at once without another thread: some 100 us."""
+
 _BATCH = 500
 """Records of one transaction: some 20 ms, so that who waits for the index at its end does not wait long."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+Listener = Callable[[Sequence[FoundEvents], int], None]
+"""Told of each batch: the new records, as far as they are known (another batch may have brought them already), and the
+position that was reached. It must not block."""
 
 
 class HistoryIndex:
@@ -57,6 +65,7 @@ class HistoryIndex:
         self._position = 0
         self._moved = asyncio.Event()
         self._damaged = asyncio.Event()
+        self._listeners: list[Listener] = []
 
     @classmethod
     async def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -78,8 +87,10 @@ class HistoryIndex:
         """Add records, in order, in one transaction. Raises Unavailable (`history.disk`): nothing was added then."""
         if not entries:
             return
-        await self._run(self._writing, HistoryFile.index, entries)
+        found = await self._run(self._writing, HistoryFile.index, entries, tell=bool(self._listeners))
         self._reached(max(self._position, entries[-1].position))
+        for listener in self._listeners:
+            listener(found, self._position)
 
     async def run(self, log: Log) -> None:
         """Follow the log from the own position, for ever; begin anew when damage is found, by whomever.
@@ -118,6 +129,15 @@ class HistoryIndex:
                 hint="try again in a moment; after damage it is built anew from the log",
             ) from None
 
+    @contextlib.contextmanager
+    def listening(self, listener: Listener) -> Iterator[None]:
+        """Call `listener` after each batch, within the block."""
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
+
     async def subjects(self, subject: str) -> tuple[str, ...]:
         """The exact subjects that `subject` stands for and of which there is any history; see `HistoryQuery`."""
         return await self._run(self._reading, HistoryFile.subjects, subject)
@@ -149,6 +169,14 @@ class HistoryIndex:
     async def query(self, query: HistoryQuery) -> list[Found]:
         """The records that match. Raises Unavailable (`history.too_slow`, `history.disk`)."""
         return await self._run(self._reading, HistoryFile.query, query)
+
+    async def events(self, query: HistoryQuery) -> list[FoundEvents]:
+        """The records that match, each with what it is found by. Raises as `query` does."""
+        return await self._run(self._reading, HistoryFile.events, query)
+
+    async def correlation(self, record_id: str) -> str:
+        """The id of the record that the chain of this one began with; empty where there is no such record (yet)."""
+        return await self._run(self._reading, HistoryFile.correlation, record_id)
 
     async def read(self, first: int, limit: int) -> list[bytes]:
         """The bytes of up to `limit` records from position `first` on, or some 4 MB of them."""
@@ -223,7 +251,8 @@ class HistoryIndex:
         await self._until_done(self._check_same_log, log)
         async for batch in log.follow(self._position):
             for first in range(0, len(batch), _BATCH):
-                entries = await asyncio.to_thread(_unseal_all, batch[first : first + _BATCH])
+                part = batch[first : first + _BATCH]
+                entries = _unseal_all(part) if len(part) <= FEW else await asyncio.to_thread(_unseal_all, part)
                 await self._until_done(self.index, entries)
 
     async def _until_done(self, work: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs) -> None:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from pvc.errors import Unavailable
 from pvc.events.cluster import CommandRejected
 from pvc.events.record import Entry, Record
-from pvc.events.registry import Event, Subject, UnknownEvent, decode_event, subject_of
-from pvc.events.vm import VmDefined, VmRenamed
-from pvc.log.history_search import SPAN, HistoryQuery, find_positions, find_subjects
+from pvc.events.vm import VmDefined, VmRemoved, VmRenamed, VmTagAdded, VmTagRemoved
+from pvc.log.history_keys import RecordKeys, about, keys_of
+from pvc.log.history_search import FOR_EVER, SPAN, HistoryQuery, find_positions, find_subjects
 from pvc.log.sqlite_common import code_of, make_private, transaction
 from pvc.log.tree_file import TREE_SCHEMA, RangeLook, TreeGap, frontier_at, grow, look_at_range, stored_subtrees
 from pvc.proof.merkle import Frontier, consistency_proof, inclusion_proof, tree_root
 
-FORMAT = 0x50564903
+FORMAT = 0x50564904
 """Stands in the file's header; a file of another format is thrown away and filled anew."""
 
 QUERY_DEADLINE_S = 10.0
@@ -52,7 +55,17 @@ CREATE TABLE event (
     PRIMARY KEY (subject, position, type)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX event_type ON event (type, position);
-CREATE TABLE name (name TEXT NOT NULL, vm TEXT NOT NULL, PRIMARY KEY (name, vm)) STRICT, WITHOUT ROWID;
+CREATE TABLE name (name TEXT NOT NULL, vm TEXT NOT NULL, since INTEGER NOT NULL, PRIMARY KEY (name, vm))
+STRICT, WITHOUT ROWID;
+CREATE INDEX name_vm ON name (vm, since);
+CREATE TABLE tag (
+    tag TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    PRIMARY KEY (tag, subject, first)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tag_subject ON tag (subject, last);
 CREATE TABLE span (number INTEGER PRIMARY KEY, earliest_us INTEGER NOT NULL, latest_us INTEGER NOT NULL) STRICT;
 CREATE TABLE tally (kind TEXT NOT NULL, name TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (kind, name))
 STRICT, WITHOUT ROWID;
@@ -61,6 +74,12 @@ _MERGE_SPAN = """
 INSERT INTO span VALUES (?, ?, ?) ON CONFLICT (number) DO UPDATE SET
     earliest_us = min(earliest_us, excluded.earliest_us), latest_us = max(latest_us, excluded.latest_us)
 """
+_TAG = """
+INSERT OR IGNORE INTO tag SELECT ?1, ?2, ?3, ?4
+WHERE NOT EXISTS (SELECT 1 FROM tag WHERE tag = ?1 AND subject = ?2 AND last = ?4)
+"""
+_UNTAG = "UPDATE tag SET last = ? WHERE tag = ? AND subject = ? AND last = ?"
+_UNTAG_ALL = "UPDATE tag SET last = ? WHERE subject = ? AND last = ?"
 _MERGE_TALLY = "INSERT INTO tally VALUES (?, ?, ?) ON CONFLICT (kind, name) DO UPDATE SET n = n + excluded.n"
 _FETCH = "SELECT r.data, o.id FROM record r CROSS JOIN record o ON o.position = r.root WHERE r.position = ?"
 
@@ -76,6 +95,13 @@ class Found(NamedTuple):
     """The record as stored in the log."""
     correlation: str
     """The id of the record that the chain of causes began with; its own where it is the beginning."""
+
+
+class FoundEvents(NamedTuple):
+    """A record that was found, with what it is found by."""
+
+    found: Found
+    keys: RecordKeys
 
 
 class HistoryFile:
@@ -129,8 +155,9 @@ class HistoryFile:
         row = self._db.execute(sql, (command_id,)).fetchone()
         return bytes(row[0]) if row else None
 
-    def index(self, entries: Sequence[Entry]) -> None:
-        """Add records in one transaction; those that are there already are passed over."""
+    def index(self, entries: Sequence[Entry], *, tell: bool = False) -> list[FoundEvents]:
+        """Add records in one transaction; those that are there already are passed over. With `tell` returns the new
+        ones, as `events` would find them."""
         try:
             with transaction(self._db):
                 known = self.position()
@@ -139,6 +166,7 @@ class HistoryFile:
                 if self._frontier is None or self._frontier.size != known:
                     self._frontier = frontier_at(self._db, known)
                 grow(self._db, self._frontier, (entry.data for entry in new))
+                return [self._told(entry) for entry in new] if tell else []
         except BaseException:
             self._frontier = None  # it may be ahead of what was rolled back
             raise
@@ -205,12 +233,37 @@ class HistoryFile:
 
     def query(self, query: HistoryQuery) -> list[Found]:
         """The records that match. Raises Unavailable when the search takes too long."""
+        with self._within_time():
+            return self._find(query)
+
+    def events(self, query: HistoryQuery) -> list[FoundEvents]:
+        """The records that match, each with its keys. Raises Unavailable when the search takes too long."""
+        with self._within_time():
+            return [
+                FoundEvents(one, keys_of(self._db, _decoder.decode(one.data), one.correlation))
+                for one in self._find(query)
+            ]
+
+    def correlation(self, record_id: str) -> str:
+        """The id of the record that the chain of this one began with; empty where there is no such record."""
+        sql = "SELECT o.id FROM record r JOIN record o ON o.position = r.root WHERE r.id = ?"
+        row = self._db.execute(sql, (record_id,)).fetchone()
+        return str(row[0]) if row else ""
+
+    def _told(self, entry: Entry) -> FoundEvents:
+        found = Found(*self._db.execute(_FETCH, (entry.position,)).fetchone())
+        return FoundEvents(found, keys_of(self._db, entry.record, found.correlation))
+
+    def _find(self, query: HistoryQuery) -> list[Found]:
+        return [Found(*self._db.execute(_FETCH, (one,)).fetchone()) for one in find_positions(self._db, query)]
+
+    @contextlib.contextmanager
+    def _within_time(self) -> Iterator[None]:
         give_up = time.monotonic() + QUERY_DEADLINE_S
         self._db.set_progress_handler(lambda: time.monotonic() > give_up, _STEPS_BETWEEN_LOOKS_AT_THE_CLOCK)
         try:
             with transaction(self._db, "DEFERRED"):  # all parts of the search see the same moment
-                positions = find_positions(self._db, query)
-                return [Found(*self._db.execute(_FETCH, (position,)).fetchone()) for position in positions]
+                yield
         except sqlite3.OperationalError as error:
             if code_of(error) != sqlite3.SQLITE_INTERRUPT:
                 raise
@@ -241,7 +294,7 @@ def _prepare(db: sqlite3.Connection) -> None:
 
 def _add(db: sqlite3.Connection, entries: Sequence[Entry]) -> None:
     events: list[tuple[str, int, str]] = []
-    names: list[tuple[str, str]] = []
+    names: list[tuple[str, str, int]] = []
     spans: dict[int, tuple[int, int]] = {}
     tally: collections.Counter[tuple[str, str]] = collections.Counter()
     for entry in entries:
@@ -252,13 +305,15 @@ def _add(db: sqlite3.Connection, entries: Sequence[Entry]) -> None:
         earliest, latest = spans.get(record.position // SPAN, (record.time_us, record.time_us))
         spans[record.position // SPAN] = (min(earliest, record.time_us), max(latest, record.time_us))
         tally["actor", actor] += 1
-        for subject, type_, event in _about(record):
+        for subject, type_, event in about(record):
             events.append((str(subject), record.position, type_))
             tally["type", type_] += 1
             if isinstance(event, VmDefined | VmRenamed):
-                names.append((event.name, event.vm))
+                names.append((event.name, event.vm, record.position))
+            if isinstance(event, VmDefined | VmTagAdded | VmTagRemoved | VmRemoved):
+                _keep_tags(db, str(subject), event, record.position)
     db.executemany("INSERT OR IGNORE INTO event VALUES (?, ?, ?)", events)
-    db.executemany("INSERT OR IGNORE INTO name VALUES (?, ?)", names)
+    db.executemany("INSERT OR IGNORE INTO name VALUES (?, ?, ?)", names)
     db.executemany(_MERGE_SPAN, [(number, *times) for number, times in spans.items()])
     db.executemany(_MERGE_TALLY, [(*key, n) for key, n in tally.items()])
 
@@ -277,12 +332,18 @@ def _command(record: Record) -> str:
     return "" if refused else record.command.id
 
 
-def _about(record: Record) -> Iterator[tuple[Subject, str, Event | None]]:
-    """Subject, type and, where this version knows it, the event itself."""
-    for raw in record.events:
-        try:
-            event = decode_event(raw)
-        except UnknownEvent:
-            yield Subject(raw.type.partition(".")[0], ""), raw.type, None
-        else:
-            yield subject_of(event), raw.type, event
+def _keep_tags(
+    db: sqlite3.Connection, subject: str, event: VmDefined | VmTagAdded | VmTagRemoved | VmRemoved, position: int
+) -> None:
+    match event:
+        case VmDefined():
+            db.executemany(_TAG, [(tag, subject, position, FOR_EVER) for tag in event.tags])
+        case VmTagAdded():
+            db.execute(_TAG, (event.tag, subject, position, FOR_EVER))
+        case VmTagRemoved():
+            db.execute(_UNTAG, (position, event.tag, subject, FOR_EVER))
+        case VmRemoved():
+            db.execute(_UNTAG_ALL, (position, subject, FOR_EVER))
+
+
+_decoder = msgspec.msgpack.Decoder(Record)

@@ -2,8 +2,9 @@
 
 Every index of the file ends in the position, so "the newest n of this" is read backwards from the end of one range and
 costs the same whatever the length of the log. A search is driven by the one condition that leaves the fewest records
-(a chain of causes, else a subject, else the rarer of actor and type); the others are checked on each record that it
-yields. Several keys (all VMs that ever had a name, several types) are read one by one, n of each, and merged.
+(a chain of causes, else a subject, else a tag, else the rarer of actor and type); the others are checked on each record
+that it yields. Several keys (all VMs that ever had a name, several types) are read one by one, n of each, and merged.
+What had a tag may be thousands of VMs: their events are read span by span of the log, not VM by VM.
 """
 
 from __future__ import annotations
@@ -20,6 +21,12 @@ SPAN = 1_024
 """Positions whose earliest and latest time are kept together: clocks of nodes differ, so times are not in the order of
 the positions, but a million records have only a thousand spans to look through for a range of time."""
 
+TAGGED_SPAN = 2_048
+"""Positions that a search for a tag begins with, doubled as long as too little is found in them."""
+
+FOR_EVER = 1 << 62
+"""The last position of a tag that nobody has taken off."""
+
 _BEGINNING = -(1 << 62)
 _END = 1 << 62
 
@@ -30,6 +37,12 @@ class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True):
     subject: str = ""
     """`vm/<name or id>`, `node/<name>`, `cluster`, `access/<token id>`, `webhook/<id>`. A VM's name stands for every VM
     that ever had it, with the whole history of each."""
+    among: tuple[str, ...] = ()
+    """Exact subjects: only records about any of these, where some are given."""
+    by_then: bool = False
+    """A name stands only for what had had it by then: so what matches does not change when others get the name."""
+    tag: str = ""
+    """A tag that the VM had then; the record that took it off still counts."""
     actors: tuple[str, ...] = ()
     """Any of these, as records name them."""
     types: tuple[str, ...] = ()
@@ -49,10 +62,10 @@ class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 def find_positions(db: sqlite3.Connection, query: HistoryQuery) -> list[int]:
     """The positions of the records that match, in the order and up to the limit asked for."""
-    subjects = find_subjects(db, query.subject) if query.subject else ()
+    subjects = _subjects(db, query)
     types = _occurring_types(db, query.types)
     first, last = _bounds(db, query)
-    if first > last or (query.subject and not subjects) or (query.types and not types):
+    if first > last or ((query.subject or query.among) and not subjects) or (query.types and not types):
         return []
     driver = _driver(db, query, subjects, types)
     where = _Where()
@@ -60,10 +73,14 @@ def find_positions(db: sqlite3.Connection, query: HistoryQuery) -> list[int]:
         where.add(f"r.actor IN ({_marks(query.actors)})", *query.actors)
     if query.since_us is not None or query.until_us is not None:
         where.add("r.time_us BETWEEN ? AND ?", *_times(query))
-    if driver.by == "subject" and types:
+    if driver.by in ("subject", "tag") and types:
         where.add(f"e.type IN ({_marks(types)})", *types)
-    if driver.table == "r" and (subjects or types):
-        where.add_event(subjects, types)
+    if driver.by == "subject" and query.tag:
+        where.add(_TAGGED.format("e"), query.tag)
+    if driver.table == "r" and (subjects or types or query.tag):
+        where.add_event(subjects, types, query.tag)
+    if driver.by == "tag":
+        return _read_tagged(db, query, where, (first, last))
     return _read(db, query, driver, where, (first, last))
 
 
@@ -77,6 +94,21 @@ def find_subjects(db: sqlite3.Connection, subject: str) -> tuple[str, ...]:
     return tuple(one for one in dict.fromkeys(exact) if db.execute(known, (one,)).fetchone())
 
 
+def _subjects(db: sqlite3.Connection, query: HistoryQuery) -> list[tuple[str, int]]:
+    """The exact subjects that are asked for, each with the position that it counts from."""
+    if not query.subject:
+        return [(subject, 0) for subject in query.among]
+    subjects = find_subjects(db, query.subject)
+    if query.among:
+        subjects = tuple(one for one in subjects if one in query.among)
+    since = dict.fromkeys(subjects, 0)
+    if query.by_then:
+        name = query.subject.partition("/")[2]
+        named = db.execute("SELECT 'vm/' || vm, since FROM name WHERE name = ?", (name,))
+        since |= {vm: position for vm, position in named if vm in since and vm != query.subject}
+    return list(since.items())
+
+
 class _Driver(NamedTuple):
     """The condition that the search goes along: its index gives positions in order, for each of its keys."""
 
@@ -86,13 +118,17 @@ class _Driver(NamedTuple):
     keys: list[tuple[str, tuple[object, ...]]]
 
 
-def _driver(db: sqlite3.Connection, query: HistoryQuery, subjects: Sequence[str], types: Sequence[str]) -> _Driver:
+def _driver(
+    db: sqlite3.Connection, query: HistoryQuery, subjects: Sequence[tuple[str, int]], types: Sequence[str]
+) -> _Driver:
     if query.correlation:
         root = db.execute("SELECT root FROM record WHERE id = ?", (query.correlation,)).fetchone()
         beginning_and_rest = ["r.position = ?", "r.root = ? AND r.root <> r.position"]
         return _Driver("chain", "r", [(condition, root) for condition in beginning_and_rest if root])
     if subjects:
-        return _Driver("subject", "e", [("e.subject = ?", (subject,)) for subject in subjects])
+        return _Driver("subject", "e", [("e.subject = ? AND e.position >= ?", subject) for subject in subjects])
+    if query.tag:
+        return _Driver("tag", "e", [])
     if query.actors and (not types or _count(db, "actor", query.actors) <= _count(db, "type", types)):
         return _Driver("actor", "r", [("r.actor = ?", (actor,)) for actor in query.actors])
     if types:
@@ -122,6 +158,27 @@ def _read(
     return list(islice(_without_repeats(merged), query.limit))
 
 
+def _read_tagged(db: sqlite3.Connection, query: HistoryQuery, where: _Where, bounds: tuple[int, int]) -> list[int]:
+    (newest,) = db.execute("SELECT max(position) FROM record").fetchone()
+    first, last = bounds[0], min(bounds[1], newest or 0)
+    sql = (
+        "SELECT DISTINCT e.position FROM tag t CROSS JOIN event e "  # noqa: S608 - as below
+        "ON e.subject = t.subject AND e.position BETWEEN max(t.first, ?) AND min(t.last, ?) "
+        "CROSS JOIN record r ON r.position = e.position "
+        f"WHERE t.tag = ? AND t.last >= ? AND t.first <= ?{where.sql} "
+        f"ORDER BY e.position {'ASC' if query.ascending else 'DESC'} LIMIT ?"
+    )
+    found: list[int] = []
+    span = TAGGED_SPAN
+    while first <= last and len(found) < query.limit:
+        low, high = (first, min(first + span - 1, last)) if query.ascending else (max(last - span + 1, first), last)
+        left = query.limit - len(found)
+        found += [row[0] for row in db.execute(sql, (low, high, query.tag, low, high, *where.values, left))]
+        first, last = (high + 1, last) if query.ascending else (first, low - 1)
+        span *= 2
+    return found
+
+
 def _bounds(db: sqlite3.Connection, query: HistoryQuery) -> tuple[int, int]:
     """The first and last position that may match; with a range of time, those of the spans that touch it."""
     first = (query.after or 0) + 1
@@ -145,10 +202,11 @@ def _occurring_types(db: sqlite3.Connection, asked: Sequence[str]) -> tuple[str,
     if not asked:
         return ()
     occurring: list[str] = [name for (name,) in db.execute("SELECT name FROM tally WHERE kind = 'type'")]
-    return tuple(name for name in occurring if any(_means(one, name) for one in asked))
+    return tuple(name for name in occurring if any(type_means(one, name) for one in asked))
 
 
-def _means(asked: str, name: str) -> bool:
+def type_means(asked: str, name: str) -> bool:
+    """Whether an event type is one of those that `asked` stands for."""
     return name.startswith(asked[:-1]) if asked.endswith("*") else name == asked
 
 
@@ -169,13 +227,29 @@ class _Where:
         self.sql += f" AND {condition}"
         self.values += values
 
-    def add_event(self, subjects: Sequence[str], types: Sequence[str]) -> None:
-        """The record has an event about one of the subjects and of one of the types, as far as either is given."""
-        inner = "x.position = r.position"
-        for column, values in (("subject", subjects), ("type", types)):
-            if values:
-                inner += f" AND x.{column} IN ({_marks(values)})"
-        self.add(f"EXISTS (SELECT 1 FROM event x WHERE {inner})", *subjects, *types)  # noqa: S608 - as above
+    def add_event(self, subjects: Sequence[tuple[str, int]], types: Sequence[str], tag: str) -> None:
+        """The record has an event about one of the subjects, of one of the types and about what had the tag, as far
+        as each is given."""
+        inner, values = "x.position = r.position", list[object]()
+        if subjects:
+            inner += f" AND x.subject IN ({_marks(subjects)})"
+            values += [subject for subject, _ in subjects]
+            late = [one for one in subjects if one[1]]
+            inner += " AND (x.subject <> ? OR x.position >= ?)" * len(late)
+            values += [value for one in late for value in one]
+        if types:
+            inner += f" AND x.type IN ({_marks(types)})"
+            values += types
+        if tag:
+            inner += f" AND {_TAGGED.format('x')}"
+            values.append(tag)
+        self.add(f"EXISTS (SELECT 1 FROM event x WHERE {inner})", *values)  # noqa: S608 - as above
+
+
+_TAGGED = (
+    "EXISTS (SELECT 1 FROM tag t WHERE t.tag = ? AND t.subject = {0}.subject "
+    "AND t.first <= {0}.position AND t.last >= {0}.position)"
+)
 
 
 def _marks(values: Sequence[object]) -> str:

@@ -20,6 +20,7 @@ from pvc.log.base import closed
 from pvc.log.inbox import MAX_PUT, MAX_WAITING, Forwarded, Found, decode, encode, unreachable
 from pvc.log.zookeeper import ZookeeperLog
 from pvc.zookeeper.bridge import SESSION_TIMEOUT_S, Bridge
+from pvc.zookeeper.insist import insist, lay
 from pvc.zookeeper.place import ancestors, place_of
 from pvc.zookeeper.port import OpenSession, ZookeeperSession
 from pvc.zookeeper.types import (
@@ -29,15 +30,10 @@ from pvc.zookeeper.types import (
     Create,
     Credentials,
     Delete,
-    Lost,
     NodeExists,
     NoNode,
-    NoSession,
     Tls,
 )
-
-PAUSE_S = 0.05
-"""After a lost connection or a lost race, so that what fails at once is not tried in a tight loop."""
 
 REMOVE_AT_ONCE = 200
 """Reports taken out in one request: far below its limit, and no more than an append takes."""
@@ -166,25 +162,20 @@ class ZookeeperInbox:
             await self._bridge.multi(deletes)
 
     async def _found(self) -> None:
-        for create in self._foundation:
-            if not await self._bridge.exists(create.path):
-                with contextlib.suppress(NodeExists):
-                    await self._bridge.multi([create])
+        await lay(self._bridge, self._foundation)
 
     async def _insist(self, act: Callable[[], Awaitable[T]], *, changing: Callable[[], bool] = lambda: False) -> T:
         """Do `act`, which may be repeated, again after every outage or lost race, until the deadline; `changing` tells
         then whether something may have been changed."""
         try:
-            async with asyncio.timeout(self._deadline_s):
-                while True:
-                    await self._bridge.wait_connected()
-                    self._check_open()
-                    with contextlib.suppress(Lost, NoSession, NoNode, NodeExists):
-                        try:
-                            return await act()
-                        except NoNode:  # another took it out, or the inbox itself is missing
-                            await self._found()
-                    await asyncio.sleep(PAUSE_S)
+            return await insist(
+                self._bridge,
+                act,
+                deadline_s=self._deadline_s,
+                check_open=self._check_open,
+                found=self._found,
+                lost_race=(NoNode, NodeExists),
+            )
         except TimeoutError:
             if changing():
                 raise OutcomeUnknown(

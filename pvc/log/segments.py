@@ -68,6 +68,9 @@ class Segments:
         view, layout = self._view, self._view.layout
 
         async def read() -> list[Chained]:
+            # They follow one another, so a single look tells that there are no more: nobody lists thousands for that.
+            if after and not await view.bridge.exists(layout.manifest(after + 1)):
+                return []
             firsts = [
                 first for first in sorted(map(int, await view.bridge.children(layout.manifests))) if first > after
             ]

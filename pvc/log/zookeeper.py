@@ -23,8 +23,9 @@ from pvc.log.quota import Quota, set_quota
 from pvc.log.segments import Segments
 from pvc.log.zookeeper_layout import Layout, SegmentLimits, encode_head
 from pvc.log.zookeeper_mending import Mending
-from pvc.log.zookeeper_view import PAUSE_S, Archived, Seen, View
+from pvc.log.zookeeper_view import Archived, Seen, View
 from pvc.zookeeper.bridge import SESSION_TIMEOUT_S, Bridge
+from pvc.zookeeper.insist import PAUSE_S
 from pvc.zookeeper.port import OpenSession
 from pvc.zookeeper.types import (
     BadVersion,

@@ -12,12 +12,10 @@ import msgspec
 
 from pvc.errors import Conflict, LogDamaged
 from pvc.events.record import EMPTY, Head, unseal
+from pvc.log.segments import MAX_DELETES
 from pvc.log.zookeeper_layout import SegmentHead, decode_head, encode_active, encode_head
 from pvc.log.zookeeper_view import View
 from pvc.zookeeper.types import Create, Delete, NodeExists, NoNode, SetData
-
-MAX_DELETES = 500
-"""Records taken away in one request: some 100 KB."""
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +68,7 @@ class Mending:
                     hint=f"move it away with ZooKeeper's own tools (zkCli.sh deleteall {view.layout.log}), then repeat",
                 ) from None
 
-        await view.insist_untrusted(found)
+        await view.insist(found, trusted=False)
 
     async def cut(self, position: int) -> Head:
         """Take away all records behind `position`, and what was said of them; returns the new head.

@@ -23,6 +23,7 @@ from pvc.log.base import closed
 from pvc.log.tail import Tail
 from pvc.log.zookeeper_layout import NOTHING, Active, Layout, SegmentHead, decode_active, decode_head
 from pvc.zookeeper.bridge import Bridge
+from pvc.zookeeper.insist import PAUSE_S
 from pvc.zookeeper.kazoo_parts import digest_of
 from pvc.zookeeper.port import OpenSession, ZookeeperSession
 from pvc.zookeeper.types import Credentials, Lost, NodeExists, NoNode, NoSession, Tls
@@ -32,9 +33,6 @@ REWIND_GRACE_S = 3.0
 
 FOUNDING_TRIES = 3
 """Another cluster may have made the znode that all share in the same moment; and then there is the look afterwards."""
-
-PAUSE_S = 0.05
-"""After a lost connection, so that one that breaks at once is not tried in a tight loop."""
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -106,25 +104,14 @@ class View:
             on_connected=self._begin_connection,
         )
 
-    async def insist(self, read: Callable[[], Awaitable[T]]) -> T:
-        """Do `read`, which changes nothing, again after every outage, until the deadline; then Unavailable."""
+    async def insist(self, act: Callable[[], Awaitable[T]], *, trusted: bool = True) -> T:
+        """Do `act`, which may be done any number of times, again after every outage, until the deadline; then
+        Unavailable. `trusted`: only in a connection in which the log was found to be the one that was seen before."""
+        ready = self.trusted if trusted else self.bridge.wait_connected
         try:
             async with asyncio.timeout(self.deadline_s):
                 while True:
-                    await self.trusted()
-                    try:
-                        return await read()
-                    except (Lost, NoSession):
-                        await asyncio.sleep(PAUSE_S)
-        except TimeoutError:
-            raise self.unreachable() from None
-
-    async def insist_untrusted(self, act: Callable[[], Awaitable[T]]) -> T:
-        """Do `act` as `insist` does, without a look at whether this is the log that was seen before."""
-        try:
-            async with asyncio.timeout(self.deadline_s):
-                while True:
-                    await self.bridge.wait_connected()
+                    await ready()
                     try:
                         return await act()
                     except (Lost, NoSession):

@@ -101,11 +101,6 @@ class Archivist:
         """The last position up to which everything is in this node's own archive."""
         return self._chain[self._kept - 1].manifest.last if self._kept else 0
 
-    @property
-    def manifests(self) -> Sequence[Chained]:
-        """Those known, from the first on."""
-        return self._chain
-
     async def run(self) -> None:
         """Look, act, wait."""
         while True:

@@ -19,7 +19,6 @@ from pvc.events.record import Entry
 from pvc.events.registry import Event, subject_of
 from pvc.log.history import HistoryIndex
 from pvc.node.primary import Submit
-from pvc.runtime.past import PastStates
 from pvc.runtime.world import World
 from pvc.webhooks.deliverer import PAUSE_S, Deliverer, Parts
 from pvc.webhooks.sender import Sender
@@ -36,7 +35,6 @@ class DeliveryParts:
     """What a node delivers with."""
 
     history: HistoryIndex
-    past: PastStates
     store: WebhookStore
     sender: Sender
     clock: Clock
@@ -148,7 +146,6 @@ def make_delivering(
         node=node,
         state=lambda: world.state,
         history=parts.history,
-        past=parts.past.at,
         store=parts.store,
         sender=parts.sender,
         report=report,

@@ -21,6 +21,7 @@ from pvc.presence.hints import Hints
 from pvc.presence.lease import RENEWAL_PART, Lease
 from pvc.presence.zookeeper_layout import Layout, Place, decode_place, new_place
 from pvc.zookeeper.bridge import Bridge
+from pvc.zookeeper.insist import PAUSE_S, insist, lay
 from pvc.zookeeper.port import OpenSession, ZookeeperSession
 from pvc.zookeeper.types import (
     READ,
@@ -37,9 +38,6 @@ from pvc.zookeeper.types import (
     Tls,
     Znode,
 )
-
-PAUSE_S = 0.05
-"""After a lost connection or a lost race, so that what fails at once is not tried in a tight loop."""
 
 POLL_S = 5.0
 """Members and primary are looked at this often even if no watch fires."""
@@ -252,25 +250,22 @@ class ZookeeperPresence:
     async def _insist(self, act: Callable[[], Awaitable[T]]) -> T:
         """Do `act`, which may be repeated, again after every outage or lost race, until the deadline."""
         try:
-            async with asyncio.timeout(self._asked_timeout_s):
-                while True:
-                    await self._bridge.wait_connected()
-                    if self._closed:
-                        raise closed()
-                    with contextlib.suppress(Lost, NoSession, NoNode, NodeExists, BadVersion):
-                        try:
-                            return await act()
-                        except NoNode:  # just deleted by another, or all of it
-                            await self._found()
-                    await asyncio.sleep(PAUSE_S)
+            return await insist(
+                self._bridge,
+                act,
+                deadline_s=self._asked_timeout_s,
+                check_open=self._check_open,
+                found=self._found,
+            )
         except TimeoutError:
             raise unreachable(self._asked_timeout_s) from None
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise closed()
+
     async def _found(self) -> None:
-        for create in self._layout.foundation():
-            if not await self._bridge.exists(create.path):
-                with contextlib.suppress(NodeExists):
-                    await self._bridge.multi([create])
+        await lay(self._bridge, self._layout.foundation())
 
     async def _look(self, path: str) -> Znode | None:
         """The znode as it is now, not as this server saw it last."""

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from pvc.events.sealed import erased_name
-from pvc.projections.access_state import Erasure, Token
+from pvc.projections.access_state import Erasure, PrincipalState, Token
 from pvc.projections.state import ClusterState, Fault, Node, Vm
 from pvc.projections.webhook_state import Webhook
 
@@ -40,7 +40,7 @@ class ObjectChange(msgspec.Struct, frozen=True, kw_only=True):
     """An object that differs."""
 
     kind: str
-    """`cluster`, `node`, `vm`, `webhook`, `fault`, `token` or `erasure`."""
+    """`cluster`, `node`, `vm`, `webhook`, `fault`, `principal`, `token` or `erasure`."""
     id: str
     name: str
     """As people call it; its newer name where that changed."""
@@ -53,7 +53,7 @@ class ObjectChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def diff_states(old: ClusterState, new: ClusterState) -> list[ObjectChange]:
-    """Every object that differs: the cluster, then nodes, VMs, webhooks, faults, tokens and erasures, each by name."""
+    """Every object that differs: the cluster, then nodes, VMs, webhooks, faults, and what is about access, by name."""
     if old.head == new.head:
         return []
     changes = [change for kind, tables in _tables(old, new).items() for change in _of_kind(kind, *tables)]
@@ -67,12 +67,13 @@ def _tables(old: ClusterState, new: ClusterState) -> dict[str, tuple[Mapping[str
         "vm": (old.vms, new.vms),
         "webhook": (old.webhooks, new.webhooks),
         "fault": (old.faults, new.faults),
+        "principal": (old.principals, new.principals),
         "token": (old.tokens, new.tokens),
         "erasure": (old.erasures, new.erasures),
     }
 
 
-_KINDS = ("cluster", "node", "vm", "webhook", "fault", "token", "erasure")
+_KINDS = ("cluster", "node", "vm", "webhook", "fault", "principal", "token", "erasure")
 
 
 def _of_kind(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[ObjectChange]:
@@ -84,7 +85,7 @@ def _of_kind(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Itera
         either = after if after is not None else before
         yield ObjectChange(
             kind=kind,
-            id=key,
+            id=getattr(either, "id", key) if kind == "principal" else key,
             name=_name(kind, either),
             subject=_subject(kind, either),
             change=change,
@@ -96,7 +97,7 @@ def _of_kind(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Itera
 def _name(kind: str, thing: Any) -> str:
     if kind == "erasure":
         return erased_name(thing.key)
-    return str(thing.name) if kind in ("cluster", "node", "vm", "webhook") else str(thing.id)
+    return str(thing.name) if kind in ("cluster", "node", "vm", "webhook", "principal") else str(thing.id)
 
 
 def _subject(kind: str, thing: Any) -> str:
@@ -109,6 +110,8 @@ def _subject(kind: str, thing: Any) -> str:
             return thing.subject
         case Webhook():
             return f"webhook/{thing.id}"
+        case PrincipalState():
+            return f"access/{thing.id}"
         case Token():
             return f"access/{thing.id}"
         case Erasure():

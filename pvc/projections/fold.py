@@ -12,7 +12,15 @@ from typing import Any
 from pvc.events import access, cluster, node, vm, vm_moves, webhook
 from pvc.events.record import Entry, Record, check_follows
 from pvc.events.registry import Event, decode_event
-from pvc.projections import evolve_cluster, evolve_log, evolve_moves, evolve_node, evolve_vm, evolve_webhook
+from pvc.projections import (
+    evolve_access,
+    evolve_cluster,
+    evolve_log,
+    evolve_moves,
+    evolve_node,
+    evolve_vm,
+    evolve_webhook,
+)
 from pvc.projections.state import ClusterState
 
 Evolve = Callable[[ClusterState, Any, Record], None]
@@ -31,9 +39,18 @@ EVOLVE: dict[type[Event], Evolve] = {
     cluster.AnchorFailed: evolve_log.anchor_failed,
     cluster.AnchorRecovered: evolve_log.anchor_recovered,
     cluster.CommandRejected: evolve_cluster.command_rejected,
-    access.TokenCreated: evolve_cluster.token_created,
-    access.ErasureRequested: evolve_cluster.erasure_requested,
-    access.PersonErased: evolve_cluster.person_erased,
+    access.PrincipalAdded: evolve_access.principal_added,
+    access.PrincipalModified: evolve_access.principal_modified,
+    access.PrincipalRemoved: evolve_access.principal_removed,
+    access.TokenCreated: evolve_access.token_created,
+    access.TokenRotated: evolve_access.token_rotated,
+    access.TokenRevoked: evolve_access.token_revoked,
+    access.TokenUsed: evolve_access.token_used,
+    access.LoginRefused: evolve_access.noted,
+    access.AccessRefused: evolve_access.noted,
+    access.SecretRead: evolve_access.noted,
+    access.ErasureRequested: evolve_access.erasure_requested,
+    access.PersonErased: evolve_access.person_erased,
     node.NodeJoined: evolve_node.joined,
     node.NodeReady: evolve_node.ready,
     node.NodeFenceSet: evolve_node.fence_set,

@@ -8,11 +8,11 @@ import msgspec
 
 from pvc.errors import PvcError
 from pvc.events.record import Head
-from pvc.projections.access_state import Erasure, Token
+from pvc.projections.access_state import Erasure, PrincipalState, Token
 from pvc.projections.state import Cluster, ClusterState, Fault, Node, Vm
 from pvc.projections.webhook_state import Webhook
 
-PROJECTION_VERSION = 9
+PROJECTION_VERSION = 10
 """Raised whenever the fold's outcome changes for the same log; snapshots of another version are discarded."""
 
 
@@ -24,6 +24,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     cluster: Cluster | None
     nodes: list[Node]
     vms: list[Vm]
+    principals: list[PrincipalState]
     tokens: list[Token]
     erasures: list[Erasure]
     webhooks: list[Webhook]
@@ -49,6 +50,7 @@ def _encode(state: ClusterState, recent: Mapping[str, int]) -> bytes:
             cluster=state.cluster,
             nodes=list(state.nodes.values()),
             vms=list(state.vms.values()),
+            principals=list(state.principals.values()),
             tokens=list(state.tokens.values()),
             erasures=list(state.erasures.values()),
             webhooks=list(state.webhooks.values()),
@@ -102,6 +104,8 @@ def restore(data: bytes) -> ClusterState:
         state.put_node(node)
     for vm in stored.vms:
         state.put_vm(vm)
+    for principal in stored.principals:
+        state.put_principal(principal)
     for token in stored.tokens:
         state.put_token(token)
     for erasure in stored.erasures:

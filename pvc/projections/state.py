@@ -15,73 +15,32 @@ import msgspec
 
 from pvc.events.fence import FenceSettings
 from pvc.events.record import EMPTY, Head
-from pvc.events.types import EndPolicy, MigrationMethod, Selector, ShutdownTimeoutAction
-from pvc.events.vm import VmSpec
-from pvc.projections.access_state import Erasure, Token
+from pvc.projections.access_state import Erasure, PrincipalState, Token
 from pvc.projections.log_state import LogTrust
-from pvc.projections.migration_state import Migration as Migration
 from pvc.projections.placed import Load, Placed
-from pvc.projections.vm_machine import ACTIVE, VmState
+from pvc.projections.vm_state import Migration, Vm, arrival_mib, held_mib, shares_of, takes_the_same
 from pvc.projections.webhook_state import Webhook
+
+__all__ = [
+    "RECENT_COMMANDS",
+    "RECENT_SLACK",
+    "Cluster",
+    "ClusterState",
+    "Fault",
+    "FlushState",
+    "Migration",
+    "Node",
+    "NodeState",
+    "Vm",
+    "arrival_mib",
+    "held_mib",
+]
 
 RECENT_COMMANDS = 10_000
 """Command ids remembered for idempotency: three minutes at 50 commands/s. Older ones are in the history index."""
 RECENT_SLACK = 2_500
 """How many more may gather before the oldest go, all at once: a dict that loses its first key at each step is slow."""
 _HASH_MODULUS = 1 << 128
-
-
-class Vm(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A VM: what it is, what is wanted of it, and what was last heard of it."""
-
-    id: str
-    name: str
-    spec: VmSpec
-    node: str
-    """The node that runs it."""
-    home: str
-    """The node it belongs to when nothing forces it elsewhere."""
-    description: str
-    selector: Selector
-    node_limits: tuple[str, ...]
-    migration_method: MigrationMethod
-    autostart: bool
-    on_poweroff: EndPolicy
-    on_crash: EndPolicy
-    tags: dict[str, bool]
-    """Tag -> whether it is protected. Never changed in place."""
-    max_downtime_ms: int = 300
-    priority: int = 50
-    affinity: tuple[str, ...] = ()
-    anti_affinity: tuple[str, ...] = ()
-    state: VmState = VmState.STOPPED
-    epoch: int = 0
-    """Number of the present (or last) run; 0 before the first."""
-    running_spec: VmSpec | None = None
-    """The spec the present run was started with."""
-    shutdown_timeout_s: int = 0
-    shutdown_action: ShutdownTimeoutAction = ShutdownTimeoutAction.FORCE
-    forced: bool = False
-    """The present request's shutdown timed out; the run is to be forced off."""
-    reset_mark: str = ""
-    cause: str = ""
-    """Id of the record with the latest request; the facts that answer it name it as their cause."""
-    error: str = ""
-    """Why it failed, while it is failed."""
-    migration: Migration | None = None
-    """While it migrates, and until it has arrived."""
-    away: str = ""
-    """Why it is not at home: `migrate`, `flush` or `recovery`."""
-    failed_moves: int = 0
-    """Migrations that failed since the last one that did not, or that an admin asked for."""
-    why: tuple[str, ...] = ()
-    """What the choice of its present node rested on."""
-    endings_us: tuple[int, ...] = ()
-    """When it ended lately against its policy: the budget of starts that nobody asked for."""
-    defined_us: int = 0
-    changed_us: int = 0
-    """When its state last changed."""
-    position: int = 0  # the last record that touched it
 
 
 class NodeState(StrEnum):
@@ -174,17 +133,6 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     log: LogTrust = LogTrust()
 
 
-def held_mib(vm: Vm) -> int:
-    """The memory that an active VM takes of its node; a restart keeps room for the run to come as well."""
-    running_mib = (vm.running_spec or vm.spec).memory_mib
-    return max(running_mib, vm.spec.memory_mib) if vm.state is VmState.RESTARTING else running_mib
-
-
-def arrival_mib(vm: Vm, move: Migration) -> int:
-    """The memory that the target keeps for a VM; one that may be shut down would start with its newest spec."""
-    return held_mib(vm) if move.live and not move.fallback else max(held_mib(vm), vm.spec.memory_mib)
-
-
 class ClusterState:
     """The fold of the log up to `head`. Only `pvc.projections.fold` changes it."""
 
@@ -198,6 +146,7 @@ class ClusterState:
         "head",
         "nodes",
         "placed",
+        "principals",
         "recent",
         "tokens",
         "vm_names",
@@ -211,6 +160,8 @@ class ClusterState:
         self.cluster: Cluster | None = None
         self.nodes: dict[str, Node] = {}
         self.vms: dict[str, Vm] = {}
+        self.principals: dict[str, PrincipalState] = {}
+        """By their names as they stand in events."""
         self.tokens: dict[str, Token] = {}
         self.erasures: dict[str, Erasure] = {}
         """Key id -> what became of it. Never forgotten: a key that comes back from a copy has to go again."""
@@ -238,6 +189,7 @@ class ClusterState:
         twin.cluster = self.cluster
         twin.nodes = self.nodes.copy()
         twin.vms = self.vms.copy()
+        twin.principals = self.principals.copy()
         twin.tokens = self.tokens.copy()
         twin.erasures = self.erasures.copy()
         twin.webhooks = self.webhooks.copy()
@@ -289,10 +241,25 @@ class ClusterState:
         if self.faults.pop(fault_id, None) is not None:
             self._dirty.add(("fault", fault_id))
 
+    def put_principal(self, principal: PrincipalState) -> None:
+        """Add or replace a principal."""
+        self.principals[principal.name] = principal
+        self._dirty.add(("principal", principal.name))
+
+    def drop_principal(self, name: str) -> None:
+        """Take a principal out, if it is there."""
+        if self.principals.pop(name, None) is not None:
+            self._dirty.add(("principal", name))
+
     def put_token(self, token: Token) -> None:
         """Add or replace a token."""
         self.tokens[token.id] = token
         self._dirty.add(("token", token.id))
+
+    def drop_token(self, token_id: str) -> None:
+        """Take a token out, if it is there."""
+        if self.tokens.pop(token_id, None) is not None:
+            self._dirty.add(("token", token_id))
 
     def put_erasure(self, erasure: Erasure) -> None:
         """Add or replace an erasure."""
@@ -345,11 +312,11 @@ class ClusterState:
         return table.get(name)
 
     def _place_anew(self, old: Vm | None, new: Vm | None) -> None:
-        if old is not None and new is not None and _takes_the_same(old, new):
+        if old is not None and new is not None and takes_the_same(old, new):
             return
-        for node, share in _shares(old) if old is not None else ():
+        for node, share in shares_of(old) if old is not None else ():
             self.placed.shift(node, share, -1)
-        for node, share in _shares(new) if new is not None else ():
+        for node, share in shares_of(new) if new is not None else ():
             self.placed.shift(node, share, 1)
         if old is not None:
             self.placed.take_out(old.id, old.node, old.home, old.tags)
@@ -361,37 +328,17 @@ class ClusterState:
                 self.placed.expect(new.id, new.migration.target)
 
 
-_TABLES = {kind: f"{kind}s" for kind in ("vm", "node", "token", "erasure", "fault", "webhook")}
+_TABLES = {
+    "vm": "vms",
+    "node": "nodes",
+    "principal": "principals",
+    "token": "tokens",
+    "erasure": "erasures",
+    "fault": "faults",
+    "webhook": "webhooks",
+}
 
 
 def _hash_object(key: tuple[str, str], value: msgspec.Struct) -> int:
     data = msgspec.msgpack.encode((key, value), order="deterministic")
     return int.from_bytes(hashlib.blake2b(data, digest_size=16).digest(), "big")
-
-
-def _takes_the_same(old: Vm, new: Vm) -> bool:
-    """Whether the change is none to where the VM is and what it takes there, which it is for most."""
-    if (old.node, old.home) != (new.node, new.home):
-        return False
-    if old.migration is not new.migration or old.tags is not new.tags:
-        return False
-    if old.spec is not new.spec:
-        return False
-    if old.state not in ACTIVE:
-        return new.state not in ACTIVE
-    if old.state is VmState.RESTARTING or new.state is VmState.RESTARTING:
-        return False
-    return new.state in ACTIVE and (old.running_spec or old.spec) is (new.running_spec or new.spec)
-
-
-def _shares(vm: Vm) -> list[tuple[str, Load]]:
-    """What the VM takes of which node."""
-    provisioned_mib = vm.spec.memory_mib
-    if vm.state not in ACTIVE:
-        return [(vm.node, Load(vms=1, provisioned_mib=provisioned_mib))]
-    vcpus = (vm.running_spec or vm.spec).vcpus
-    own = Load(memory_mib=held_mib(vm), vcpus=vcpus, running=1, vms=1, provisioned_mib=provisioned_mib)
-    move = vm.migration
-    if move is None or move.target == vm.node:
-        return [(vm.node, own)]
-    return [(vm.node, own), (move.target, Load(memory_mib=arrival_mib(vm, move), vcpus=vcpus))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from pvc.events import access, cluster, node, vm, vm_moves, webhook
 from pvc.events.record import RawEvent
 from pvc.events.registry import Event, Subject, UnknownEvent, decode_event, subject_of
 from pvc.events.sealed import erased_name
+from pvc.events.types import Role
 
 Tell = Callable[[Any], str]
 
@@ -47,7 +49,38 @@ def _moved(event: vm_moves.VmMoved) -> str:
 def _terms(settings: webhook.WebhookSettings) -> str:
     """What an auditor has to see at once."""
     private = f", private addresses allowed: {', '.join(settings.allow_private)}" if settings.allow_private else ""
-    return f"{private}{', names of people revealed' if settings.reveal_names else ''}"
+    revealed = ", names of people revealed" if settings.reveal_names else ""
+    return f"{private}{revealed}{f', for what {settings.owner} may see' if settings.owner else ''}"
+
+
+def _granted(grants: tuple[access.Grant, ...]) -> str:
+    return "; ".join(told_grant(grant) for grant in grants) or "nothing"
+
+
+def told_grant(grant: access.Grant) -> str:
+    """`operator on VMs with tag shop, named web*`."""
+    limits = [f"with tag {grant.tag}"] if grant.tag else []
+    limits += [f"named {grant.name}"] if grant.name else []
+    return f"{grant.role} on VMs {', '.join(limits)}" if limits else str(grant.role)
+
+
+def _principal_modified(event: access.PrincipalModified) -> str:
+    granted = f": {_granted(event.grants)}" if event.grants is not None else ""
+    return f"{event.principal} changed{granted}"
+
+
+def _token_created(event: access.TokenCreated) -> str:
+    expires = f", until {_time(event.expires_us)}" if event.expires_us else ""
+    most = f", for {event.role} at most" if event.role is not Role.ADMIN else ""
+    return f"token {event.token} made for {event.principal}{most}{expires}"
+
+
+def _and_more(unrecorded: int) -> str:
+    return f" (and {unrecorded} more before it)" if unrecorded else ""
+
+
+def _time(time_us: int) -> str:
+    return f"{datetime.datetime.fromtimestamp(time_us // 1_000_000, datetime.UTC):%Y-%m-%d %H:%M} UTC"
 
 
 TOLD: dict[type[Event], Tell] = {
@@ -64,7 +97,20 @@ TOLD: dict[type[Event], Tell] = {
     cluster.AnchorFailed: lambda e: f"checkpoints cannot be delivered to the anchor {e.anchor}: {e.message}",
     cluster.AnchorRecovered: lambda e: f"checkpoints are delivered to the anchor {e.anchor} again",
     cluster.CommandRejected: lambda e: f"refused: {e.message}",
-    access.TokenCreated: lambda e: f"{e.role} token {e.token} made for {e.principal}",
+    access.PrincipalAdded: lambda e: f"{e.kind} {e.principal} added: {_granted(e.grants)}",
+    access.PrincipalModified: _principal_modified,
+    access.PrincipalRemoved: lambda e: f"{e.principal} removed, with all tokens",
+    access.TokenCreated: _token_created,
+    access.TokenRotated: lambda e: (
+        f"token {e.token} is replaced by {e.replaced_by}, and opens until {_time(e.expires_us)}"
+    ),
+    access.TokenRevoked: lambda e: f"token {e.token} revoked",
+    access.TokenUsed: lambda e: f"token {e.token} used at node {e.node}",
+    access.LoginRefused: lambda e: (
+        f"login refused ({e.code}) at node {e.node}, from {e.network}{_and_more(e.unrecorded)}"
+    ),
+    access.AccessRefused: lambda e: f"refused: {e.message}{_and_more(e.unrecorded)}",
+    access.SecretRead: lambda e: f"secrets read: {e.what}{_and_more(e.unrecorded)}",
     access.ErasureRequested: lambda e: f"erasure of {erased_name(e.key)} requested: key {e.key} is to be destroyed",
     access.PersonErased: lambda e: f"key {e.key} of {erased_name(e.key)} is destroyed, by node {e.node}",
     node.NodeJoined: lambda e: (
@@ -143,6 +189,8 @@ TOLD: dict[type[Event], Tell] = {
 FAILURES: frozenset[str] = frozenset(
     {
         cluster.CommandRejected.TYPE,
+        access.LoginRefused.TYPE,
+        access.AccessRefused.TYPE,
         vm.VmStartFailed.TYPE,
         vm.VmCrashed.TYPE,
         vm.VmFailed.TYPE,

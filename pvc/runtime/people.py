@@ -76,6 +76,13 @@ class People:
         self._gone: dict[str, float] = {}
         """Ids of which the keyring has no key -> when to ask again: one that was lost may be restored."""
         self._again_s = float("-inf")
+        self._changes = 0
+        """Keys that came or went."""
+
+    @property
+    def generation(self) -> int:
+        """Rises with each key that comes or goes: what was opened before may read otherwise now."""
+        return self._changes + len(self._world.state.erasures)
 
     async def seal_actor(self, actor: Actor) -> Actor:
         """An actor as it goes into a record. Raises Unavailable when a key is needed that cannot be had."""
@@ -123,6 +130,17 @@ class People:
             sealed = seal_name(held)
         return tuple(dict.fromkeys([asked, *found, *([sealed] if sealed else [])]))
 
+    def names_of(self, principal: str) -> frozenset[str] | None:
+        """All that a reader may write for an actor of the log: what is stored, the name, the pseudonyms; None where
+        the name is not at hand. The other way round from `actors`, which can fetch it."""
+        sealed = parse_sealed(principal)
+        if sealed is None:
+            return frozenset((principal,))
+        shown = self._shown(principal)
+        if shown == hidden_name(sealed.key):
+            return None
+        return frozenset((principal, shown, erased_name(sealed.key), hidden_name(sealed.key)))
+
     async def readable(self, body: bytes) -> bytes:
         """JSON with every sealed text in it opened, or replaced by a pseudonym. Never fails."""
         if b"person~" not in body and b"address~" not in body:
@@ -143,6 +161,7 @@ class People:
 
     def forget(self, key_id: str) -> None:
         """Let go of a key."""
+        self._changes += 1
         of_it = f"~{key_id}~"
         self._opened = {text: opened for text, opened in self._opened.items() if of_it not in text}
         key = self._keys.pop(key_id, None)
@@ -193,6 +212,8 @@ class People:
         return held
 
     def _remember(self, key: PersonKey) -> None:
+        if key.id not in self._keys:
+            self._changes += 1
         self._keys[key.id] = key
         self._ids[key.principal] = key.id
         self._gone.pop(key.id, None)

@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 from msgspec import inspect as types
 
+from pvc.commands.access_table import told_action
 from pvc.gateway.auth import FAILURES_ALLOWED
 from pvc.gateway.bodies import MAX_BODY_BYTES
 from pvc.gateway.cards import BASE_PATH, FieldCard, field_card
-from pvc.gateway.console import CONSOLE_PATH, CONSOLE_ROLE
+from pvc.gateway.console import CONSOLE_ACTION, CONSOLE_PATH
 from pvc.gateway.endpoint import Endpoint
 from pvc.schemas.markdown import NOTICE, block, table
 
@@ -26,10 +27,10 @@ Everything is below `{BASE_PATH}`, on port 7370. The same as an OpenAPI 3.1 docu
 ## Who is asking
 
 Over TCP every request carries `Authorization: Bearer pvc_<id>_<secret>`. The first token comes from `pvc cluster init`.
-Over the Unix socket the caller is root and needs none. A role may do what the ones before it may: `viewer` reads,
-`operator` runs VMs, `admin` does everything. After {FAILURES_ALLOWED} wrong tokens an address gets 429 for a while; a
-right token always works. A few replies about the log are for [other nodes](../decisions/0018-peers.md) too, who sign
-what they ask with `Authorization: PVC-Peer` instead.
+Over the Unix socket the caller is root and needs none. Each endpoint names its action; which role may do it, on the
+whole cluster or for some VMs, says [the table](../access.md#the-table). After {FAILURES_ALLOWED} wrong tokens an
+address gets 429 for a while; a right token always works. A few replies about the log are for
+[other nodes](../decisions/0018-peers.md) too, who sign what they ask with `Authorization: PVC-Peer` instead.
 
 ## Fields
 
@@ -72,7 +73,7 @@ Errors are problems ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)), `appli
 | status | means | then |
 | --- | --- | --- |
 | 400, 413, 415, 422 | The input is wrong. | Mend it. |
-| 401, 403 | No valid token; a role that is too low. | Use another token. |
+| 401, 403 | No valid token; a role that does not allow it, or not for this VM. | Use another token. |
 | 404 | What is named does not exist. | The hint has near names. |
 | 409 | The present state does not allow it. | The hint says what to do first. |
 | 429, 503 | Not now. Nothing was changed. | Try again after `Retry-After`. |
@@ -87,7 +88,8 @@ _TITLES = {
     "history": "History",
     "event": "Events",
     "log": "The log itself",
-    "audit": "The people in the log",
+    "access": "Access",
+    "audit": "The audit, and the people in the log",
     "webhook": "Webhooks",
     "time": "Other times",
 }
@@ -96,7 +98,7 @@ _TITLES = {
 def api_page(endpoints: Sequence[Endpoint]) -> str:
     """The whole page."""
     parts = [NOTICE, _INTRODUCTION]
-    order = [*_TITLES, "access", "api"]
+    order = [*_TITLES, "api"]
     ordered = sorted(endpoints, key=lambda endpoint: order.index(_group(endpoint)))
     for group, members in groupby(ordered, key=_group):
         parts.append(f"## {_TITLES.get(group, 'The API itself')}\n\n" if group != "api" else "")
@@ -125,7 +127,9 @@ def _section(endpoint: Endpoint) -> str:
     if endpoint.help:
         text += f"{endpoint.help}\n\n"
     command = f"Command `{endpoint.name}`. " if endpoint.command else ""
-    text += f"{command}Role: {endpoint.role.value}{', or another node of the cluster' if endpoint.peers else ''}.\n\n"
+    text += (
+        f"{command}{told_action(endpoint.action)}{', or another node of the cluster' if endpoint.peers else ''}.\n\n"
+    )
     text += _fields(endpoint)
     if endpoint.command is not None:
         text += _outcomes(endpoint) + block(_curl(endpoint), "sh")
@@ -200,5 +204,5 @@ def _console() -> str:
     return (
         f"### WebSocket {CONSOLE_PATH}\n\n"
         "The live serial console: binary frames both ways, until either side closes.\n\n"
-        f"Role: {CONSOLE_ROLE.value}.\n\n"
+        f"{told_action(CONSOLE_ACTION)}.\n\n"
     )

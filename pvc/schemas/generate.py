@@ -12,6 +12,7 @@ from pvc.events.registry import EVENTS, Event, version_of
 from pvc.gateway.app import all_endpoints
 from pvc.gateway.cards import command_card
 from pvc.gateway.openapi import json_schema, openapi_document
+from pvc.schemas.access_page import access_page
 from pvc.schemas.api_page import api_page
 from pvc.schemas.cli_page import cli_page
 from pvc.schemas.states_page import states_page
@@ -33,6 +34,7 @@ def generated_files() -> dict[str, str]:
         "docs/reference/api.md": api_page(all_endpoints()),
         "docs/reference/commands.md": cli_page(),
         "docs/vm-states.md": states_page(),
+        "docs/access.md": access_page(all_endpoints()),
     }
     for spec in COMMANDS:
         schema = json_schema(spec.struct, hidden=spec.internal)

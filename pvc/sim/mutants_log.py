@@ -11,10 +11,11 @@ from pvc.events.record import Entry, Head
 from pvc.log.base import conflict
 from pvc.log.zookeeper import ZookeeperLog
 from pvc.log.zookeeper_layout import Active, Layout, SegmentHead, encode_head
-from pvc.log.zookeeper_view import PAUSE_S, View
+from pvc.log.zookeeper_view import View
 from pvc.sim.log_simulation import LogFaults
 from pvc.sim.mutation import Kind, Mutant
 from pvc.sim.zookeeper_bridge import SimBridge
+from pvc.zookeeper.insist import PAUSE_S
 from pvc.zookeeper.types import BadVersion, Create, Delete, Lost, NoSession, SetData
 
 LOSING = LogFaults(lossy=1.0)

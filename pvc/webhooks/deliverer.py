@@ -17,22 +17,24 @@ import msgspec
 from msgspec.structs import replace
 
 from pvc.clock import Clock, Rng
+from pvc.commands.access_rights import Rights
 from pvc.commands.facts_webhook import (
     ReportWebhookDisabled,
     ReportWebhookParked,
     ReportWebhookVerified,
     WebhookReport,
 )
+from pvc.commands.webhook import owners_sight
 from pvc.errors import PvcError, Unavailable
 from pvc.events.cluster import LogRestored
 from pvc.events.record import Record
 from pvc.events.registry import decode_event
-from pvc.log.history import HistoryIndex, HistoryQuery
+from pvc.log.history import FoundEvents, HistoryIndex, HistoryQuery
 from pvc.projections.state import ClusterState
 from pvc.projections.webhook_state import Webhook
 from pvc.webhooks import cursor as c
 from pvc.webhooks.course import DELAYS_S, Answer, Course, Verdict, after
-from pvc.webhooks.filter import Tags, wanted
+from pvc.webhooks.filter import sent
 from pvc.webhooks.message import Item, body_of, message_id
 from pvc.webhooks.sender import Sender
 from pvc.webhooks.store import ABSENT, Taken, WebhookStore
@@ -65,8 +67,6 @@ class Parts:
     node: str
     state: Callable[[], ClusterState]
     history: HistoryIndex
-    past: Callable[[int], Awaitable[ClusterState]]
-    """The state at an earlier position."""
     store: WebhookStore
     sender: Sender
     report: Callable[[WebhookReport, str], Awaitable[object]]
@@ -89,8 +89,7 @@ class Deliverer:
         self._version = ABSENT
         self._saved_s = float("-inf")
         self._posted_s = float("-inf")
-        self._ahead: deque[Record] = deque()
-        self._tags: Tags | None = None
+        self._ahead: deque[FoundEvents] = deque()
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -187,17 +186,25 @@ class Deliverer:
         """Do one thing; returns how long to wait, 0 where there is more to do at once."""
         if hook.paused or hook.disabled:
             return IDLE_S
+        sight = owners_sight(self._parts.state(), hook.settings.owner)
+        if sight.nothing:
+            await self._disable(hook, "its owner may not read the history any more")
+            return 0.0
         wait_us = self._cursor.course.not_before_us - self._parts.clock.wall_us()
         if wait_us > 0:
             return min(wait_us / 1e6, IDLE_S)
         if not hook.verified:
             return await self._ping(hook)
-        items, end = await self._next(hook)
+        wait_s = self._posted_s + 1 / hook.settings.rate - self._parts.clock.monotonic()
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+            return 0.0  # to look again: by now its owner may see less
+        items, end = await self._next(hook, sight)
         if not items:
             return IDLE_S
-        await self._keep_rate(hook)
         if not self._may_go_on():
             return 0.0
+        self._posted_s = self._parts.clock.monotonic()
         cluster = self._cluster_id()
         body = body_of(cluster, items, batched=hook.settings.batch > 1)
         message = message_id(cluster, items)
@@ -214,7 +221,7 @@ class Deliverer:
             return 0.0
         logger.warning("webhook: failed name=%s id=%s why=%s", hook.name, message, answer.words)
         if verdict is Verdict.DISABLE:
-            await self._disable(hook, answer)
+            await self._disable(hook, _why(answer))
         elif verdict is Verdict.PARK:
             await self._park(hook, items[0], answer)
             first = items[0]
@@ -239,7 +246,7 @@ class Deliverer:
             )
             await self._parts.report(report, hook.cause)
         elif verdict is Verdict.DISABLE:
-            await self._disable(hook, answer)
+            await self._disable(hook, _why(answer))
         self._cursor = replace(self._cursor, course=course)
         await self._save(hurry=True)
         return 0.0
@@ -255,8 +262,8 @@ class Deliverer:
             delays_s=self._parts.delays_s,
         )
 
-    async def _next(self, hook: Webhook) -> tuple[list[Item], tuple[int, int]]:
-        """The next events that the endpoint wants, and where the cursor is once it has them."""
+    async def _next(self, hook: Webhook, sight: Rights) -> tuple[list[Item], tuple[int, int]]:
+        """The next events for the endpoint, and where the cursor is once it has them."""
         limit = min(hook.settings.batch, self._cursor.course.size)
         parked = {(one.position, one.index) for one in hook.parked}
         items: list[Item] = []
@@ -271,12 +278,13 @@ class Deliverer:
                     break
                 self._cursor = c.advance(self._cursor, position, 0)
                 continue
-            record = await self._record(position)
-            if record is None:
+            found = await self._found(position)
+            if found is None:
                 break
-            tags = await self._tags_around(hook, record)
-            indices = [i for i in wanted(hook.settings, record, tags) if i >= done and (position, i) not in parked]
+            due = sent(hook.settings, found.keys, self._parts.state(), sight)
+            indices = [i for i in due if i >= done and (position, i) not in parked]
             taken = indices[: limit - len(items)]
+            record = _decode(found.found.data)
             items += [Item(record=record, index=i) for i in taken]
             size += sum(len(bytes(record.events[i].data)) for i in taken)
             whole = len(taken) == len(indices)
@@ -288,35 +296,20 @@ class Deliverer:
             at = position + 1
         return items, end
 
-    async def _record(self, position: int) -> Record | None:
+    async def _found(self, position: int) -> FoundEvents | None:
         """One record; None where there is none yet."""
-        while self._ahead and self._ahead[0].position < position:
+        while self._ahead and self._ahead[0].keys.position < position:
             self._ahead.popleft()
-        if self._ahead and self._ahead[0].position == position:
+        if self._ahead and self._ahead[0].keys.position == position:
             return self._ahead[0]
         if position > self._parts.state().position:
             return None
         await self._parts.history.reach(position, INDEX_S)
-        data = await self._parts.history.records(position, AHEAD)
-        self._ahead = deque(_decode(one) for one in data)
-        if not self._ahead or self._ahead[0].position != position:
+        query = HistoryQuery(after=position - 1, ascending=True, limit=AHEAD)
+        self._ahead = deque(await self._parts.history.events(query))
+        if not self._ahead or self._ahead[0].keys.position != position:
             raise Unavailable(f"the replica has no record {position}", code="history.behind", hint="it is filled again")
         return self._ahead[0]
-
-    async def _tags_around(self, hook: Webhook, record: Record) -> dict[str, frozenset[str]]:
-        if not hook.settings.tags:
-            self._tags = None
-            return {}
-        if self._tags is None or self._tags.position != record.position - 1:
-            before = record.position - 1
-            self._tags = Tags(before, await self._parts.past(before) if before else None)
-        return dict(self._tags.around(record))
-
-    async def _keep_rate(self, hook: Webhook) -> None:
-        wait_s = self._posted_s + 1 / hook.settings.rate - self._parts.clock.monotonic()
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
-        self._posted_s = self._parts.clock.monotonic()
 
     async def _park(self, hook: Webhook, item: Item, answer: Answer) -> None:
         report = ReportWebhookParked(
@@ -331,8 +324,7 @@ class Deliverer:
         )
         await self._parts.report(report, "")
 
-    async def _disable(self, hook: Webhook, answer: Answer) -> None:
-        why = "it answered 410: it does not want events any more" if answer.status == 410 else answer.words
+    async def _disable(self, hook: Webhook, why: str) -> None:
         report = ReportWebhookDisabled(primary=self._parts.node, epoch=self._epoch, hook=hook.id, reason=why)
         await self._parts.report(report, "" if hook.verified else hook.cause)
 
@@ -355,6 +347,10 @@ class Deliverer:
     def _cluster_id(self) -> str:
         cluster = self._parts.state().cluster
         return cluster.id if cluster is not None else ""
+
+
+def _why(answer: Answer) -> str:
+    return "it answered 410: it does not want events any more" if answer.status == 410 else answer.words
 
 
 _decode = msgspec.msgpack.Decoder(Record).decode

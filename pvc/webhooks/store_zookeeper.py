@@ -9,8 +9,6 @@ it was written is seen.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Self, TypeVar
 
@@ -18,26 +16,19 @@ from pvc.clock import Rng
 from pvc.webhooks.signing import KEY_BYTES
 from pvc.webhooks.store import ABSENT, DEADLINE_S, Stored, taken, unreachable
 from pvc.zookeeper.bridge import SESSION_TIMEOUT_S, Bridge
+from pvc.zookeeper.insist import insist, lay
 from pvc.zookeeper.place import ancestors, place_of
 from pvc.zookeeper.types import (
     CREATE,
     DELETE,
     READ,
     WRITE,
-    BadVersion,
     Create,
     Credentials,
     Delete,
-    Lost,
-    NodeExists,
-    NoNode,
-    NoSession,
     SetData,
     Tls,
 )
-
-PAUSE_S = 0.05
-"""After a lost connection, so that what fails at once is not tried in a tight loop."""
 
 T = TypeVar("T")
 
@@ -53,6 +44,7 @@ class ZookeeperStore:
         self._bridge = bridge
         self._rng = rng
         self._key = b""
+        self._closed = False
 
     @classmethod
     async def open(
@@ -124,6 +116,7 @@ class ZookeeperStore:
 
     async def close(self) -> None:
         """End the session."""
+        self._closed = True
         await self._bridge.close()
 
     async def _read(self, hook: str) -> Stored | None:
@@ -147,20 +140,15 @@ class ZookeeperStore:
     async def _insist(self, act: Callable[[], Awaitable[T]]) -> T:
         """Do `act`, which may be repeated, again after every outage or lost race, until the deadline."""
         try:
-            async with asyncio.timeout(DEADLINE_S):
-                while True:
-                    await self._bridge.wait_connected()
-                    with contextlib.suppress(Lost, NoSession, NoNode, NodeExists, BadVersion):
-                        try:
-                            return await act()
-                        except NoNode:  # just deleted by another, or never founded
-                            await self._found()
-                    await asyncio.sleep(PAUSE_S)
+            return await insist(
+                self._bridge, act, deadline_s=DEADLINE_S, check_open=self._check_open, found=self._found
+            )
         except TimeoutError:
             raise unreachable(f"ZooKeeper ({self._bridge.hosts})", f"no answer within {DEADLINE_S:g} s") from None
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise unreachable(f"ZooKeeper ({self._bridge.hosts})", "the daemon is stopping")
+
     async def _found(self) -> None:
-        for create in self._foundation:
-            if not await self._bridge.exists(create.path):
-                with contextlib.suppress(NodeExists):
-                    await self._bridge.multi([create])
+        await lay(self._bridge, self._foundation)

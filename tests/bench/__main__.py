@@ -39,6 +39,7 @@ from tests.bench import (
     process,
     proofs,
     replay,
+    stream,
     writers,
 )
 from tests.bench.measure import Bench, Row
@@ -54,6 +55,7 @@ BENCHES: dict[str, tuple[Measure, str]] = {
     "replay": (replay.measure, "verify + decode + fold, against decode + fold, and against `eventsourcing`"),
     "define": (define.measure, "define a VM at 0, 1,000 and 10,000 VMs"),
     "follow": (follow.measure, "event appended until folded in another process, against raw watch + get"),
+    "stream": (stream.measure, "1,000 live readers of the events at 50 a second, against bare Starlette"),
     "listing": (listing.measure, "list 1,000 and 10,000 VMs through the API, against 100"),
     "process": (process.measure, "`pvc vm list` as a process, against `import click`"),
     "effect": (effect.measure, "command until effect through the daemon, simulated hypervisor"),

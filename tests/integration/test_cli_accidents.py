@@ -118,7 +118,8 @@ def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_is_quiet_and_ends_with_130(tmp_path: Path) -> None:
-    with FakeGateway(tmp_path, accepts(events())) as gateway:
+    nothing = Say(b'{"position": 1, "bookmark": true}\n', content_type="application/x-ndjson")
+    with FakeGateway(tmp_path, lambda asked: nothing) as gateway:
         cli = cli_on(gateway, tmp_path)
         process = subprocess.Popen(
             [*PVC, "event", "follow", "--after", "0"], env=cli.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE

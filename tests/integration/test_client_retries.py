@@ -175,15 +175,6 @@ def test_where_nothing_changed_there_is_nothing_to_wait_for(tmp_path: Path) -> N
         assert client.wait_for(client.command("vm.start", {"vm": "web01"}), timeout_s=1) is None
 
 
-def test_following_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
-    pages = in_turn(events(("a", "one")), Drop(), events(("b", "two"), position=12), Drop())
-    with FakeGateway(tmp_path, pages) as gateway:
-        stream = client_of(gateway).follow({}, after=10)
-        told = [next(stream)["events"][0]["summary"], next(stream)["events"][0]["summary"]]
-    assert told == ["one", "two"]
-    assert [asked.query["after"] for asked in gateway.asked[:3]] == ["10", "11", "11"]
-
-
 def test_what_is_no_gateway_is_recognised(tmp_path: Path) -> None:
     page = Say(b"<html>hello</html>", 404, "text/html")
     with FakeGateway(tmp_path, in_turn(page)) as gateway, pytest.raises(Unreachable) as caught:

@@ -15,8 +15,11 @@ import pytest
 import uvicorn
 import websockets
 
+from pvc.daemon.patience import PatientProtocol
 from pvc.events.types import Role
+from pvc.gateway import events
 from pvc.gateway.app import local_app
+from pvc.gateway.event_stream import Pace
 from tests.unit.gateway_house import House, a_house
 
 
@@ -48,7 +51,14 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
 
 @contextlib.asynccontextmanager
 async def serving(app: object, listener: socket.socket) -> AsyncIterator[None]:
-    config = uvicorn.Config(app, lifespan="off", access_log=False, log_config=None, timeout_graceful_shutdown=1)  # type: ignore[arg-type]
+    config = uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=1,
+        http=PatientProtocol,
+    )
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
     running = asyncio.create_task(server.serve(sockets=[listener]))
@@ -112,6 +122,38 @@ async def test_a_console_ends_when_the_guest_does(served: Served) -> None:
                 while True:
                     await console.recv()
     assert ended.value.rcvd is not None and ended.value.rcvd.code == 1000
+
+
+async def test_a_console_ends_soon_after_its_token_was_revoked_or_its_vm_has_left_the_scope(served: Served) -> None:
+    await a_running_vm(served.house)
+    for end in ("revoke", "untag"):
+        await served.house.root.post("/vms/web01/tags", json={"tag": "shop"})
+        token = await served.house.member(end, {"role": "operator", "tag": "shop"})
+        headers = {"Authorization": f"Bearer {token}"}
+        async with websockets.connect(f"{served.ws}/vms/web01/console", additional_headers=headers) as console:
+            await console.send(b"hello")
+            assert await asyncio.wait_for(console.recv(), 5) == b"hello"
+            path = f"/tokens/{token.split('_')[1]}" if end == "revoke" else "/vms/web01/tags/shop"
+            assert (await served.house.root.delete(path)).status_code == 200
+            with pytest.raises(websockets.ConnectionClosed):
+                async with asyncio.timeout(10):
+                    while True:
+                        await console.recv()
+
+
+async def test_a_refused_console_is_a_record(served: Served) -> None:
+    await a_running_vm(served.house)
+    for grant, code in (
+        ({"role": "operator", "tag": "shop"}, "access.out_of_scope"),
+        ({"role": "auditor"}, "access.forbidden"),
+    ):
+        headers = {"Authorization": f"Bearer {await served.house.member(grant['role'], grant)}"}
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            await websockets.connect(f"{served.ws}/vms/web01/console", additional_headers=headers)
+        assert refused.value.response.status_code == 403
+        newest = (await served.house.root.get("/history?type=access.refused")).json()["records"][0]
+        assert (newest["command"]["name"], newest["events"][0]["data"]["code"]) == ("vm.console", code)
+        assert newest["events"][0]["subject"].startswith("vm/")
 
 
 async def test_a_client_that_hangs_up_leaves_no_console_open(served: Served) -> None:
@@ -207,3 +249,27 @@ async def test_requests_at_once_are_all_answered_and_each_is_done_once(served: S
     assert len(served.house.state.vms) == 50
     positions = [reply.json()["position"] for reply in replies]
     assert len(set(positions)) == 50 and sum(reply.json()["repeated"] for reply in replies) == 50
+
+
+async def test_a_reader_of_events_that_takes_nothing_is_cut_and_leaves_nothing_behind(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "PACE", Pace(stuck_s=0.3))
+    monkeypatch.setattr(served.house.services.events, "_tick_s", 0.05)
+    reader, writer = await asyncio.open_unix_connection(str(served.path), limit=1024)
+    writer.write(b"GET /api/v1/events HTTP/1.1\r\nHost: pvc\r\nAccept: text/event-stream\r\n\r\n")
+    await reader.readline()
+    hub = served.house.services.events
+    async with asyncio.timeout(30):
+        number = 0
+        while hub.streams:
+            # Long enough that a few hundred of them fill what lies between the two.
+            await served.house.define(name=f"vm{number}", description="x" * 400)
+            number += 1
+        while len(asyncio.all_tasks()) > 30:
+            await asyncio.sleep(0.01)
+    with contextlib.suppress(ConnectionResetError):
+        rest = await asyncio.wait_for(reader.read(-1), 10)
+        assert not rest.endswith(b"0\r\n\r\n"), "it was cut, and not ended"
+    writer.close()
+    assert (await served.root().get("/events?wait_s=0&limit=1")).status_code == 200

@@ -133,7 +133,7 @@ def test_a_log_that_is_damaged_under_a_running_node_stops_writes_and_not_the_nod
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('[gateway]\nlisten = "0.0.0.0:7370"\n', "without TLS"),
+        ('[gateway]\nlisten = "0.0.0.0:7370"\ntls_cert = "/etc/pvc/own.pem"\n', "gateway.tls_key"),
         ('[gateway]\nlisten = "7370"\n', "gateway.listen"),
         ('[hypervisor]\nkind = "xen"\n', "xen"),
         ("[node]\nnmae = 'hv1'\n", "nmae"),

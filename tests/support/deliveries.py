@@ -11,7 +11,9 @@ from typing import Any
 
 from pvc.commands.facts_webhook import WebhookReport
 from pvc.errors import Unavailable
-from pvc.log.history import Found, HistoryQuery
+from pvc.events.record import Record
+from pvc.log.history import Found, FoundEvents, HistoryQuery
+from pvc.log.history_keys import EventKeys, RecordKeys, about
 from pvc.projections.state import ClusterState
 from pvc.projections.webhook_state import Webhook
 from pvc.sim.loop import VirtualClock
@@ -22,7 +24,7 @@ from pvc.webhooks.post import Outgoing
 from pvc.webhooks.sender import Sender
 from pvc.webhooks.signing import make_secret
 from pvc.webhooks.store import MemoryStore, Stored
-from tests.support.core import TinyCluster, command, replayed
+from tests.support.core import TinyCluster, command
 
 URL = "https://hooks.example.com/pvc"
 
@@ -58,6 +60,18 @@ class Replica:
 
     async def records(self, first: int, limit: int) -> list[bytes]:
         return [entry.data for entry in self._cluster.entries[first - 1 : first - 1 + limit]]
+
+    async def events(self, query: HistoryQuery) -> list[FoundEvents]:
+        """Without names and tags of then, which only the index knows."""
+        assert query.after is not None and query.ascending
+        found = self._cluster.entries[query.after : query.after + query.limit]
+        return [FoundEvents(Found(entry.data, ""), keys_without_index(entry.record)) for entry in found]
+
+
+def keys_without_index(record: Record) -> RecordKeys:
+    none: frozenset[str] = frozenset()
+    events = tuple(EventKeys(type_, str(subject), none, none) for subject, type_, _ in about(record))
+    return RecordKeys(record.position, record.id, record.actor.principal, "", events)
 
 
 class MortalStore:
@@ -160,9 +174,6 @@ class World:
         async def readable(body: bytes) -> bytes:
             return body
 
-        async def past(position: int) -> ClusterState:
-            return replayed(self.cluster.entries[:position])
-
         async def report(given: WebhookReport, cause: str) -> object:
             return self.cluster.report(given)
 
@@ -170,7 +181,6 @@ class World:
             node="hv1",
             state=lambda: self.state,
             history=self.replica,
-            past=past,
             store=mortal,
             sender=Sender(mortal, self, readable, clock, self.rng),
             report=report,

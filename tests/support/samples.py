@@ -13,6 +13,7 @@ from pvc.events.types import (
     EndPolicy,
     MigrationMethod,
     NicModel,
+    PrincipalKind,
     Role,
     Selector,
     ShutdownTimeoutAction,
@@ -101,8 +102,72 @@ SAMPLES: dict[type[Event], tuple[Event, ...]] = {
     cluster.FaultAcknowledged: (cluster.FaultAcknowledged(fault="node.lost/hv2"),),
     access.ErasureRequested: (access.ErasureRequested(key="3f2a91c0"),),
     access.PersonErased: (access.PersonErased(key="3f2a91c0", node="hv1"),),
-    access.TokenCreated: tuple(
-        access.TokenCreated(token="abcdefgh", principal="admin", role=role, secret_sha256="5f" * 32) for role in Role
+    access.TokenCreated: (
+        *(
+            access.TokenCreated(token="abcdefgh", principal="admin", role=role, secret_sha256="5f" * 32)
+            for role in Role
+        ),
+        access.TokenCreated(
+            token="abcdefgi",
+            principal="anna",
+            role=Role.ADMIN,
+            secret_sha256="5e" * 32,
+            expires_us=1_700_000_000_000_000,
+            replaces="abcdefgh",
+            description="laptop",
+        ),
+    ),
+    access.PrincipalAdded: (
+        access.PrincipalAdded(
+            id="p0123456789ab", principal="anna", kind=PrincipalKind.PERSON, grants=(access.Grant(role=Role.VIEWER),)
+        ),
+        access.PrincipalAdded(
+            id="p0123456789ac",
+            principal="backup",
+            kind=PrincipalKind.SERVICE,
+            grants=(
+                access.Grant(role=Role.OPERATOR, tag="shop", name="web*"),
+                access.Grant(role=Role.AUDITOR),
+            ),
+            description="nightly",
+        ),
+    ),
+    access.PrincipalModified: (
+        access.PrincipalModified(id="p0123456789ab", principal="anna", description=""),
+        access.PrincipalModified(
+            id="p0123456789ab",
+            principal="anna",
+            kind=PrincipalKind.SERVICE,
+            grants=(access.Grant(role=Role.ADMIN),),
+            description="the admin",
+        ),
+    ),
+    access.PrincipalRemoved: (access.PrincipalRemoved(id="p0123456789ab", principal="anna"),),
+    access.TokenRotated: (
+        access.TokenRotated(token="abcdefgh", replaced_by="abcdefgi", expires_us=1_700_000_000_000_000),
+    ),
+    access.TokenRevoked: (access.TokenRevoked(token="abcdefgh"),),
+    access.TokenUsed: (access.TokenUsed(token="abcdefgh", node="hv1"),),
+    access.LoginRefused: (
+        access.LoginRefused(node="hv1", code="access.token_invalid", network="192.0.2.0/24"),
+        access.LoginRefused(
+            node="hv1", code="access.token_expired", network="2001:db8::/48", token="abcdefgh", unrecorded=7
+        ),
+    ),
+    access.AccessRefused: (
+        access.AccessRefused(action="cluster.manage", code="access.forbidden", message="anna may not do this"),
+        access.AccessRefused(
+            action="vm.run",
+            code="access.out_of_scope",
+            message="your role does not cover a VM 'web01'",
+            token="abcdefgh",
+            vm=VM,
+            unrecorded=3,
+        ),
+    ),
+    access.SecretRead: (
+        access.SecretRead(what="audit.export_keys"),
+        access.SecretRead(what="log.snapshot", token="abcdefgh", unrecorded=2),
     ),
     node.NodeJoined: (node.NodeJoined(node="hv1"), node.NodeJoined(node="hv2", coordinator=True)),
     node.NodeReady: (

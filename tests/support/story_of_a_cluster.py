@@ -11,6 +11,7 @@ from pvc.commands.audit import ErasePerson, ReportPersonErased
 from pvc.commands.facts import RESTART_LIMIT, Ending
 from pvc.commands.facts_webhook import ReportWebhookDisabled, ReportWebhookParked, ReportWebhookVerified
 from pvc.errors import Rejected
+from pvc.events.access import AccessRefused, LoginRefused, SecretRead, TokenUsed
 from pvc.events.cluster import CommandRejected, LogRestored
 from pvc.events.sealed import Sealed, write_sealed
 from pvc.events.webhook import WebhookAdded
@@ -30,6 +31,7 @@ def live(cluster: TinyCluster) -> Iterator[None]:
         _grow,
         _prove,
         _forget,
+        _admit,
         _tell,
         _wander,
         _service,
@@ -215,6 +217,33 @@ def _tell(cluster: TinyCluster) -> Iterator[None]:
     cluster.do("webhook.add", name="spare", url=url)
     yield
     cluster.do("webhook.remove", hook="spare")
+    yield
+
+
+def _admit(cluster: TinyCluster) -> Iterator[None]:
+    """Principals come, get tokens, change and go; what is noted of them is for the history alone."""
+    shop = [{"role": "operator", "tag": "shop"}, {"role": "viewer"}]
+    for name, fields in (
+        ("access.add", {"principal": "bert", "grants": shop}),
+        ("access.create_token", {"principal": "bert", "token_id": "bertbert", "token_sha256": "5e" * 32}),
+        ("access.rotate_token", {"token": "bertbert", "token_id": "bertnext", "token_sha256": "5d" * 32}),
+        ("access.modify", {"principal": "bert", "grants": [{"role": "auditor"}], "kind": "service"}),
+    ):
+        cluster.do(name, **fields)
+        yield
+    for event in (
+        TokenUsed(token="bertnext", node="hv1"),
+        LoginRefused(node="hv1", code="access.token_invalid", network="192.0.2.0/24"),
+        AccessRefused(action="vm.run", code="access.forbidden", message="bert may not do this"),
+        SecretRead(what="log.snapshot"),
+    ):
+        cluster.record(event)
+        yield
+    cluster.do("access.revoke_token", token="bertbert")
+    yield
+    cluster.do("access.add", principal="carl", grants=[{"role": "viewer", "name": "web*"}])
+    yield
+    cluster.do("access.remove", principal="carl")
     yield
 
 

@@ -125,6 +125,20 @@ class House:
         await self.submit("access.create_token", None, lambda *_: Decision(events=(made,)))
         return f"pvc_{token_id}_{secret}"
 
+    async def member(self, name: str, *grants: dict[str, str], **fields: Any) -> str:
+        """Add a principal with these grants, by the API; returns its token."""
+        reply = await self.root.post("/access", json={"principal": name, "grants": list(grants)})
+        assert reply.status_code == 200, reply.text
+        reply = await self.root.post(f"/access/{name}/tokens", json=fields)
+        assert reply.status_code == 200, reply.text
+        token: str = reply.json()["token"]
+        return token
+
+    async def settle(self) -> None:
+        """Let what is recorded by and by come into the log."""
+        for _ in range(20):
+            await asyncio.sleep(0.005)
+
     async def person(self, name: str, role: Role = Role.ADMIN) -> str:
         """Make a token for a person, whose name goes into the log sealed."""
         secret = "p" * 60

@@ -281,7 +281,7 @@ class Gateway:
         assert asked["correlation"] == "r1"
         return {"records": self.chain[::-1], "next_before": None}
 
-    def events(self, filters: dict[str, str], *, after: int, wait_s: int) -> Any:
+    def poll_events(self, filters: dict[str, str], *, after: int, wait_s: int) -> Any:
         assert filters == {"correlation": "r1"}
         if not self.later:
             time.sleep(0.02)

@@ -63,8 +63,8 @@ def test_memory_is_shown_in_the_unit_that_fits() -> None:
 def test_sizes_and_times_may_have_units() -> None:
     assert [parse_mib(text) for text in ("2048", "2g", "2GiB", "512M", "1T")] == [2048, 2048, 2048, 512, 1024**2]
     assert [parse_mib(text) for text in ("2x", "-1", "", "1.5G")] == [None] * 4
-    assert [parse_seconds(text) for text in ("90", "90s", "2m", "1h")] == [90, 90, 120, 3600]
-    assert parse_seconds("1d") is None
+    assert [parse_seconds(text) for text in ("90", "90s", "2m", "1h", "30d")] == [90, 90, 120, 3600, 2_592_000]
+    assert parse_seconds("1w") is None
 
 
 @pytest.mark.parametrize(

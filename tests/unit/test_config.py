@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pvc.daemon.archives import make_archives
-from pvc.daemon.config import Config, load_config, split_listen
+from pvc.daemon.config import Config, load_config, serves_others, split_listen
 from pvc.errors import InvalidInput
 
 
@@ -90,9 +90,6 @@ def test_a_host_name_that_is_no_node_name_is_refused_before_it_gets_into_the_log
         ("[log]\nkind = 3", "$.log.kind"),
         ("[gateway]\nlisten = '7370'", "$.gateway.listen"),
         ("[gateway]\nlisten = '127.0.0.1:99999'", "65535"),
-        ("[gateway]\nlisten = '0.0.0.0:7370'", "without TLS"),
-        ("[gateway]\nlisten = 'hv1.example.org:7370'", "without TLS"),
-        ("[gateway]\nlisten = '[::]:7370'", "without TLS"),
         ("[gateway]\ntls_cert = '/c.pem'", "only one of"),
         ("[gateway]\ntls_key = '/k.pem'", "only one of"),
     ],
@@ -106,9 +103,25 @@ def test_a_mistake_is_told_with_file_place_and_remedy(tmp_path: Path, text: str,
     assert failure.value.hint
 
 
-@pytest.mark.parametrize("listen", ["127.0.0.1:7370", "localhost:0", "[::1]:7370", "127.8.8.8:65535", ""])
-def test_without_tls_only_this_machine_is_served(tmp_path: Path, listen: str) -> None:
-    assert load(tmp_path, f"[gateway]\nlisten = '{listen}'").gateway.listen == listen
+@pytest.mark.parametrize(
+    ("listen", "others"),
+    [
+        ("127.0.0.1:7370", False),
+        ("localhost:0", False),
+        ("[::1]:7370", False),
+        ("127.8.8.8:65535", False),
+        ("", False),
+        ("0.0.0.0:7370", True),
+        ("[::]:7370", True),
+        ("10.0.0.1:7370", True),
+        ("hv1.example.org:7370", True),
+        ("localhost.example.org:7370", True),
+    ],
+)
+def test_other_machines_are_served_where_it_does_not_listen_on_a_loopback_address(
+    tmp_path: Path, listen: str, others: bool
+) -> None:
+    assert serves_others(load(tmp_path, f"[gateway]\nlisten = '{listen}'").gateway.listen) is others
 
 
 def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:

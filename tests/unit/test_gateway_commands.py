@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from pvc.commands.base import CommandSpec
+from pvc.commands.base import CommandSpec, Decision
 from pvc.commands.facts_log import ReportSigningKey
 from pvc.commands.registry import COMMANDS
+from pvc.events.access import TokenCreated
 from pvc.events.cluster import CommandRejected
 from pvc.events.record import unseal
+from pvc.events.types import Role
 from pvc.gateway import commands as gateway_commands
 from pvc.projections.vm_machine import VmState
 from pvc.proof.note import origin_of
@@ -220,6 +222,13 @@ async def prepare(house: House, spec: CommandSpec) -> None:
         assert house.state.cluster is not None
         key = TestKey("hv1", origin_of(house.state.cluster.id))
         await house.report(ReportSigningKey(node="hv1", key=str(key.public)))
+    if spec.name in ("access.modify", "access.remove", "access.create_token"):
+        await house.member("anna", {"role": "operator"})
+    if "{token}" in spec.path:
+        made = TokenCreated(
+            token=str(spec.example["token"]), principal="anna", role=Role.VIEWER, secret_sha256="5f" * 32
+        )
+        await house.submit("test", None, lambda *_: Decision(events=(made,)))
     if spec.name.startswith("webhook.") and spec.name != "webhook.add":
         await did(house, "/webhooks", name="billing", url="https://hooks.example.com/pvc")
     if spec.name == "audit.erase":

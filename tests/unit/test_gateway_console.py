@@ -10,8 +10,8 @@ from typing import NoReturn
 import pytest
 from starlette.requests import Request
 
+from pvc.commands.access_rights import Asker, Rights
 from pvc.events.record import Actor
-from pvc.events.types import Role
 from pvc.gateway import console
 from pvc.gateway.auth import Principal
 from pvc.gateway.endpoint import Call
@@ -119,4 +119,5 @@ def a_call() -> Call:
         raise AssertionError("never reached")
 
     request = Request({"type": "http"}, receive)
-    return Call(request=request, principal=Principal(actor=Actor(principal="root", method="socket"), role=Role.ADMIN))
+    root = Principal(actor=Actor(principal="root", method="socket"), asker=Asker())
+    return Call(request=request, principal=root, rights=Rights(everything=True))

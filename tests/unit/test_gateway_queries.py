@@ -99,7 +99,7 @@ async def test_the_openapi_document_is_valid_and_has_every_endpoint(house: House
     assert described == {endpoint.name for endpoint in all_endpoints()} | {"health", "vm.console"}
     for spec in COMMANDS:
         operation = document["paths"][f"/api/v1{spec.path}"][spec.method.lower()]
-        assert operation["summary"] and operation["x-role"] == spec.role.value
+        assert operation["summary"] and operation["x-action"] == spec.action.value
         assert "422" in operation["responses"] and "409" in operation["responses"]
     init = document["components"]["schemas"]["InitCluster"]
     assert set(init["properties"]) == {"name", "coordinators", "admin"}, "what only the gateway sets is not shown"

@@ -89,6 +89,7 @@ async def test_every_kind_of_question_gets_the_answer_that_a_walk_through_the_lo
     for _ in range(400):
         given = {
             "subject": sometimes("vm/id-1", "vm/name-1", "vm/name-2", "node/hv1", "vm/nobody", "moon"),
+            "among": sometimes(("vm/id-1",), ("vm/id-1", "vm/id-2", "node/hv1"), ("vm/nobody",)),
             "actors": sometimes(("actor-1",), ("nobody",), ("actor-1", "actor-2")),
             "types": sometimes(("vm.started",), ("vm.*",), ("vm.disabled", "node.joined"), ("moon.*",), ("none",)),
             "since_us": sometimes(500_000_000, 2_900_000_000, 9_900_000_000),
@@ -126,7 +127,8 @@ def by_walking(entries: list[Entry], query: HistoryQuery) -> list[tuple[int, str
         typed = not query.types or any(
             raw.type == name or (name.endswith("*") and raw.type.startswith(name[:-1])) for name in query.types
         )
-        return typed and (not query.subject or subject in subjects)
+        meant = not query.among or subject in query.among
+        return typed and meant and (not query.subject or subject in subjects)
 
     found = [
         (record.position, correlations[record.id])
@@ -137,7 +139,7 @@ def by_walking(entries: list[Entry], query: HistoryQuery) -> list[tuple[int, str
         and (query.after is None or record.position > query.after)
         and (not query.actors or record.actor.principal in query.actors)
         and (not query.correlation or correlations[record.id] == correlations.get(query.correlation))
-        and (not (query.subject or query.types) or any(about(raw) for raw in record.events))
+        and (not (query.subject or query.among or query.types) or any(about(raw) for raw in record.events))
     ]
     return (found if query.ascending else found[::-1])[: query.limit]
 

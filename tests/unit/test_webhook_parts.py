@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,16 +17,20 @@ from standardwebhooks import Webhook as StandardWebhook
 from standardwebhooks import WebhookVerificationError
 
 from pvc.clock import SystemRng
+from pvc.commands.access_rights import Rights
 from pvc.errors import Unavailable
 from pvc.events.record import Record
 from pvc.events.webhook import SealedSecret, Signature, WebhookSettings
+from pvc.log.history_file import HistoryFile
+from pvc.log.history_search import HistoryQuery
 from pvc.projections.webhook_state import Replay, Secret, Webhook
 from pvc.webhooks import cursor as c
 from pvc.webhooks.course import DELAYS_S, DISABLE_AFTER_US, Answer, Course, Verdict, after, resumed
-from pvc.webhooks.filter import Tags, wanted
+from pvc.webhooks.filter import sent
 from pvc.webhooks.message import Item, body_of, message_id, ping_body
 from pvc.webhooks.signing import NewSecret, headers_of, make_secret, open_secret
 from tests.support.core import a_cluster_with_vm
+from tests.support.deliveries import keys_without_index
 
 KEY = bytes(range(32))
 NOW_US = 1_738_324_800_123_456
@@ -141,6 +146,7 @@ def test_a_sealed_secret_opens_with_its_key_for_its_webhook_alone() -> None:
 
 
 FAILED = Answer(status=500)
+ALL = Rights(everything=True)
 
 
 def fail(course: Course, now_us: int = NOW_US, answer: Answer = FAILED, **more: Any) -> tuple[Course, Verdict]:
@@ -201,7 +207,7 @@ def test_a_resume_forgets_what_was_counted() -> None:
     assert resumed(Course(tries=3, failures=8, not_before_us=NOW_US, error="x")) == Course(size=1)
 
 
-def test_tags_are_those_of_the_event_and_not_of_today() -> None:
+def test_tags_are_those_of_the_event_and_not_of_today(tmp_path: Path) -> None:
     cluster = a_cluster_with_vm("stopped", tags=("shop",))
     for command, fields in (
         ("vm.set_autostart", {"autostart": True}),
@@ -212,13 +218,16 @@ def test_tags_are_those_of_the_event_and_not_of_today() -> None:
         ("vm.remove", {}),
     ):
         cluster.do(command, vm="web01", **fields)
-    tags = Tags(0)
+    file = HistoryFile(tmp_path / "history.db")
+    file.index(cluster.entries)
     settings = WebhookSettings(url="u", tags=("shop",))
-    sent = []
-    for entry in cluster.entries:
-        around = tags.around(entry.record)
-        sent += [entry.record.events[i].type for i in wanted(settings, entry.record, around)]
-    assert sent == ["vm.defined", "vm.autostart_set", "vm.tag_removed", "vm.tag_added", "vm.disabled", "vm.removed"]
+    types = [
+        found.keys.events[index].type
+        for found in file.events(HistoryQuery(after=0, ascending=True, limit=100))
+        for index in sent(settings, found.keys, cluster.state, ALL)
+    ]
+    file.close()
+    assert types == ["vm.defined", "vm.autostart_set", "vm.tag_removed", "vm.tag_added", "vm.disabled", "vm.removed"]
 
 
 @pytest.mark.parametrize(
@@ -233,7 +242,12 @@ def test_tags_are_those_of_the_event_and_not_of_today() -> None:
 )
 def test_an_endpoint_is_sent_what_matches_all_of_its_filters(settings: dict[str, Any], types: set[str]) -> None:
     chosen = WebhookSettings(url="u", **settings)
-    found = {record.events[i].type for record in records() for i in wanted(chosen, record, {})}
+    state = a_cluster_with_vm("running").state
+    found = {
+        record.events[index].type
+        for record in records()
+        for index in sent(chosen, keys_without_index(record), state, ALL)
+    }
     assert found <= types and (found or not types)
 
 
