@@ -115,7 +115,7 @@ def _facts(hook: dict[str, Any], at_us: int) -> list[tuple[str, str | Cell]]:
         ("Signature", chosen.get("signature", "hmac")),
         ("Secrets", "; ".join(secrets)),
         ("Proof", f"{chosen.get('ownership', 'challenge')}, {'given' if hook['verified'] else 'not given yet'}"),
-        ("Owner", chosen.get("owner", "") or "the cluster; it is sent everything"),
+        ("Owner", f"{chosen.get('owner', '') or 'the cluster'}, who may see {hook['sees']}"),
         ("Private", ", ".join(chosen.get("allow_private", []))),
         ("Names", names),
         ("Delivered by", hook["deliverer"]),

@@ -115,7 +115,7 @@ async def _handle(spec: CommandSpec, fields: Fields, services: GatewayServices, 
             line.position = earlier.position
             return json_response(_repeated(spec, earlier), earlier.position)
         digest = digest_of(command)
-        command, secret = await completed(services, call.principal.asker, command, dry_run=dry_run)
+        command, secret = await completed(services, call.principal, command, dry_run=dry_run)
         token = make_token(services.rng) if makes_token(spec) else None
         if token is not None:
             made: dict[str, Any] = {"token_id": token.id, "token_sha256": token.sha256}

@@ -6,26 +6,26 @@ import re
 
 import msgspec
 
-from pvc.commands.access_rights import Asker
 from pvc.commands.webhook import AddWebhook, ReplayWebhook, RotateSecret
 from pvc.errors import NotFound, Unavailable
+from pvc.gateway.auth import Principal
+from pvc.gateway.erasure import name_in_log
 from pvc.gateway.moments import find_moment
 from pvc.gateway.services import GatewayServices, WebhookPorts
 from pvc.webhooks.signing import NewSecret, make_secret
 
 
 async def completed(
-    services: GatewayServices, asker: Asker, command: msgspec.Struct, *, dry_run: bool
+    services: GatewayServices, principal: Principal, command: msgspec.Struct, *, dry_run: bool
 ) -> tuple[msgspec.Struct, str]:
     """The command with what only the gateway knows, and the secret to be shown; empty where there is none.
 
-    Raises NotFound, InvalidInput (the moments), Unavailable (the key that secrets are sealed with).
+    Raises NotFound (a moment, the owner), InvalidInput (a moment), Unavailable (the key that secrets are sealed with).
     """
     match command:
         case AddWebhook():
             first = await _first(services, command.since)
-            token = services.world.state.tokens.get(asker.token)
-            owner = command.owner or (token.principal if token is not None else None)
+            owner = command.owner or await _owner(services, principal)
             command = msgspec.structs.replace(command, first=first, owner=owner)
             if dry_run:
                 return command, ""
@@ -46,6 +46,14 @@ async def completed(
                 last = (await find_moment(services, command.until, "until")).position
             return msgspec.structs.replace(command, first=first or services.world.position + 1, last=last), ""
     return command, ""
+
+
+async def _owner(services: GatewayServices, principal: Principal) -> str | None:
+    """Whose a webhook is that this principal adds; None for root, who is nobody's name: then it is the cluster's."""
+    if principal.actor.method == "socket":
+        return None
+    token = services.world.state.tokens.get(principal.asker.token)
+    return token.principal if token is not None else await name_in_log(services, principal.actor.principal)
 
 
 def ports_of(services: GatewayServices) -> WebhookPorts:

@@ -8,8 +8,9 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
+from pvc.commands.access_rights import Rights
 from pvc.commands.access_table import Action
-from pvc.commands.webhook import find_webhook
+from pvc.commands.webhook import find_webhook, owners_sight
 from pvc.errors import PvcError, Unavailable
 from pvc.events.webhook import WebhookSettings
 from pvc.gateway.access_log import told_in_access_log
@@ -64,6 +65,10 @@ class WebhookInfo(WebhookRow, frozen=True, kw_only=True):
     """All about a webhook."""
 
     settings: Annotated[WebhookSettings, Meta(description="Subjects name VMs by their ids.")]
+    sees: Annotated[
+        str,
+        Meta(description="What its owner may see now, and so what it is sent: `everything`, `some VMs`, `nothing`."),
+    ]
     verified: Annotated[bool, Meta(description="Whether the receiver has proved that it wants events.")]
     secrets: list[SecretInfo]
     trouble: Annotated[str, Meta(description="What keeps this cluster from signing; empty: nothing.")]
@@ -139,6 +144,7 @@ async def _info(services: GatewayServices, call: Call) -> Response:
     info = WebhookInfo(
         **msgspec.structs.asdict(row),
         settings=hook.settings,
+        sees=_sees(owners_sight(services.world.state, hook.settings.owner)),
         verified=hook.verified,
         secrets=secrets,
         trouble=await _trouble(services, hook),
@@ -245,6 +251,12 @@ def _state(hook: Webhook, cursor: c.Cursor | None) -> tuple[str, str]:
     if cursor.course.failures:
         return "retrying", cursor.course.error
     return "replaying" if len(cursor.way) > 1 else "delivering", ""
+
+
+def _sees(sight: Rights) -> str:
+    if sight.nothing:
+        return "nothing"
+    return "everything" if sight.everything else "some VMs"
 
 
 async def _trouble(services: GatewayServices, hook: Webhook) -> str:

@@ -49,7 +49,8 @@ HINTS: dict[str, Callable[[ClusterState, str], str]] = {
         "mend the place, or take it out of [anchor] in pvc.toml; what it missed is delivered then"
     ),
     WEBHOOK_DISABLED: lambda state, name: (
-        f"mend the receiver, then `pvc webhook resume {name}`: nothing is lost; or `pvc webhook remove {name}`"
+        f"mend the receiver, or give it another owner, then `pvc webhook resume {name}`: nothing is lost; or "
+        f"`pvc webhook remove {name}`"
     ),
     FAILED: lambda state, name: f"`pvc vm info {name}` has the reason; mend it, then `pvc vm start {name}`",
     UNPLACED: lambda state, name: (

@@ -163,7 +163,8 @@ class Deliverer:
         if position < 1:
             return ""
         await self._parts.history.reach(position, INDEX_S)
-        return _decode((await self._parts.history.records(position, 1))[0]).id
+        data = await self._parts.history.data(position)
+        return _decode(data).id if data is not None else ""
 
     async def _save(self, *, hurry: bool = False) -> None:
         now_s = self._parts.clock.monotonic()
@@ -210,7 +211,7 @@ class Deliverer:
         message = message_id(cluster, items)
         answer = await self._parts.sender.send(hook, message, body)
         course, verdict = self._after(hook, answer, alone=len(items) == 1)
-        self._remember(message, items, answer, verdict)
+        self._remember(hook, message, items, answer, verdict)
         if verdict is Verdict.DELIVERED:
             self._cursor = replace(
                 c.advance(self._cursor, *end),
@@ -328,7 +329,7 @@ class Deliverer:
         report = ReportWebhookDisabled(primary=self._parts.node, epoch=self._epoch, hook=hook.id, reason=why)
         await self._parts.report(report, "" if hook.verified else hook.cause)
 
-    def _remember(self, message: str, items: Sequence[Item], answer: Answer, verdict: Verdict) -> None:
+    def _remember(self, hook: Webhook, message: str, items: Sequence[Item], answer: Answer, verdict: Verdict) -> None:
         one = c.Try(
             id=message,
             first=items[0].position,
@@ -339,7 +340,8 @@ class Deliverer:
             status=answer.status,
             latency_ms=answer.latency_ms,
             error=answer.error,
-            body=answer.body[:200],
+            # It may repeat what it was sent, and names that were opened must not be kept where no erasure comes.
+            body="" if hook.settings.reveal_names else answer.body[:200],
             outcome=verdict.value,
         )
         self._cursor = c.tried(self._cursor, one)

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -293,6 +294,37 @@ def test_names_of_people_are_sent_sealed_unless_the_endpoint_says_otherwise(
         daemon.stop()
 
 
+def test_a_services_webhook_is_sent_what_the_service_may_see(daemon: DaemonProcess, receiver: Receiver) -> None:
+    with daemon.client() as client:
+        client.command("access.add", {"principal": "shop", "grants": [{"role": "viewer", "tag": "shop"}]})
+        add(client, receiver, owner="shop")
+        define(client, "bank01")
+        define(client, "shop01", tags=["shop"])
+        client.command("vm.set_autostart", {"vm": "bank01", "autostart": True})
+        client.command("vm.set_autostart", {"vm": "shop01", "autostart": True})
+        wait_until(lambda: len(receiver.taken) >= 2, "the shop's")
+        assert [event["type"] for event in receiver.taken] == ["vm.defined", "vm.autostart_set"]
+        assert all(b"bank01" not in one.body and b"hv1 joined" not in one.body for one in receiver.received)
+        client.command("access.remove", {"principal": "shop"})
+        client.command("vm.set_autostart", {"vm": "shop01", "autostart": False})
+        wait_until(lambda: state_of(client) == "disabled", "the end")
+        [fault] = client.faults()
+        assert "its owner may not read the history any more" in fault["message"] and len(receiver.taken) == 2
+
+
+def test_what_a_webhook_is_allowed_and_by_whom_is_on_the_audit(daemon: DaemonProcess, receiver: Receiver) -> None:
+    private = receiver.allowed[0]
+    with daemon.client() as client:
+        add(client, receiver)
+        client.command("webhook.modify", {"hook": "billing", "allow_private": [private, "10.0.7.0/24"]})
+        [one] = client.get("/history", {"type": "webhook.added"})["records"]
+        [two] = client.get("/history", {"type": "webhook.modified"})["records"]
+        assert one["actor"]["principal"] == two["actor"]["principal"] == "root"
+        added, modified = one["events"][0], two["events"][0]
+        assert f"private addresses allowed: {private}" in added["summary"]
+        assert f"private addresses allowed: {private}, 10.0.7.0/24" in modified["summary"]
+
+
 def test_only_admins_add_webhooks_and_a_refusal_is_on_the_audit(daemon: DaemonProcess, receiver: Receiver) -> None:
     with daemon.client() as client:
         add(client, receiver)
@@ -305,26 +337,30 @@ def test_only_admins_add_webhooks_and_a_refusal_is_on_the_audit(daemon: DaemonPr
     assert roles == {"admin"}
 
 
-@pytest.mark.parametrize("mood", ["fail", "reset", "hang", "garbage", "redirect", "lie"])
+@pytest.mark.parametrize("mood", ["fail", "busy", "reset", "hang", "drip", "garbage", "redirect", "lie"])
 def test_a_receiver_that_comes_back_gets_everything(daemon: DaemonProcess, receiver: Receiver, mood: str) -> None:
     with daemon.client() as client:
         add(client, receiver, types=["vm.defined"])
         define(client, "web01")
         wait_until(lambda: receiver.taken, "the first")
-        if mood != "hang":
+        if mood not in ("hang", "drip"):
             receiver.mood = mood
             define(client, "web02", "web03")
             wait_until(lambda: state_of(client) == "retrying", "a failure")
-            assert client.get("/webhooks/billing")["lag"] > 0
+            shown = client.get("/webhooks/billing")
+            assert shown["lag"] > 0 and shown["lag_s"] >= 0
+            wait_s = shown["next_us"] / 1e6 - time.time()
+            assert wait_s > 3000 if mood == "busy" else wait_s < 10, "an hour where it asked for that"
             receiver.mood = "ok"
             client.command("webhook.resume", {"hook": "billing"})
         else:
-            receiver.moods = ["hang"]
+            receiver.moods = [mood]
             define(client, "web02")
             client.command("webhook.modify", {"hook": "billing", "batch": 10})
             define(client, "web03")
         wait_until(lambda: len(receiver.taken) >= 3, "the others", 60)
     assert list(dict.fromkeys(defined(receiver))) == ["web01", "web02", "web03"]
+    assert receiver.hits == 0, "nothing was led elsewhere"
 
 
 def test_a_receiver_that_is_gone_disables_its_webhook_and_a_fault_says_so(

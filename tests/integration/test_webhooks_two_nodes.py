@@ -80,6 +80,35 @@ def test_the_primary_is_killed_in_the_middle_and_the_other_one_goes_on_without_a
                 wait_until(lambda: zookeeper.get_children(path) == [], "no cursor left", PATIENCE_S)
 
 
+def test_a_primary_that_was_frozen_in_the_middle_delivers_nothing_once_it_is_back(
+    daemons: dict[str, DaemonProcess],
+) -> None:
+    wait_until(lambda: primary_of(daemons["hv1"]), "a primary", PATIENCE_S)
+    first = primary_of(daemons["hv1"])
+    other = "hv2" if first == "hv1" else "hv1"
+    with a_receiver() as receiver, daemons[other].client() as client:
+        fields: dict[str, Any] = {"name": "billing", "url": receiver.url, "allow_private": receiver.allowed}
+        client.command("webhook.add", {**fields, "types": ["vm.defined"], "rate": 25})
+        names = [f"web{number:03}" for number in range(VMS)]
+        for name in names:
+            client.command("vm.define", {"name": name, "memory_mib": 64, "vcpus": 1})
+        wait_until(functools.partial(has_taken, receiver, VMS // 4), "a part", PATIENCE_S)
+        daemons[first].freeze()
+        try:
+            wait_until(lambda: names[-1] in defined(receiver), "the rest", PATIENCE_S)
+            assert client.get("/webhooks/billing")["deliverer"] == other
+        finally:
+            daemons[first].thaw()
+        late = [f"late{number:03}" for number in range(20)]
+        for name in late:
+            client.command("vm.define", {"name": name, "memory_mib": 64, "vcpus": 1})
+        wait_until(lambda: late[-1] in defined(receiver), "what came after", PATIENCE_S)
+        assert list(dict.fromkeys(defined(receiver))) == [*names, *late]
+        assert len(receiver.taken) - len(names) - len(late) <= 60, "only what was sent since the cursor was written"
+        assert [name for name in defined(receiver) if name in late] == late, "by one alone"
+        assert client.get("/webhooks/billing")["deliverer"] == other
+
+
 def defined(receiver: Receiver) -> list[str]:
     return [event["data"]["data"]["name"] for event in receiver.taken]
 

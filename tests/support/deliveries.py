@@ -58,8 +58,8 @@ class Replica:
             if any(raw.type in query.types for raw in entry.record.events)
         ][: query.limit]
 
-    async def records(self, first: int, limit: int) -> list[bytes]:
-        return [entry.data for entry in self._cluster.entries[first - 1 : first - 1 + limit]]
+    async def data(self, position: int) -> bytes | None:
+        return self._cluster.entries[position - 1].data
 
     async def events(self, query: HistoryQuery) -> list[FoundEvents]:
         """Without names and tags of then, which only the index knows."""
