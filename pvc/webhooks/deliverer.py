@@ -50,8 +50,12 @@ IDLE_S = 60.0
 PAUSE_S = 2.0
 """After an error of our own side, such as an outage of ZooKeeper or of the replica."""
 
-AHEAD = 256
-"""Records read at once."""
+AHEAD = 32
+"""Records read at once: 8 MB where all are as large as a record can be, some 20 KB as they are."""
+
+LOOKS = 1_000
+"""Records looked at for one request, some 20 ms: after these it is looked again at what the owner may see, and at who
+the primary is, however rare the wanted events are."""
 
 MAX_BODY_BYTES = 512 * 1024
 """Of records in one request; one alone may have more."""
@@ -200,9 +204,10 @@ class Deliverer:
         if wait_s > 0:
             await asyncio.sleep(wait_s)
             return 0.0  # to look again: by now its owner may see less
+        before = self._cursor
         items, end = await self._next(hook, sight)
         if not items:
-            return IDLE_S
+            return IDLE_S if self._cursor == before else 0.0
         if not self._may_go_on():
             return 0.0
         self._posted_s = self._parts.clock.monotonic()
@@ -271,7 +276,9 @@ class Deliverer:
         size = 0
         at = 0
         end = (0, 0)
-        while len(items) < limit and size < MAX_BODY_BYTES:
+        for _ in range(LOOKS):
+            if len(items) >= limit or size >= MAX_BODY_BYTES:
+                break
             span = self._cursor.way[0]
             position, done = (at, 0) if items else (span.next, span.index)
             if span.until != c.ENDLESS and position > span.until:

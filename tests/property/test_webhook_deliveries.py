@@ -17,6 +17,7 @@ from pvc.events.cluster import LogRestored
 from pvc.sim.loop import run_virtual
 from pvc.webhooks import cursor as c
 from pvc.webhooks.course import Answer
+from pvc.webhooks.deliverer import LOOKS
 from pvc.webhooks.store import ABSENT, Taken
 from tests.support.deliveries import World
 
@@ -163,6 +164,25 @@ def test_ten_thousand_events_of_backlog_come_in_order_with_few_writings_of_the_c
         assert len(world.posted) == 100
         [(_, _, store)] = world.nodes
         assert store.writes < 20, "about one a second"
+
+    run_virtual(run())
+
+
+def test_rare_events_do_not_wait_until_the_whole_log_was_looked_through() -> None:
+    async def run() -> None:
+        world = World(lambda ids: ANSWERS["ok"], types=("vm.defined",), batch=100)
+        await world.begin()
+        for _ in range(2):
+            world.happen()
+            for number in range(LOOKS):
+                world.cluster.do("cluster.set_maintenance", maintenance=number % 2 == 0)
+        world.happen()
+        world.elect()
+        while len(world.taken) < 3:
+            await asyncio.sleep(1)
+        assert [len(ids) for ids in world.posted] == [1, 1, 1] and world.taken == world.wanted()
+        await asyncio.sleep(2)
+        assert (await world.cursor()).tail == world.state.position
 
     run_virtual(run())
 
