@@ -164,11 +164,9 @@ class Node:
         )
         self._vouching = self._make_vouching(services.vouching) if services.vouching is not None else ()
         sign = self._vouching[1].sign if self._vouching else unsigned
-        people, hooks = services.people, services.webhooks
-        self._erasing = people and Erasing(services.name, self._world, people, self._reports.append, self._epoch)
-        self._delivering = hooks and make_delivering(
-            services.name, self._world, hooks, self._reports.append, self._epoch
-        )
+        people, hooks, report = services.people, services.webhooks, self._reports.append
+        self._erasing = people and Erasing(services.name, self._world, people, report, self._epoch)
+        self._delivering = hooks and make_delivering(services.name, self._world, hooks, report, self._epoch)
         self.archivist = services.archive and Archivist(
             services.name, self._world, services.archive, services.presence, epoch=self._epoch, sign=sign
         )
