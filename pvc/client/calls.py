@@ -72,9 +72,13 @@ class Calls:
 
         return await each_page(fetch, query, argument, limit, PAGE)
 
-    async def command(self, name: str, fields: Mapping[str, Any], *, dry_run: bool, key: str) -> CommandReply:
+    async def command(
+        self, name: str, fields: Mapping[str, Any], *, dry_run: bool, key: str, if_match: int | None = None
+    ) -> CommandReply:
         """A command."""
-        return self.decoded(await self.core.command(name, fields, dry_run=dry_run, key=key), CommandReply)
+        tag = "" if if_match is None else f'"{if_match}"'
+        answer = await self.core.command(name, fields, dry_run=dry_run, key=key, if_match=tag)
+        return self.decoded(answer, CommandReply)
 
     def decoded(self, answer: Answer, model: type[T]) -> T:
         """The model that an answer holds."""
@@ -116,9 +120,16 @@ class Group:
         return finish(self._calls.pages(path, fields, item, items=items, cursor=cursor, limit=limit))
 
     def _command(
-        self, name: str, fields: Mapping[str, Any], *, dry_run: bool, wait: float | None, key: str
+        self,
+        name: str,
+        fields: Mapping[str, Any],
+        *,
+        dry_run: bool,
+        wait: float | None,
+        key: str,
+        if_match: int | None = None,
     ) -> Operation:
-        reply = finish(self._calls.command(name, fields, dry_run=dry_run, key=key))
+        reply = finish(self._calls.command(name, fields, dry_run=dry_run, key=key, if_match=if_match))
         operation = Operation(self._calls.core, reply)
         if wait is not None:
             operation.wait(wait)
@@ -136,9 +147,16 @@ class AsyncGroup:
         self._pages = calls.pages
 
     async def _command(
-        self, name: str, fields: Mapping[str, Any], *, dry_run: bool, wait: float | None, key: str
+        self,
+        name: str,
+        fields: Mapping[str, Any],
+        *,
+        dry_run: bool,
+        wait: float | None,
+        key: str,
+        if_match: int | None = None,
     ) -> AsyncOperation:
-        reply = await self._calls.command(name, fields, dry_run=dry_run, key=key)
+        reply = await self._calls.command(name, fields, dry_run=dry_run, key=key, if_match=if_match)
         operation = AsyncOperation(self._calls.core, reply)
         if wait is not None:
             await operation.wait(wait)

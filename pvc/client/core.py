@@ -83,13 +83,15 @@ class Core:
         self.position = max(self.position, position)
         return self.position
 
-    async def command(self, name: str, fields: Mapping[str, Any], *, dry_run: bool = False, key: str = "") -> Answer:
+    async def command(
+        self, name: str, fields: Mapping[str, Any], *, dry_run: bool = False, key: str = "", if_match: str = ""
+    ) -> Answer:
         """Ask for a command by its name (`vm.start`). A field that is None is not sent."""
         card = load_cards()[name]
         path, given = placed(card["path"], fields)
         query = {"dry_run": "true"} if dry_run else {}
         body = json.dumps(given).encode() if given or card["method"] != "DELETE" else None
-        return await self.call(card["method"], path, query, body=body, key=key or new_key())
+        return await self.call(card["method"], path, query, body=body, key=key or new_key(), if_match=if_match)
 
     async def query(self, path: str, query: Mapping[str, Any], *, wait_s: float = 0) -> Answer:
         """Any query below /api/v1, at least as fresh as everything told before. A gateway may hold it for `wait_s`."""
@@ -103,10 +105,11 @@ class Core:
         *,
         body: bytes | None = None,
         key: str = "",
+        if_match: str = "",
         wait_s: float = 0,
     ) -> Answer:
         """A request, sent again until it is answered. Raises ApiError, Unreachable."""
-        request = Request(method, target(path, query), body=body, key=key)
+        request = Request(method, target(path, query), body=body, key=key, if_match=if_match)
         until = self.io.now() + self.patience.deadline_s + wait_s
         timeout_s = self.patience.timeout_s
         if method == "GET" and self.gateways.others:

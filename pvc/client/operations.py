@@ -67,6 +67,11 @@ class Begun:
         """The token that the command has made. It is shown here and never again."""
         return self.reply.token
 
+    @property
+    def secret(self) -> str:
+        """The secret of a webhook that the command has made. It is shown here and never again."""
+        return self.reply.secret
+
 
 class Operation(Begun):
     """Of a blocking program."""

@@ -40,6 +40,8 @@ class Request(NamedTuple):
     key: str = ""
     """The idempotency key."""
     accept: str = "application/json"
+    if_match: str = ""
+    """The tag of what it is for, in the only state in which it is to be done."""
 
 
 class Answer(NamedTuple):
@@ -112,6 +114,8 @@ class Wire:
             headers["Content-Length"] = str(len(request.body or b""))
         if request.key:
             headers["Idempotency-Key"] = request.key
+        if request.if_match:
+            headers["If-Match"] = request.if_match
         head = h11.Request(method=request.method, target=self._prefix + request.path, headers=list(headers.items()))
         data = (self._http.send(head) or b"") + (self._http.send(h11.Data(data=request.body or b"")) or b"")
         data += self._http.send(h11.EndOfMessage()) or b""

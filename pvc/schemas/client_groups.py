@@ -16,7 +16,7 @@ from pvc.gateway.cards import FieldCard
 from pvc.gateway.commands import Reply
 from pvc.gateway.endpoint import Endpoint
 from pvc.gateway.records import RecordView
-from pvc.schemas.client_methods import Method, methods
+from pvc.schemas.client_methods import PATH_FIELD, Method, methods
 from pvc.schemas.client_models import WIDTH, Models, quoted_docstring
 
 FOLDER = "pvc/client/generated"
@@ -40,6 +40,10 @@ _CONTROLS = {
     "dry_run": ("bool = False", "Only say what would happen."),
     "wait": ("float | None = None", "Wait for the end, for at most so many seconds, as `wait` of the result does."),
     "key": ('str = ""', "The idempotency key; one is made where none is given."),
+    "if_match": (
+        "int | None = None",
+        "Raise PreconditionFailed unless its `position` is still this one, that of what you have read.",
+    ),
 }
 
 
@@ -147,7 +151,9 @@ def _method(method: Method, models: Models, *, waits: bool) -> list[str]:
 
 def _controls(method: Method) -> tuple[str, ...]:
     if method.kind == "command":
-        return ("dry_run", "wait", "key")
+        # What has a position of its own can be held to it.
+        held = {"vm", "node"} & set(PATH_FIELD.findall(method.endpoint.path))
+        return ("dry_run", "wait", "key", *(["if_match"] if held else []))
     return ("dry_run", "key") if method.endpoint.controls else ()
 
 
@@ -180,9 +186,8 @@ def _call(method: Method, models: Models, *, waits: bool) -> tuple[str, list[str
     given = [card.name for card in (*method.positional, *method.keywords)]
     fields = "{" + ", ".join(f'"{name}": {name}' for name in given) + "}"
     if method.kind == "command":
-        return f"{prefix}Operation", _statement(
-            f"return {wait}self._command", [f'"{endpoint.name}"', fields, "dry_run=dry_run", "wait=wait", "key=key"]
-        )
+        arguments = [f'"{endpoint.name}"', fields, *(f"{name}={name}" for name in _controls(method))]
+        return f"{prefix}Operation", _statement(f"return {wait}self._command", arguments)
     path = f'"{endpoint.path}"'
     if method.kind in ("pages", "items"):
         item = models.annotation(method.item)

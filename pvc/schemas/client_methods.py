@@ -40,6 +40,9 @@ LEFT_OUT = frozenset(
     }
 )
 
+NOT_ASKED = frozenset({"fields"})
+"""Arguments of queries that make no sense where the reply is a struct, which has all fields."""
+
 NAMES = {"show": "get", "info": "get"}
 
 BESIDE_ITEMS = frozenset({"subjects", "total"})
@@ -86,6 +89,8 @@ def _method(endpoint: Endpoint) -> Method:
     struct = endpoint.command.struct if endpoint.command else (endpoint.body or endpoint.arguments)
     hidden = endpoint.command.internal if endpoint.command else ()
     cards = {card.name: card for card in _cards(struct) if card.name not in hidden}
+    if endpoint.method == "GET":
+        cards = {name: card for name, card in cards.items() if name not in NOT_ASKED}
     first = endpoint.command.args if endpoint.command else ()
     in_path = [field for field in PATH_FIELD.findall(endpoint.path) if field not in first]
     positional = [cards.pop(field) if field in cards else _named(field) for field in (*first, *in_path)]

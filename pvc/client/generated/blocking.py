@@ -10,6 +10,7 @@ from pvc.client.calls import Calls, Group
 from pvc.client.generated.models import (
     ClusterInfo,
     ConsistencyProof,
+    DeliveryInfo,
     Diff,
     DiskInput,
     FaultInfo,
@@ -24,6 +25,7 @@ from pvc.client.generated.models import (
     NodeInfo,
     OperationInfo,
     OperationView,
+    ParkedInfo,
     PersonInfo,
     PrincipalInfo,
     PrincipalRow,
@@ -31,12 +33,15 @@ from pvc.client.generated.models import (
     RecordView,
     RepairState,
     Reply,
+    TestReply,
     TokenInfo,
     UndoReply,
     VerifiedPortion,
     VmInfo,
     VmRow,
     VmState,
+    WebhookInfo,
+    WebhookRow,
     Who,
     WhoAmI,
 )
@@ -120,19 +125,55 @@ class Access(Group):
         """
         return self._get("/access/{principal}", {"principal": principal}, PrincipalInfo)
 
-    def list(self) -> builtins.list[PrincipalRow]:
+    def list(
+        self,
+        *,
+        sort: Sequence[str] | None = None,
+        kind: Sequence[Literal["person", "service"]] | None = None,
+        limit: int | None = None,
+    ) -> builtins.list[PrincipalRow]:
         """Principals, and what each may do.
 
         Who may not see all is shown themselves.
-        """
-        return self._items("/access", {}, PrincipalRow, items="items")
 
-    def list_tokens(self) -> builtins.list[TokenInfo]:
+        sort: By these, one after the other; `-` before a name: the greatest first.
+        kind: Only those of one of these kinds.
+        limit: Items at most; None: all.
+        """
+        return self._pages(
+            "/access",
+            {"sort": sort, "kind": kind},
+            PrincipalRow,
+            items="items",
+            cursor=("after", "next"),
+            limit=limit,
+        )
+
+    def list_tokens(
+        self,
+        *,
+        sort: Sequence[str] | None = None,
+        role: Sequence[Literal["viewer", "operator", "admin", "auditor"]] | None = None,
+        expired: bool | None = None,
+        limit: int | None = None,
+    ) -> builtins.list[TokenInfo]:
         """Tokens, without their secrets.
 
         Who may not see all is shown their own. A token that was revoked is in the history alone.
+
+        sort: By these, one after the other; `-` before a name: the greatest first.
+        role: Only those limited to one of these roles.
+        expired: Only those that have expired, or only the others.
+        limit: Items at most; None: all.
         """
-        return self._items("/tokens", {}, TokenInfo, items="items")
+        return self._pages(
+            "/tokens",
+            {"sort": sort, "role": role, "expired": expired},
+            TokenInfo,
+            items="items",
+            cursor=("after", "next"),
+            limit=limit,
+        )
 
     def modify(
         self,
@@ -279,12 +320,29 @@ class Audit(Group):
             limit=limit,
         )
 
-    def people(self) -> builtins.list[PersonInfo]:
+    def people(
+        self,
+        *,
+        sort: Sequence[str] | None = None,
+        state: Sequence[Literal["erased", "erasing", "readable"]] | None = None,
+        limit: int | None = None,
+    ) -> builtins.list[PersonInfo]:
         """The people whom the log knows by name, and those who are erased.
 
         Who acted only before names were sealed is not among them.
+
+        sort: By these, one after the other; `-` before a name: the greatest first.
+        state: Only those in one of these states.
+        limit: Items at most; None: all.
         """
-        return self._items("/audit/people", {}, PersonInfo, items="items")
+        return self._pages(
+            "/audit/people",
+            {"sort": sort, "state": state},
+            PersonInfo,
+            items="items",
+            cursor=("after", "next"),
+            limit=limit,
+        )
 
     def who(self, *, subject: str, since: str | None = None) -> Who:
         """Who has touched a thing, and who may now.
@@ -293,8 +351,8 @@ class Audit(Group):
         at this position, whether they have a token or not; root on a node always may, and is not listed. `subject` may
         also be `access/<name of a principal>`.
 
-        subject: `vm/<name or id>`, `node/<name>`, `access/<id of a token or principal>` or `cluster`. A VM's name
-            covers every VM that ever had it.
+        subject: `vm/<name or id>`, `node/<name>`, `access/<id of a token or principal>`, `webhook/<id>` or `cluster`. A
+            VM's name covers every VM that ever had it.
         since: ISO 8601, or how long ago: 30m, 2h, 1d.
         """
         return self._get("/audit/who", {"subject": subject, "since": since}, Who)
@@ -413,16 +471,36 @@ class Faults(Group):
         """
         return self._command("fault.acknowledge", {"fault": fault}, dry_run=dry_run, wait=wait, key=key)
 
-    def list(self, *, acknowledged: bool | None = None, at: str | None = None) -> builtins.list[FaultInfo]:
+    def list(
+        self,
+        *,
+        sort: Sequence[str] | None = None,
+        code: str | None = None,
+        subject: str | None = None,
+        acknowledged: bool | None = None,
+        at: str | None = None,
+        limit: int | None = None,
+    ) -> builtins.list[FaultInfo]:
         """What is wrong with the cluster, the newest first.
 
         A fault is there until its cause is gone, whether somebody has taken notice of it or not.
 
+        sort: By these, one after the other; `-` before a name: the greatest first.
+        code: Only those with this code.
+        subject: Only those about this.
         acknowledged: Only those that somebody has taken notice of, or only the others.
         at: The moment to look at, instead of now: a position of the log, a time in ISO 8601, or how long ago (30m, 2h,
             1d).
+        limit: Items at most; None: all.
         """
-        return self._items("/faults", {"acknowledged": acknowledged, "at": at}, FaultInfo, items="items")
+        return self._pages(
+            "/faults",
+            {"sort": sort, "code": code, "subject": subject, "acknowledged": acknowledged, "at": at},
+            FaultInfo,
+            items="items",
+            cursor=("after", "next"),
+            limit=limit,
+        )
 
 
 class Log(Group):
@@ -452,8 +530,8 @@ class Log(Group):
         old: A moment: a position of the log, a time in ISO 8601, how long ago (30m, 2h, 1d), or `now`.
         new: A moment: a position of the log, a time in ISO 8601, how long ago (30m, 2h, 1d), or `now`. now where
             nothing is said.
-        subject: `vm/<name or id>`, `node/<name>`, `access/<id of a token or principal>` or `cluster`. A VM's name
-            covers every VM that ever had it.
+        subject: `vm/<name or id>`, `node/<name>`, `access/<id of a token or principal>`, `webhook/<id>` or `cluster`. A
+            VM's name covers every VM that ever had it.
         limit: Objects at most. 200 where nothing is said.
         after: So many objects are passed over: `next` of the page before. 0 where nothing is said.
         """
@@ -478,8 +556,8 @@ class Log(Group):
 
         Also the refused commands. A VM's history stays when the VM is renamed or removed. With `at` it ends there.
 
-        subject: `vm/<name or id>`, `node/<name>`, `access/<id of a token or principal>` or `cluster`. A VM's name
-            covers every VM that ever had it.
+        subject: `vm/<name or id>`, `node/<name>`, `access/<id of a token or principal>`, `webhook/<id>` or `cluster`. A
+            VM's name covers every VM that ever had it.
         actor: The principal: a name, or the pseudonym of who is erased.
         tag: Only what is about VMs that had this tag when it happened.
         type: Event types, `vm.*` for all that begin with `vm.`.
@@ -651,6 +729,7 @@ class Nodes(Group):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> Operation:
         """Declare that nothing runs on a lost node that could not be fenced; its VMs are then started elsewhere.
 
@@ -660,18 +739,35 @@ class Nodes(Group):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return self._command("node.confirm_fenced", {"node": node}, dry_run=dry_run, wait=wait, key=key)
+        return self._command(
+            "node.confirm_fenced",
+            {"node": node},
+            dry_run=dry_run,
+            wait=wait,
+            key=key,
+            if_match=if_match,
+        )
 
-    def flush(self, node: str, *, dry_run: bool = False, wait: float | None = None, key: str = "") -> Operation:
+    def flush(
+        self,
+        node: str,
+        *,
+        dry_run: bool = False,
+        wait: float | None = None,
+        key: str = "",
+        if_match: int | None = None,
+    ) -> Operation:
         """Move all running VMs off a node, and let it take no more, so that it can be serviced.
 
         node: Name of the node.
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return self._command("node.flush", {"node": node}, dry_run=dry_run, wait=wait, key=key)
+        return self._command("node.flush", {"node": node}, dry_run=dry_run, wait=wait, key=key, if_match=if_match)
 
     def get(self, node: str, *, at: str | None = None) -> NodeInfo:
         """All about a node.
@@ -685,7 +781,10 @@ class Nodes(Group):
     def list(
         self,
         *,
+        sort: Sequence[str] | None = None,
         name: str | None = None,
+        state: Sequence[Literal["joining", "ready", "lost", "fenced"]] | None = None,
+        flush: Sequence[Literal["none", "flushing", "flushed", "returning"]] | None = None,
         at: str | None = None,
         limit: int | None = None,
     ) -> builtins.list[NodeInfo]:
@@ -693,39 +792,60 @@ class Nodes(Group):
 
         With what was measured on each within the last seconds; null where it was not heard of, and in the past.
 
+        sort: By these, one after the other; `-` before a name: the greatest first.
         name: Names that match, with `*`, `?` and `[...]`.
+        state: Only nodes in one of these states.
+        flush: Only nodes with one of these.
         at: The moment to look at, instead of now: a position of the log, a time in ISO 8601, or how long ago (30m, 2h,
             1d).
         limit: Items at most; None: all.
         """
         return self._pages(
             "/nodes",
-            {"name": name, "at": at},
+            {"sort": sort, "name": name, "state": state, "flush": flush, "at": at},
             NodeInfo,
             items="items",
             cursor=("after", "next"),
             limit=limit,
         )
 
-    def ready(self, node: str, *, dry_run: bool = False, wait: float | None = None, key: str = "") -> Operation:
+    def ready(
+        self,
+        node: str,
+        *,
+        dry_run: bool = False,
+        wait: float | None = None,
+        key: str = "",
+        if_match: int | None = None,
+    ) -> Operation:
         """Let a flushed node take VMs again, and bring those home that were flushed or recovered from it.
 
         node: Name of the node.
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return self._command("node.ready", {"node": node}, dry_run=dry_run, wait=wait, key=key)
+        return self._command("node.ready", {"node": node}, dry_run=dry_run, wait=wait, key=key, if_match=if_match)
 
-    def remove(self, node: str, *, dry_run: bool = False, wait: float | None = None, key: str = "") -> Operation:
+    def remove(
+        self,
+        node: str,
+        *,
+        dry_run: bool = False,
+        wait: float | None = None,
+        key: str = "",
+        if_match: int | None = None,
+    ) -> Operation:
         """Make a node no member any more; no VM may belong to it.
 
         node: Name of the node.
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return self._command("node.remove", {"node": node}, dry_run=dry_run, wait=wait, key=key)
+        return self._command("node.remove", {"node": node}, dry_run=dry_run, wait=wait, key=key, if_match=if_match)
 
     def set_fence(
         self,
@@ -738,6 +858,7 @@ class Nodes(Group):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> Operation:
         """Set how a node's power is cut when it is lost; without an agent, it is not.
 
@@ -751,6 +872,7 @@ class Nodes(Group):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return self._command(
             "node.set_fence",
@@ -758,6 +880,7 @@ class Nodes(Group):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
 
@@ -793,6 +916,7 @@ class Operations(Group):
     def list(
         self,
         *,
+        sort: Sequence[str] | None = None,
         state: Sequence[Literal["pending", "running", "succeeded", "failed", "cancelled"]] | None = None,
         command: Sequence[str] | None = None,
         subject: str | None = None,
@@ -804,16 +928,17 @@ class Operations(Group):
         Every command that takes time begins an operation; its reply says which. All of them are here, as far back as
         the log goes. A long list comes in pages: give `next` as `after`.
 
+        sort: By these, one after the other; `-` before a name: the greatest first.
         state: Only those in one of these states.
         command: Names of commands, `vm.*` for all that begin with `vm.`.
-        subject: `vm/<name or id>`, `node/<name>`, `access/<id of a token or principal>` or `cluster`. A VM's name
-            covers every VM that ever had it.
+        subject: `vm/<name or id>`, `node/<name>`, `access/<id of a token or principal>`, `webhook/<id>` or `cluster`. A
+            VM's name covers every VM that ever had it.
         actor: The principal: a name, or the pseudonym of who is erased.
         limit: Items at most; None: all.
         """
         return self._pages(
             "/operations",
-            {"state": state, "command": command, "subject": subject, "actor": actor},
+            {"sort": sort, "state": state, "command": command, "subject": subject, "actor": actor},
             OperationView,
             items="items",
             cursor=("after", "next"),
@@ -833,6 +958,7 @@ class Vms(VmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> Operation:
         """Put a tag on a VM; a protected tag cannot be removed unless its protection is lifted first.
 
@@ -842,6 +968,7 @@ class Vms(VmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return self._command(
             "vm.add_tag",
@@ -849,6 +976,7 @@ class Vms(VmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
     def cancel_migration(
@@ -858,6 +986,7 @@ class Vms(VmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> Operation:
         """Give up a migration that is under way; the VM runs on where it was. It may be too late for that.
 
@@ -865,8 +994,9 @@ class Vms(VmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return self._command("vm.cancel_migration", {"vm": vm}, dry_run=dry_run, wait=wait, key=key)
+        return self._command("vm.cancel_migration", {"vm": vm}, dry_run=dry_run, wait=wait, key=key, if_match=if_match)
 
     def define(
         self,
@@ -960,25 +1090,43 @@ class Vms(VmStreams):
             key=key,
         )
 
-    def disable(self, vm: str, *, dry_run: bool = False, wait: float | None = None, key: str = "") -> Operation:
+    def disable(
+        self,
+        vm: str,
+        *,
+        dry_run: bool = False,
+        wait: float | None = None,
+        key: str = "",
+        if_match: int | None = None,
+    ) -> Operation:
         """Forbid a VM to be started, by anyone or anything, until it is enabled again.
 
         vm: Name or id of the VM.
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return self._command("vm.disable", {"vm": vm}, dry_run=dry_run, wait=wait, key=key)
+        return self._command("vm.disable", {"vm": vm}, dry_run=dry_run, wait=wait, key=key, if_match=if_match)
 
-    def enable(self, vm: str, *, dry_run: bool = False, wait: float | None = None, key: str = "") -> Operation:
+    def enable(
+        self,
+        vm: str,
+        *,
+        dry_run: bool = False,
+        wait: float | None = None,
+        key: str = "",
+        if_match: int | None = None,
+    ) -> Operation:
         """Allow a disabled VM to be started again.
 
         vm: Name or id of the VM.
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return self._command("vm.enable", {"vm": vm}, dry_run=dry_run, wait=wait, key=key)
+        return self._command("vm.enable", {"vm": vm}, dry_run=dry_run, wait=wait, key=key, if_match=if_match)
 
     def get(self, vm: str, *, at: str | None = None) -> VmInfo:
         """All about a VM.
@@ -995,6 +1143,7 @@ class Vms(VmStreams):
     def list(
         self,
         *,
+        sort: Sequence[str] | None = None,
         state: Sequence[VmState] | None = None,
         tag: str | None = None,
         node: str | None = None,
@@ -1006,6 +1155,7 @@ class Vms(VmStreams):
 
         Those that match everything given. A long list comes in pages: give `next` as `after`.
 
+        sort: By these, one after the other; `-` before a name: the greatest first.
         state: Only VMs in one of these states.
         tag: Only VMs with this tag.
         node: Only VMs on this node.
@@ -1016,7 +1166,7 @@ class Vms(VmStreams):
         """
         return self._pages(
             "/vms",
-            {"state": state, "tag": tag, "node": node, "name": name, "at": at},
+            {"sort": sort, "state": state, "tag": tag, "node": node, "name": name, "at": at},
             VmRow,
             items="items",
             cursor=("after", "next"),
@@ -1034,6 +1184,7 @@ class Vms(VmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> Operation:
         """Bring a VM to another node for a time, until it is brought back home.
 
@@ -1048,6 +1199,7 @@ class Vms(VmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return self._command(
             "vm.migrate",
@@ -1061,6 +1213,7 @@ class Vms(VmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
     def modify(
@@ -1082,6 +1235,7 @@ class Vms(VmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> Operation:
         """Change a VM's definition; what is not given stays.
 
@@ -1103,6 +1257,7 @@ class Vms(VmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return self._command(
             "vm.modify",
@@ -1124,6 +1279,7 @@ class Vms(VmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
     def move(
@@ -1137,6 +1293,7 @@ class Vms(VmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> Operation:
         """Bring a VM to another node for good: that becomes its home.
 
@@ -1150,6 +1307,7 @@ class Vms(VmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return self._command(
             "vm.move",
@@ -1163,9 +1321,18 @@ class Vms(VmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
-    def remove(self, vm: str, *, dry_run: bool = False, wait: float | None = None, key: str = "") -> Operation:
+    def remove(
+        self,
+        vm: str,
+        *,
+        dry_run: bool = False,
+        wait: float | None = None,
+        key: str = "",
+        if_match: int | None = None,
+    ) -> Operation:
         """Remove the definition of a VM that does not run.
 
         Its disks' files are not touched, and its history stays readable.
@@ -1174,8 +1341,9 @@ class Vms(VmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return self._command("vm.remove", {"vm": vm}, dry_run=dry_run, wait=wait, key=key)
+        return self._command("vm.remove", {"vm": vm}, dry_run=dry_run, wait=wait, key=key, if_match=if_match)
 
     def remove_tag(
         self,
@@ -1185,6 +1353,7 @@ class Vms(VmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> Operation:
         """Take a tag off a VM.
 
@@ -1193,8 +1362,16 @@ class Vms(VmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return self._command("vm.remove_tag", {"vm": vm, "tag": tag}, dry_run=dry_run, wait=wait, key=key)
+        return self._command(
+            "vm.remove_tag",
+            {"vm": vm, "tag": tag},
+            dry_run=dry_run,
+            wait=wait,
+            key=key,
+            if_match=if_match,
+        )
 
     def rename(
         self,
@@ -1204,6 +1381,7 @@ class Vms(VmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> Operation:
         """Give a VM that does not run another name; its id and its history stay.
 
@@ -1212,18 +1390,35 @@ class Vms(VmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return self._command("vm.rename", {"vm": vm, "name": name}, dry_run=dry_run, wait=wait, key=key)
+        return self._command(
+            "vm.rename",
+            {"vm": vm, "name": name},
+            dry_run=dry_run,
+            wait=wait,
+            key=key,
+            if_match=if_match,
+        )
 
-    def reset(self, vm: str, *, dry_run: bool = False, wait: float | None = None, key: str = "") -> Operation:
+    def reset(
+        self,
+        vm: str,
+        *,
+        dry_run: bool = False,
+        wait: float | None = None,
+        key: str = "",
+        if_match: int | None = None,
+    ) -> Operation:
         """Press a VM's reset button: the guest boots again at once, unasked; its definition stays as it was started.
 
         vm: Name or id of the VM.
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return self._command("vm.reset", {"vm": vm}, dry_run=dry_run, wait=wait, key=key)
+        return self._command("vm.reset", {"vm": vm}, dry_run=dry_run, wait=wait, key=key, if_match=if_match)
 
     def restart(
         self,
@@ -1233,6 +1428,7 @@ class Vms(VmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> Operation:
         """Shut a VM down and start it again; changes to its definition take effect.
 
@@ -1243,8 +1439,16 @@ class Vms(VmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return self._command("vm.restart", {"vm": vm, "timeout_s": timeout_s}, dry_run=dry_run, wait=wait, key=key)
+        return self._command(
+            "vm.restart",
+            {"vm": vm, "timeout_s": timeout_s},
+            dry_run=dry_run,
+            wait=wait,
+            key=key,
+            if_match=if_match,
+        )
 
     def set_affinity(
         self,
@@ -1254,6 +1458,7 @@ class Vms(VmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> Operation:
         """Set the tags of VMs that a VM would rather be together with; none clears them.
 
@@ -1264,8 +1469,16 @@ class Vms(VmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return self._command("vm.set_affinity", {"vm": vm, "affinity": affinity}, dry_run=dry_run, wait=wait, key=key)
+        return self._command(
+            "vm.set_affinity",
+            {"vm": vm, "affinity": affinity},
+            dry_run=dry_run,
+            wait=wait,
+            key=key,
+            if_match=if_match,
+        )
 
     def set_anti_affinity(
         self,
@@ -1275,6 +1488,7 @@ class Vms(VmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> Operation:
         """Set the tags of VMs that a VM would rather be apart from; none clears them.
 
@@ -1285,6 +1499,7 @@ class Vms(VmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return self._command(
             "vm.set_anti_affinity",
@@ -1292,6 +1507,7 @@ class Vms(VmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
     def set_autostart(
@@ -1302,6 +1518,7 @@ class Vms(VmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> Operation:
         """Set whether a VM is started when its node has booted.
 
@@ -1310,6 +1527,7 @@ class Vms(VmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return self._command(
             "vm.set_autostart",
@@ -1317,6 +1535,7 @@ class Vms(VmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
     def set_max_downtime(
@@ -1327,6 +1546,7 @@ class Vms(VmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> Operation:
         """Set how long a VM's guest may stand still at the end of a live migration.
 
@@ -1335,6 +1555,7 @@ class Vms(VmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return self._command(
             "vm.set_max_downtime",
@@ -1342,6 +1563,7 @@ class Vms(VmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
     def set_migration_method(
@@ -1352,6 +1574,7 @@ class Vms(VmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> Operation:
         """Set how a VM is moved to another node.
 
@@ -1360,6 +1583,7 @@ class Vms(VmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return self._command(
             "vm.set_migration_method",
@@ -1367,6 +1591,7 @@ class Vms(VmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
     def set_node_limits(
@@ -1377,6 +1602,7 @@ class Vms(VmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> Operation:
         """Set the nodes a VM may run on; none means all.
 
@@ -1385,6 +1611,7 @@ class Vms(VmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return self._command(
             "vm.set_node_limits",
@@ -1392,6 +1619,7 @@ class Vms(VmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
     def set_priority(
@@ -1402,6 +1630,7 @@ class Vms(VmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> Operation:
         """Set how early a VM is recovered when its node is lost.
 
@@ -1410,8 +1639,16 @@ class Vms(VmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return self._command("vm.set_priority", {"vm": vm, "priority": priority}, dry_run=dry_run, wait=wait, key=key)
+        return self._command(
+            "vm.set_priority",
+            {"vm": vm, "priority": priority},
+            dry_run=dry_run,
+            wait=wait,
+            key=key,
+            if_match=if_match,
+        )
 
     def set_selector(
         self,
@@ -1421,6 +1658,7 @@ class Vms(VmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> Operation:
         """Set how a target node is chosen for a VM.
 
@@ -1429,8 +1667,16 @@ class Vms(VmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return self._command("vm.set_selector", {"vm": vm, "selector": selector}, dry_run=dry_run, wait=wait, key=key)
+        return self._command(
+            "vm.set_selector",
+            {"vm": vm, "selector": selector},
+            dry_run=dry_run,
+            wait=wait,
+            key=key,
+            if_match=if_match,
+        )
 
     def shutdown(
         self,
@@ -1441,6 +1687,7 @@ class Vms(VmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> Operation:
         """Ask the guest to shut itself down (ACPI power button).
 
@@ -1452,6 +1699,7 @@ class Vms(VmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return self._command(
             "vm.shutdown",
@@ -1459,27 +1707,46 @@ class Vms(VmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
-    def start(self, vm: str, *, dry_run: bool = False, wait: float | None = None, key: str = "") -> Operation:
+    def start(
+        self,
+        vm: str,
+        *,
+        dry_run: bool = False,
+        wait: float | None = None,
+        key: str = "",
+        if_match: int | None = None,
+    ) -> Operation:
         """Start a VM.
 
         vm: Name or id of the VM.
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return self._command("vm.start", {"vm": vm}, dry_run=dry_run, wait=wait, key=key)
+        return self._command("vm.start", {"vm": vm}, dry_run=dry_run, wait=wait, key=key, if_match=if_match)
 
-    def stop(self, vm: str, *, dry_run: bool = False, wait: float | None = None, key: str = "") -> Operation:
+    def stop(
+        self,
+        vm: str,
+        *,
+        dry_run: bool = False,
+        wait: float | None = None,
+        key: str = "",
+        if_match: int | None = None,
+    ) -> Operation:
         """Force a VM off at once, as if its power cord were pulled.
 
         vm: Name or id of the VM.
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return self._command("vm.stop", {"vm": vm}, dry_run=dry_run, wait=wait, key=key)
+        return self._command("vm.stop", {"vm": vm}, dry_run=dry_run, wait=wait, key=key, if_match=if_match)
 
     def unmigrate(
         self,
@@ -1491,6 +1758,7 @@ class Vms(VmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> Operation:
         """Bring a VM back to its home node.
 
@@ -1501,6 +1769,7 @@ class Vms(VmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return self._command(
             "vm.unmigrate",
@@ -1508,7 +1777,279 @@ class Vms(VmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
+
+
+class Webhooks(Group):
+    """Who is told of events, and what became of it."""
+
+    def add(
+        self,
+        name: str,
+        url: str,
+        *,
+        types: Sequence[str] | None = None,
+        subjects: Sequence[str] | None = None,
+        tags: Sequence[str] | None = None,
+        since: str | None = None,
+        batch: int | None = None,
+        rate: int | None = None,
+        tries: int | None = None,
+        signature: Literal["hmac", "ed25519"] | None = None,
+        ownership: Literal["challenge", "any-2xx"] | None = None,
+        allow_private: Sequence[str] | None = None,
+        reveal_names: bool | None = None,
+        owner: str | None = None,
+        description: str | None = None,
+        dry_run: bool = False,
+        wait: float | None = None,
+        key: str = "",
+    ) -> Operation:
+        """Add a webhook: an address that the cluster's events are posted to.
+
+        In order, each at least once. It is sent a ping first, and nothing else before it has proved that it wants
+        events. The secret, or the public key, that it verifies the signatures with is shown once.
+
+        name: Name of a webhook: a DNS label.
+        url: Where events are posted to. It stands in the log, so keep secrets out of it.
+        types: Send only events of this type, or of this kind with `vm.*`.
+        subjects: Send only events about this: vm/NAME, node/NAME, or vm, node, cluster alone.
+        tags: Send only events about VMs that had this tag then.
+        since: Where to begin: now, a position, a time in ISO 8601, or how long ago (30m, 2h, 1d). now where nothing is
+            said.
+        batch: Events of one request at most; 1 sends each by itself. 1 where nothing is said.
+        rate: Requests of one second at most. 20 where nothing is said.
+        tries: Tries of one event before it is parked; ten take 75 hours. 10 where nothing is said.
+        signature: hmac: a shared secret. ed25519: the receiver has a public key. hmac where nothing is said.
+        ownership: What proves that the receiver wants events: challenge: it repeats the ping's challenge. challenge
+            where nothing is said.
+        allow_private: A private network, CIDR or CIDR:PORT, in which the receiver may be.
+        reveal_names: Send the names of people opened, rather than sealed as in the log.
+        owner: Whose it is: it is sent what this principal may see. If nothing else is said, who adds it.
+        description: Free text for people.
+        dry_run: Only say what would happen.
+        wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
+        key: The idempotency key; one is made where none is given.
+        """
+        return self._command(
+            "webhook.add",
+            {
+                "name": name,
+                "url": url,
+                "types": types,
+                "subjects": subjects,
+                "tags": tags,
+                "since": since,
+                "batch": batch,
+                "rate": rate,
+                "tries": tries,
+                "signature": signature,
+                "ownership": ownership,
+                "allow_private": allow_private,
+                "reveal_names": reveal_names,
+                "owner": owner,
+                "description": description,
+            },
+            dry_run=dry_run,
+            wait=wait,
+            key=key,
+        )
+
+    def deliveries(self, hook: str) -> builtins.list[DeliveryInfo]:
+        """The last requests to a webhook, and what was answered.
+
+        hook: The hook.
+        """
+        return self._items("/webhooks/{hook}/deliveries", {"hook": hook}, DeliveryInfo, items="items")
+
+    def get(self, hook: str) -> WebhookInfo:
+        """All about a webhook.
+
+        hook: The hook.
+        """
+        return self._get("/webhooks/{hook}", {"hook": hook}, WebhookInfo)
+
+    def list(self) -> builtins.list[WebhookRow]:
+        """Webhooks by name, and how far each is."""
+        return self._items("/webhooks", {}, WebhookRow, items="items")
+
+    def modify(
+        self,
+        hook: str,
+        *,
+        url: str | None = None,
+        types: Sequence[str] | None = None,
+        subjects: Sequence[str] | None = None,
+        tags: Sequence[str] | None = None,
+        batch: int | None = None,
+        rate: int | None = None,
+        tries: int | None = None,
+        ownership: Literal["challenge", "any-2xx"] | None = None,
+        allow_private: Sequence[str] | None = None,
+        reveal_names: bool | None = None,
+        owner: str | None = None,
+        description: str | None = None,
+        dry_run: bool = False,
+        wait: float | None = None,
+        key: str = "",
+    ) -> Operation:
+        """Change a webhook's settings; what is not given stays.
+
+        Its cursor stays too. With another address it has to prove itself again.
+
+        hook: Name or id of the webhook.
+        url: Where events are posted to. It stands in the log, so keep secrets out of it.
+        types: Send only events of this type, or of this kind with `vm.*`.
+        subjects: Send only events about this: vm/NAME, node/NAME, or vm, node, cluster alone.
+        tags: Send only events about VMs that had this tag then.
+        batch: Events of one request at most; 1 sends each by itself.
+        rate: Requests of one second at most.
+        tries: Tries of one event before it is parked; ten take 75 hours.
+        ownership: What proves that the receiver wants events: challenge: it repeats the ping's challenge.
+        allow_private: A private network, CIDR or CIDR:PORT, in which the receiver may be.
+        reveal_names: Send the names of people opened, rather than sealed as in the log.
+        owner: Whose it is: it is sent what this principal may see. If nothing else is said, who adds it.
+        description: Free text for people.
+        dry_run: Only say what would happen.
+        wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
+        key: The idempotency key; one is made where none is given.
+        """
+        return self._command(
+            "webhook.modify",
+            {
+                "hook": hook,
+                "url": url,
+                "types": types,
+                "subjects": subjects,
+                "tags": tags,
+                "batch": batch,
+                "rate": rate,
+                "tries": tries,
+                "ownership": ownership,
+                "allow_private": allow_private,
+                "reveal_names": reveal_names,
+                "owner": owner,
+                "description": description,
+            },
+            dry_run=dry_run,
+            wait=wait,
+            key=key,
+        )
+
+    def parked(self, hook: str) -> builtins.list[ParkedInfo]:
+        """The events that a webhook was not given after the last try.
+
+        Replaying their positions tries them anew.
+
+        hook: The hook.
+        """
+        return self._items("/webhooks/{hook}/parked", {"hook": hook}, ParkedInfo, items="items")
+
+    def pause(
+        self,
+        hook: str,
+        *,
+        reason: str | None = None,
+        dry_run: bool = False,
+        wait: float | None = None,
+        key: str = "",
+    ) -> Operation:
+        """Send a webhook nothing until it is resumed; what happens meanwhile is sent then.
+
+        hook: Name or id of the webhook.
+        reason: Free text for people.
+        dry_run: Only say what would happen.
+        wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
+        key: The idempotency key; one is made where none is given.
+        """
+        return self._command("webhook.pause", {"hook": hook, "reason": reason}, dry_run=dry_run, wait=wait, key=key)
+
+    def remove(self, hook: str, *, dry_run: bool = False, wait: float | None = None, key: str = "") -> Operation:
+        """Remove a webhook, with its cursor.
+
+        hook: Name or id of the webhook.
+        dry_run: Only say what would happen.
+        wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
+        key: The idempotency key; one is made where none is given.
+        """
+        return self._command("webhook.remove", {"hook": hook}, dry_run=dry_run, wait=wait, key=key)
+
+    def replay(
+        self,
+        hook: str,
+        *,
+        since: str,
+        until: str | None = None,
+        dry_run: bool = False,
+        wait: float | None = None,
+        key: str = "",
+    ) -> Operation:
+        """Send a webhook the records of a range again, before what comes next.
+
+        Events keep their ids, so a receiver that remembers them passes over what it has. What is parked in the range is
+        tried anew.
+
+        hook: Name or id of the webhook.
+        since: Where to begin: a position, a time, or how long ago.
+        until: Where to end, that included. now where nothing is said.
+        dry_run: Only say what would happen.
+        wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
+        key: The idempotency key; one is made where none is given.
+        """
+        return self._command(
+            "webhook.replay",
+            {"hook": hook, "since": since, "until": until},
+            dry_run=dry_run,
+            wait=wait,
+            key=key,
+        )
+
+    def resume(self, hook: str, *, dry_run: bool = False, wait: float | None = None, key: str = "") -> Operation:
+        """Go on sending, after a pause or after it was disabled; what failed is tried again at once.
+
+        hook: Name or id of the webhook.
+        dry_run: Only say what would happen.
+        wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
+        key: The idempotency key; one is made where none is given.
+        """
+        return self._command("webhook.resume", {"hook": hook}, dry_run=dry_run, wait=wait, key=key)
+
+    def rotate_secret(
+        self,
+        hook: str,
+        *,
+        overlap_s: int | None = None,
+        dry_run: bool = False,
+        wait: float | None = None,
+        key: str = "",
+    ) -> Operation:
+        """Sign with a new secret, which is shown once.
+
+        For a while everything is signed with the old one too, so that the receiver can be changed without a gap.
+
+        hook: Name or id of the webhook.
+        overlap_s: How long the old secret is used as well, in seconds. 86400 where nothing is said.
+        dry_run: Only say what would happen.
+        wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
+        key: The idempotency key; one is made where none is given.
+        """
+        return self._command(
+            "webhook.rotate_secret",
+            {"hook": hook, "overlap_s": overlap_s},
+            dry_run=dry_run,
+            wait=wait,
+            key=key,
+        )
+
+    def test(self, hook: str) -> TestReply:
+        """Send a webhook a ping now, from this gateway, and show what it answers.
+
+        It changes nothing: what proves a receiver is the ping that the primary sends.
+
+        hook: The hook.
+        """
+        return self._post("/webhooks/{hook}/test", {"hook": hook}, TestReply)
 
 
 class Groups:
@@ -1531,3 +2072,5 @@ class Groups:
         """What is under way."""
         self.vms = Vms(calls)
         """The VMs."""
+        self.webhooks = Webhooks(calls)
+        """Who is told of events, and what became of it."""

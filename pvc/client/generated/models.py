@@ -107,6 +107,8 @@ class CommandReply(Model, frozen=True, kw_only=True):
     """Types of the events that end the operation, and whether that is success; none: it has ended."""
     operation: OperationRef | None = None
     """What the command has begun; null where it is done already, and for a dry run."""
+    secret: str = ""
+    """`whsec_...` or `whpk_...`. Shown here and never again."""
     token: str = ""
     """The token. Shown here and never again."""
 
@@ -124,6 +126,24 @@ class ConsistencyProof(Model, frozen=True, kw_only=True):
     old_checkpoint: str = ""
     new_checkpoint: str = ""
     key: str = ""
+
+
+class DeliveryInfo(Model, frozen=True, kw_only=True):
+    """A request that was made."""
+
+    id: str = ""
+    first: int = 0
+    events: int = 0
+    type: str = ""
+    time_us: int = 0
+    number: int = 0
+    status: int = 0
+    latency_ms: int = 0
+    error: str = ""
+    body: str = ""
+    outcome: str = ""
+    time: str = ""
+    """ISO 8601, UTC."""
 
 
 class Diff(Model, frozen=True, kw_only=True):
@@ -622,6 +642,20 @@ class OperationVm(Model, frozen=True, kw_only=True):
     """From its setting out to its end."""
 
 
+class ParkedInfo(Model, frozen=True, kw_only=True):
+    """An event that was given up."""
+
+    position: int = 0
+    index: int = 0
+    event: str = ""
+    """Its type."""
+    tries: int = 0
+    reason: str = ""
+    time: str = ""
+    """ISO 8601, UTC."""
+    time_us: int = 0
+
+
 class PersonInfo(Model, frozen=True, kw_only=True):
     """One person, by one key: who was erased and came back is two."""
 
@@ -752,6 +786,18 @@ class Reply(Model, frozen=True, kw_only=True):
     """What the command has begun; null where it is done already, and for a dry run."""
 
 
+class SecretInfo(Model, frozen=True, kw_only=True):
+    """A signing secret; the secret itself is shown when it is made, and never again."""
+
+    id: str = ""
+    public: str = ""
+    """`whpk_...`: the public key, for ed25519."""
+    since: str = ""
+    """ISO 8601, UTC; empty where there is none."""
+    until: str = ""
+    """When it is used no more; empty for the present one."""
+
+
 class SegmentInfo(Model, frozen=True, kw_only=True):
     """A segment that is in ZooKeeper."""
 
@@ -759,6 +805,14 @@ class SegmentInfo(Model, frozen=True, kw_only=True):
     last: int = 0
     size_bytes: int = 0
     state: str = ""
+
+
+class Span(Model, frozen=True, kw_only=True):
+    """Records to go through."""
+
+    next: int = 0
+    index: int = 0
+    until: int = 0
 
 
 class Survey(Model, frozen=True, kw_only=True):
@@ -775,6 +829,18 @@ class TagView(Model, frozen=True, kw_only=True):
 
     tag: str = ""
     protected: bool = False
+
+
+class TestReply(Model, frozen=True, kw_only=True):
+    """What came of a ping."""
+
+    delivered: bool = False
+    """Whether the receiver has proved itself by its answer."""
+    status: int = 0
+    latency_ms: int = 0
+    error: str = ""
+    body: str = ""
+    """The beginning of the answer."""
 
 
 class TokenInfo(Model, frozen=True, kw_only=True):
@@ -963,6 +1029,103 @@ class VmUsage(Model, frozen=True, kw_only=True):
     """Of one processor."""
     memory_used_mib: int = 0
     """Of its node's memory."""
+
+
+class WebhookInfo(Model, frozen=True, kw_only=True):
+    """All about a webhook."""
+
+    name: str = ""
+    id: str = ""
+    url: str = ""
+    state: str = ""
+    """`delivering`, `replaying`, `proving` (not yet sent events), `retrying`, `down` (it failed often in a row),
+    `paused`, `disabled`, or `unknown` (its cursor cannot be read).
+    """
+    reason: str = ""
+    """Why it is paused, disabled, retrying or down."""
+    position: int | None = None
+    """The last position that is done; null: not known just now."""
+    lag: int | None = None
+    """Records between that and the head of the log."""
+    lag_s: float | None = None
+    """Age of the first record that is not done, in seconds."""
+    delivered: int | None = None
+    """Events, over all its life."""
+    last: str = ""
+    """When the last one was delivered, ISO 8601."""
+    last_us: int = 0
+    next: str = ""
+    """When it is tried again, where it waits for that."""
+    next_us: int = 0
+    tries: int = 0
+    """Failed tries of the event that is next."""
+    parked: int = 0
+    """Events that were given up, and not replayed since."""
+    settings: WebhookSettings = msgspec.field(default_factory=lambda: WebhookSettings())
+    """Subjects name VMs by their ids."""
+    sees: str = ""
+    """What its owner may see now, and so what it is sent: `everything`, `some VMs`, `nothing`."""
+    verified: bool = False
+    """Whether the receiver has proved that it wants events."""
+    secrets: list[SecretInfo] = []
+    trouble: str = ""
+    """What keeps this cluster from signing; empty: nothing."""
+    deliverer: str = ""
+    """The node that delivers."""
+    replays: list[Span] = []
+    """What is being sent again, before what comes next."""
+    added: str = ""
+    """ISO 8601, UTC; empty where there is none."""
+
+
+class WebhookRow(Model, frozen=True, kw_only=True):
+    """A webhook in a list."""
+
+    name: str = ""
+    id: str = ""
+    url: str = ""
+    state: str = ""
+    """`delivering`, `replaying`, `proving` (not yet sent events), `retrying`, `down` (it failed often in a row),
+    `paused`, `disabled`, or `unknown` (its cursor cannot be read).
+    """
+    reason: str = ""
+    """Why it is paused, disabled, retrying or down."""
+    position: int | None = None
+    """The last position that is done; null: not known just now."""
+    lag: int | None = None
+    """Records between that and the head of the log."""
+    lag_s: float | None = None
+    """Age of the first record that is not done, in seconds."""
+    delivered: int | None = None
+    """Events, over all its life."""
+    last: str = ""
+    """When the last one was delivered, ISO 8601."""
+    last_us: int = 0
+    next: str = ""
+    """When it is tried again, where it waits for that."""
+    next_us: int = 0
+    tries: int = 0
+    """Failed tries of the event that is next."""
+    parked: int = 0
+    """Events that were given up, and not replayed since."""
+
+
+class WebhookSettings(Model, frozen=True, kw_only=True):
+    """What is sent, where to, and how."""
+
+    url: str = ""
+    types: list[str] = []
+    subjects: list[str] = []
+    tags: list[str] = []
+    batch: int = 0
+    rate: int = 0
+    tries: int = 0
+    signature: str = ""
+    ownership: str = ""
+    allow_private: list[str] = []
+    reveal_names: bool = False
+    owner: str = ""
+    description: str = ""
 
 
 class Who(Model, frozen=True, kw_only=True):

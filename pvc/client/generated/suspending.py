@@ -10,6 +10,7 @@ from pvc.client.calls import AsyncGroup, Calls
 from pvc.client.generated.models import (
     ClusterInfo,
     ConsistencyProof,
+    DeliveryInfo,
     Diff,
     DiskInput,
     FaultInfo,
@@ -24,6 +25,7 @@ from pvc.client.generated.models import (
     NodeInfo,
     OperationInfo,
     OperationView,
+    ParkedInfo,
     PersonInfo,
     PrincipalInfo,
     PrincipalRow,
@@ -31,12 +33,15 @@ from pvc.client.generated.models import (
     RecordView,
     RepairState,
     Reply,
+    TestReply,
     TokenInfo,
     UndoReply,
     VerifiedPortion,
     VmInfo,
     VmRow,
     VmState,
+    WebhookInfo,
+    WebhookRow,
     Who,
     WhoAmI,
 )
@@ -120,19 +125,55 @@ class AsyncAccess(AsyncGroup):
         """
         return await self._get("/access/{principal}", {"principal": principal}, PrincipalInfo)
 
-    async def list(self) -> builtins.list[PrincipalRow]:
+    async def list(
+        self,
+        *,
+        sort: Sequence[str] | None = None,
+        kind: Sequence[Literal["person", "service"]] | None = None,
+        limit: int | None = None,
+    ) -> builtins.list[PrincipalRow]:
         """Principals, and what each may do.
 
         Who may not see all is shown themselves.
-        """
-        return await self._items("/access", {}, PrincipalRow, items="items")
 
-    async def list_tokens(self) -> builtins.list[TokenInfo]:
+        sort: By these, one after the other; `-` before a name: the greatest first.
+        kind: Only those of one of these kinds.
+        limit: Items at most; None: all.
+        """
+        return await self._pages(
+            "/access",
+            {"sort": sort, "kind": kind},
+            PrincipalRow,
+            items="items",
+            cursor=("after", "next"),
+            limit=limit,
+        )
+
+    async def list_tokens(
+        self,
+        *,
+        sort: Sequence[str] | None = None,
+        role: Sequence[Literal["viewer", "operator", "admin", "auditor"]] | None = None,
+        expired: bool | None = None,
+        limit: int | None = None,
+    ) -> builtins.list[TokenInfo]:
         """Tokens, without their secrets.
 
         Who may not see all is shown their own. A token that was revoked is in the history alone.
+
+        sort: By these, one after the other; `-` before a name: the greatest first.
+        role: Only those limited to one of these roles.
+        expired: Only those that have expired, or only the others.
+        limit: Items at most; None: all.
         """
-        return await self._items("/tokens", {}, TokenInfo, items="items")
+        return await self._pages(
+            "/tokens",
+            {"sort": sort, "role": role, "expired": expired},
+            TokenInfo,
+            items="items",
+            cursor=("after", "next"),
+            limit=limit,
+        )
 
     async def modify(
         self,
@@ -300,12 +341,29 @@ class AsyncAudit(AsyncGroup):
             limit=limit,
         )
 
-    async def people(self) -> builtins.list[PersonInfo]:
+    async def people(
+        self,
+        *,
+        sort: Sequence[str] | None = None,
+        state: Sequence[Literal["erased", "erasing", "readable"]] | None = None,
+        limit: int | None = None,
+    ) -> builtins.list[PersonInfo]:
         """The people whom the log knows by name, and those who are erased.
 
         Who acted only before names were sealed is not among them.
+
+        sort: By these, one after the other; `-` before a name: the greatest first.
+        state: Only those in one of these states.
+        limit: Items at most; None: all.
         """
-        return await self._items("/audit/people", {}, PersonInfo, items="items")
+        return await self._pages(
+            "/audit/people",
+            {"sort": sort, "state": state},
+            PersonInfo,
+            items="items",
+            cursor=("after", "next"),
+            limit=limit,
+        )
 
     async def who(self, *, subject: str, since: str | None = None) -> Who:
         """Who has touched a thing, and who may now.
@@ -314,8 +372,8 @@ class AsyncAudit(AsyncGroup):
         at this position, whether they have a token or not; root on a node always may, and is not listed. `subject` may
         also be `access/<name of a principal>`.
 
-        subject: `vm/<name or id>`, `node/<name>`, `access/<id of a token or principal>` or `cluster`. A VM's name
-            covers every VM that ever had it.
+        subject: `vm/<name or id>`, `node/<name>`, `access/<id of a token or principal>`, `webhook/<id>` or `cluster`. A
+            VM's name covers every VM that ever had it.
         since: ISO 8601, or how long ago: 30m, 2h, 1d.
         """
         return await self._get("/audit/who", {"subject": subject, "since": since}, Who)
@@ -441,16 +499,36 @@ class AsyncFaults(AsyncGroup):
         """
         return await self._command("fault.acknowledge", {"fault": fault}, dry_run=dry_run, wait=wait, key=key)
 
-    async def list(self, *, acknowledged: bool | None = None, at: str | None = None) -> builtins.list[FaultInfo]:
+    async def list(
+        self,
+        *,
+        sort: Sequence[str] | None = None,
+        code: str | None = None,
+        subject: str | None = None,
+        acknowledged: bool | None = None,
+        at: str | None = None,
+        limit: int | None = None,
+    ) -> builtins.list[FaultInfo]:
         """What is wrong with the cluster, the newest first.
 
         A fault is there until its cause is gone, whether somebody has taken notice of it or not.
 
+        sort: By these, one after the other; `-` before a name: the greatest first.
+        code: Only those with this code.
+        subject: Only those about this.
         acknowledged: Only those that somebody has taken notice of, or only the others.
         at: The moment to look at, instead of now: a position of the log, a time in ISO 8601, or how long ago (30m, 2h,
             1d).
+        limit: Items at most; None: all.
         """
-        return await self._items("/faults", {"acknowledged": acknowledged, "at": at}, FaultInfo, items="items")
+        return await self._pages(
+            "/faults",
+            {"sort": sort, "code": code, "subject": subject, "acknowledged": acknowledged, "at": at},
+            FaultInfo,
+            items="items",
+            cursor=("after", "next"),
+            limit=limit,
+        )
 
 
 class AsyncLog(AsyncGroup):
@@ -480,8 +558,8 @@ class AsyncLog(AsyncGroup):
         old: A moment: a position of the log, a time in ISO 8601, how long ago (30m, 2h, 1d), or `now`.
         new: A moment: a position of the log, a time in ISO 8601, how long ago (30m, 2h, 1d), or `now`. now where
             nothing is said.
-        subject: `vm/<name or id>`, `node/<name>`, `access/<id of a token or principal>` or `cluster`. A VM's name
-            covers every VM that ever had it.
+        subject: `vm/<name or id>`, `node/<name>`, `access/<id of a token or principal>`, `webhook/<id>` or `cluster`. A
+            VM's name covers every VM that ever had it.
         limit: Objects at most. 200 where nothing is said.
         after: So many objects are passed over: `next` of the page before. 0 where nothing is said.
         """
@@ -510,8 +588,8 @@ class AsyncLog(AsyncGroup):
 
         Also the refused commands. A VM's history stays when the VM is renamed or removed. With `at` it ends there.
 
-        subject: `vm/<name or id>`, `node/<name>`, `access/<id of a token or principal>` or `cluster`. A VM's name
-            covers every VM that ever had it.
+        subject: `vm/<name or id>`, `node/<name>`, `access/<id of a token or principal>`, `webhook/<id>` or `cluster`. A
+            VM's name covers every VM that ever had it.
         actor: The principal: a name, or the pseudonym of who is erased.
         tag: Only what is about VMs that had this tag when it happened.
         type: Event types, `vm.*` for all that begin with `vm.`.
@@ -683,6 +761,7 @@ class AsyncNodes(AsyncGroup):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Declare that nothing runs on a lost node that could not be fenced; its VMs are then started elsewhere.
 
@@ -692,8 +771,16 @@ class AsyncNodes(AsyncGroup):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return await self._command("node.confirm_fenced", {"node": node}, dry_run=dry_run, wait=wait, key=key)
+        return await self._command(
+            "node.confirm_fenced",
+            {"node": node},
+            dry_run=dry_run,
+            wait=wait,
+            key=key,
+            if_match=if_match,
+        )
 
     async def flush(
         self,
@@ -702,6 +789,7 @@ class AsyncNodes(AsyncGroup):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Move all running VMs off a node, and let it take no more, so that it can be serviced.
 
@@ -709,8 +797,9 @@ class AsyncNodes(AsyncGroup):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return await self._command("node.flush", {"node": node}, dry_run=dry_run, wait=wait, key=key)
+        return await self._command("node.flush", {"node": node}, dry_run=dry_run, wait=wait, key=key, if_match=if_match)
 
     async def get(self, node: str, *, at: str | None = None) -> NodeInfo:
         """All about a node.
@@ -724,7 +813,10 @@ class AsyncNodes(AsyncGroup):
     async def list(
         self,
         *,
+        sort: Sequence[str] | None = None,
         name: str | None = None,
+        state: Sequence[Literal["joining", "ready", "lost", "fenced"]] | None = None,
+        flush: Sequence[Literal["none", "flushing", "flushed", "returning"]] | None = None,
         at: str | None = None,
         limit: int | None = None,
     ) -> builtins.list[NodeInfo]:
@@ -732,14 +824,17 @@ class AsyncNodes(AsyncGroup):
 
         With what was measured on each within the last seconds; null where it was not heard of, and in the past.
 
+        sort: By these, one after the other; `-` before a name: the greatest first.
         name: Names that match, with `*`, `?` and `[...]`.
+        state: Only nodes in one of these states.
+        flush: Only nodes with one of these.
         at: The moment to look at, instead of now: a position of the log, a time in ISO 8601, or how long ago (30m, 2h,
             1d).
         limit: Items at most; None: all.
         """
         return await self._pages(
             "/nodes",
-            {"name": name, "at": at},
+            {"sort": sort, "name": name, "state": state, "flush": flush, "at": at},
             NodeInfo,
             items="items",
             cursor=("after", "next"),
@@ -753,6 +848,7 @@ class AsyncNodes(AsyncGroup):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Let a flushed node take VMs again, and bring those home that were flushed or recovered from it.
 
@@ -760,8 +856,9 @@ class AsyncNodes(AsyncGroup):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return await self._command("node.ready", {"node": node}, dry_run=dry_run, wait=wait, key=key)
+        return await self._command("node.ready", {"node": node}, dry_run=dry_run, wait=wait, key=key, if_match=if_match)
 
     async def remove(
         self,
@@ -770,6 +867,7 @@ class AsyncNodes(AsyncGroup):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Make a node no member any more; no VM may belong to it.
 
@@ -777,8 +875,16 @@ class AsyncNodes(AsyncGroup):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return await self._command("node.remove", {"node": node}, dry_run=dry_run, wait=wait, key=key)
+        return await self._command(
+            "node.remove",
+            {"node": node},
+            dry_run=dry_run,
+            wait=wait,
+            key=key,
+            if_match=if_match,
+        )
 
     async def set_fence(
         self,
@@ -791,6 +897,7 @@ class AsyncNodes(AsyncGroup):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Set how a node's power is cut when it is lost; without an agent, it is not.
 
@@ -804,6 +911,7 @@ class AsyncNodes(AsyncGroup):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return await self._command(
             "node.set_fence",
@@ -811,6 +919,7 @@ class AsyncNodes(AsyncGroup):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
 
@@ -856,6 +965,7 @@ class AsyncOperations(AsyncGroup):
     async def list(
         self,
         *,
+        sort: Sequence[str] | None = None,
         state: Sequence[Literal["pending", "running", "succeeded", "failed", "cancelled"]] | None = None,
         command: Sequence[str] | None = None,
         subject: str | None = None,
@@ -867,16 +977,17 @@ class AsyncOperations(AsyncGroup):
         Every command that takes time begins an operation; its reply says which. All of them are here, as far back as
         the log goes. A long list comes in pages: give `next` as `after`.
 
+        sort: By these, one after the other; `-` before a name: the greatest first.
         state: Only those in one of these states.
         command: Names of commands, `vm.*` for all that begin with `vm.`.
-        subject: `vm/<name or id>`, `node/<name>`, `access/<id of a token or principal>` or `cluster`. A VM's name
-            covers every VM that ever had it.
+        subject: `vm/<name or id>`, `node/<name>`, `access/<id of a token or principal>`, `webhook/<id>` or `cluster`. A
+            VM's name covers every VM that ever had it.
         actor: The principal: a name, or the pseudonym of who is erased.
         limit: Items at most; None: all.
         """
         return await self._pages(
             "/operations",
-            {"state": state, "command": command, "subject": subject, "actor": actor},
+            {"sort": sort, "state": state, "command": command, "subject": subject, "actor": actor},
             OperationView,
             items="items",
             cursor=("after", "next"),
@@ -896,6 +1007,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Put a tag on a VM; a protected tag cannot be removed unless its protection is lifted first.
 
@@ -905,6 +1017,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return await self._command(
             "vm.add_tag",
@@ -912,6 +1025,7 @@ class AsyncVms(AsyncVmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
     async def cancel_migration(
@@ -921,6 +1035,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Give up a migration that is under way; the VM runs on where it was. It may be too late for that.
 
@@ -928,8 +1043,16 @@ class AsyncVms(AsyncVmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return await self._command("vm.cancel_migration", {"vm": vm}, dry_run=dry_run, wait=wait, key=key)
+        return await self._command(
+            "vm.cancel_migration",
+            {"vm": vm},
+            dry_run=dry_run,
+            wait=wait,
+            key=key,
+            if_match=if_match,
+        )
 
     async def define(
         self,
@@ -1030,6 +1153,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Forbid a VM to be started, by anyone or anything, until it is enabled again.
 
@@ -1037,8 +1161,9 @@ class AsyncVms(AsyncVmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return await self._command("vm.disable", {"vm": vm}, dry_run=dry_run, wait=wait, key=key)
+        return await self._command("vm.disable", {"vm": vm}, dry_run=dry_run, wait=wait, key=key, if_match=if_match)
 
     async def enable(
         self,
@@ -1047,6 +1172,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Allow a disabled VM to be started again.
 
@@ -1054,8 +1180,9 @@ class AsyncVms(AsyncVmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return await self._command("vm.enable", {"vm": vm}, dry_run=dry_run, wait=wait, key=key)
+        return await self._command("vm.enable", {"vm": vm}, dry_run=dry_run, wait=wait, key=key, if_match=if_match)
 
     async def get(self, vm: str, *, at: str | None = None) -> VmInfo:
         """All about a VM.
@@ -1072,6 +1199,7 @@ class AsyncVms(AsyncVmStreams):
     async def list(
         self,
         *,
+        sort: Sequence[str] | None = None,
         state: Sequence[VmState] | None = None,
         tag: str | None = None,
         node: str | None = None,
@@ -1083,6 +1211,7 @@ class AsyncVms(AsyncVmStreams):
 
         Those that match everything given. A long list comes in pages: give `next` as `after`.
 
+        sort: By these, one after the other; `-` before a name: the greatest first.
         state: Only VMs in one of these states.
         tag: Only VMs with this tag.
         node: Only VMs on this node.
@@ -1093,7 +1222,7 @@ class AsyncVms(AsyncVmStreams):
         """
         return await self._pages(
             "/vms",
-            {"state": state, "tag": tag, "node": node, "name": name, "at": at},
+            {"sort": sort, "state": state, "tag": tag, "node": node, "name": name, "at": at},
             VmRow,
             items="items",
             cursor=("after", "next"),
@@ -1111,6 +1240,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Bring a VM to another node for a time, until it is brought back home.
 
@@ -1125,6 +1255,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return await self._command(
             "vm.migrate",
@@ -1138,6 +1269,7 @@ class AsyncVms(AsyncVmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
     async def modify(
@@ -1159,6 +1291,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Change a VM's definition; what is not given stays.
 
@@ -1180,6 +1313,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return await self._command(
             "vm.modify",
@@ -1201,6 +1335,7 @@ class AsyncVms(AsyncVmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
     async def move(
@@ -1214,6 +1349,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Bring a VM to another node for good: that becomes its home.
 
@@ -1227,6 +1363,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return await self._command(
             "vm.move",
@@ -1240,6 +1377,7 @@ class AsyncVms(AsyncVmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
     async def remove(
@@ -1249,6 +1387,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Remove the definition of a VM that does not run.
 
@@ -1258,8 +1397,9 @@ class AsyncVms(AsyncVmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return await self._command("vm.remove", {"vm": vm}, dry_run=dry_run, wait=wait, key=key)
+        return await self._command("vm.remove", {"vm": vm}, dry_run=dry_run, wait=wait, key=key, if_match=if_match)
 
     async def remove_tag(
         self,
@@ -1269,6 +1409,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Take a tag off a VM.
 
@@ -1277,8 +1418,16 @@ class AsyncVms(AsyncVmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return await self._command("vm.remove_tag", {"vm": vm, "tag": tag}, dry_run=dry_run, wait=wait, key=key)
+        return await self._command(
+            "vm.remove_tag",
+            {"vm": vm, "tag": tag},
+            dry_run=dry_run,
+            wait=wait,
+            key=key,
+            if_match=if_match,
+        )
 
     async def rename(
         self,
@@ -1288,6 +1437,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Give a VM that does not run another name; its id and its history stay.
 
@@ -1296,8 +1446,16 @@ class AsyncVms(AsyncVmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return await self._command("vm.rename", {"vm": vm, "name": name}, dry_run=dry_run, wait=wait, key=key)
+        return await self._command(
+            "vm.rename",
+            {"vm": vm, "name": name},
+            dry_run=dry_run,
+            wait=wait,
+            key=key,
+            if_match=if_match,
+        )
 
     async def reset(
         self,
@@ -1306,6 +1464,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Press a VM's reset button: the guest boots again at once, unasked; its definition stays as it was started.
 
@@ -1313,8 +1472,9 @@ class AsyncVms(AsyncVmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return await self._command("vm.reset", {"vm": vm}, dry_run=dry_run, wait=wait, key=key)
+        return await self._command("vm.reset", {"vm": vm}, dry_run=dry_run, wait=wait, key=key, if_match=if_match)
 
     async def restart(
         self,
@@ -1324,6 +1484,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Shut a VM down and start it again; changes to its definition take effect.
 
@@ -1334,6 +1495,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return await self._command(
             "vm.restart",
@@ -1341,6 +1503,7 @@ class AsyncVms(AsyncVmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
     async def set_affinity(
@@ -1351,6 +1514,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Set the tags of VMs that a VM would rather be together with; none clears them.
 
@@ -1361,6 +1525,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return await self._command(
             "vm.set_affinity",
@@ -1368,6 +1533,7 @@ class AsyncVms(AsyncVmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
     async def set_anti_affinity(
@@ -1378,6 +1544,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Set the tags of VMs that a VM would rather be apart from; none clears them.
 
@@ -1388,6 +1555,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return await self._command(
             "vm.set_anti_affinity",
@@ -1395,6 +1563,7 @@ class AsyncVms(AsyncVmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
     async def set_autostart(
@@ -1405,6 +1574,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Set whether a VM is started when its node has booted.
 
@@ -1413,6 +1583,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return await self._command(
             "vm.set_autostart",
@@ -1420,6 +1591,7 @@ class AsyncVms(AsyncVmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
     async def set_max_downtime(
@@ -1430,6 +1602,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Set how long a VM's guest may stand still at the end of a live migration.
 
@@ -1438,6 +1611,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return await self._command(
             "vm.set_max_downtime",
@@ -1445,6 +1619,7 @@ class AsyncVms(AsyncVmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
     async def set_migration_method(
@@ -1455,6 +1630,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Set how a VM is moved to another node.
 
@@ -1463,6 +1639,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return await self._command(
             "vm.set_migration_method",
@@ -1470,6 +1647,7 @@ class AsyncVms(AsyncVmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
     async def set_node_limits(
@@ -1480,6 +1658,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Set the nodes a VM may run on; none means all.
 
@@ -1488,6 +1667,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return await self._command(
             "vm.set_node_limits",
@@ -1495,6 +1675,7 @@ class AsyncVms(AsyncVmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
     async def set_priority(
@@ -1505,6 +1686,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Set how early a VM is recovered when its node is lost.
 
@@ -1513,6 +1695,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return await self._command(
             "vm.set_priority",
@@ -1520,6 +1703,7 @@ class AsyncVms(AsyncVmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
     async def set_selector(
@@ -1530,6 +1714,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Set how a target node is chosen for a VM.
 
@@ -1538,6 +1723,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return await self._command(
             "vm.set_selector",
@@ -1545,6 +1731,7 @@ class AsyncVms(AsyncVmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
     async def shutdown(
@@ -1556,6 +1743,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Ask the guest to shut itself down (ACPI power button).
 
@@ -1567,6 +1755,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return await self._command(
             "vm.shutdown",
@@ -1574,6 +1763,7 @@ class AsyncVms(AsyncVmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
 
     async def start(
@@ -1583,6 +1773,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Start a VM.
 
@@ -1590,18 +1781,28 @@ class AsyncVms(AsyncVmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return await self._command("vm.start", {"vm": vm}, dry_run=dry_run, wait=wait, key=key)
+        return await self._command("vm.start", {"vm": vm}, dry_run=dry_run, wait=wait, key=key, if_match=if_match)
 
-    async def stop(self, vm: str, *, dry_run: bool = False, wait: float | None = None, key: str = "") -> AsyncOperation:
+    async def stop(
+        self,
+        vm: str,
+        *,
+        dry_run: bool = False,
+        wait: float | None = None,
+        key: str = "",
+        if_match: int | None = None,
+    ) -> AsyncOperation:
         """Force a VM off at once, as if its power cord were pulled.
 
         vm: Name or id of the VM.
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
-        return await self._command("vm.stop", {"vm": vm}, dry_run=dry_run, wait=wait, key=key)
+        return await self._command("vm.stop", {"vm": vm}, dry_run=dry_run, wait=wait, key=key, if_match=if_match)
 
     async def unmigrate(
         self,
@@ -1613,6 +1814,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: bool = False,
         wait: float | None = None,
         key: str = "",
+        if_match: int | None = None,
     ) -> AsyncOperation:
         """Bring a VM back to its home node.
 
@@ -1623,6 +1825,7 @@ class AsyncVms(AsyncVmStreams):
         dry_run: Only say what would happen.
         wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
         key: The idempotency key; one is made where none is given.
+        if_match: Raise PreconditionFailed unless its `position` is still this one, that of what you have read.
         """
         return await self._command(
             "vm.unmigrate",
@@ -1630,7 +1833,299 @@ class AsyncVms(AsyncVmStreams):
             dry_run=dry_run,
             wait=wait,
             key=key,
+            if_match=if_match,
         )
+
+
+class AsyncWebhooks(AsyncGroup):
+    """Who is told of events, and what became of it."""
+
+    async def add(
+        self,
+        name: str,
+        url: str,
+        *,
+        types: Sequence[str] | None = None,
+        subjects: Sequence[str] | None = None,
+        tags: Sequence[str] | None = None,
+        since: str | None = None,
+        batch: int | None = None,
+        rate: int | None = None,
+        tries: int | None = None,
+        signature: Literal["hmac", "ed25519"] | None = None,
+        ownership: Literal["challenge", "any-2xx"] | None = None,
+        allow_private: Sequence[str] | None = None,
+        reveal_names: bool | None = None,
+        owner: str | None = None,
+        description: str | None = None,
+        dry_run: bool = False,
+        wait: float | None = None,
+        key: str = "",
+    ) -> AsyncOperation:
+        """Add a webhook: an address that the cluster's events are posted to.
+
+        In order, each at least once. It is sent a ping first, and nothing else before it has proved that it wants
+        events. The secret, or the public key, that it verifies the signatures with is shown once.
+
+        name: Name of a webhook: a DNS label.
+        url: Where events are posted to. It stands in the log, so keep secrets out of it.
+        types: Send only events of this type, or of this kind with `vm.*`.
+        subjects: Send only events about this: vm/NAME, node/NAME, or vm, node, cluster alone.
+        tags: Send only events about VMs that had this tag then.
+        since: Where to begin: now, a position, a time in ISO 8601, or how long ago (30m, 2h, 1d). now where nothing is
+            said.
+        batch: Events of one request at most; 1 sends each by itself. 1 where nothing is said.
+        rate: Requests of one second at most. 20 where nothing is said.
+        tries: Tries of one event before it is parked; ten take 75 hours. 10 where nothing is said.
+        signature: hmac: a shared secret. ed25519: the receiver has a public key. hmac where nothing is said.
+        ownership: What proves that the receiver wants events: challenge: it repeats the ping's challenge. challenge
+            where nothing is said.
+        allow_private: A private network, CIDR or CIDR:PORT, in which the receiver may be.
+        reveal_names: Send the names of people opened, rather than sealed as in the log.
+        owner: Whose it is: it is sent what this principal may see. If nothing else is said, who adds it.
+        description: Free text for people.
+        dry_run: Only say what would happen.
+        wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
+        key: The idempotency key; one is made where none is given.
+        """
+        return await self._command(
+            "webhook.add",
+            {
+                "name": name,
+                "url": url,
+                "types": types,
+                "subjects": subjects,
+                "tags": tags,
+                "since": since,
+                "batch": batch,
+                "rate": rate,
+                "tries": tries,
+                "signature": signature,
+                "ownership": ownership,
+                "allow_private": allow_private,
+                "reveal_names": reveal_names,
+                "owner": owner,
+                "description": description,
+            },
+            dry_run=dry_run,
+            wait=wait,
+            key=key,
+        )
+
+    async def deliveries(self, hook: str) -> builtins.list[DeliveryInfo]:
+        """The last requests to a webhook, and what was answered.
+
+        hook: The hook.
+        """
+        return await self._items("/webhooks/{hook}/deliveries", {"hook": hook}, DeliveryInfo, items="items")
+
+    async def get(self, hook: str) -> WebhookInfo:
+        """All about a webhook.
+
+        hook: The hook.
+        """
+        return await self._get("/webhooks/{hook}", {"hook": hook}, WebhookInfo)
+
+    async def list(self) -> builtins.list[WebhookRow]:
+        """Webhooks by name, and how far each is."""
+        return await self._items("/webhooks", {}, WebhookRow, items="items")
+
+    async def modify(
+        self,
+        hook: str,
+        *,
+        url: str | None = None,
+        types: Sequence[str] | None = None,
+        subjects: Sequence[str] | None = None,
+        tags: Sequence[str] | None = None,
+        batch: int | None = None,
+        rate: int | None = None,
+        tries: int | None = None,
+        ownership: Literal["challenge", "any-2xx"] | None = None,
+        allow_private: Sequence[str] | None = None,
+        reveal_names: bool | None = None,
+        owner: str | None = None,
+        description: str | None = None,
+        dry_run: bool = False,
+        wait: float | None = None,
+        key: str = "",
+    ) -> AsyncOperation:
+        """Change a webhook's settings; what is not given stays.
+
+        Its cursor stays too. With another address it has to prove itself again.
+
+        hook: Name or id of the webhook.
+        url: Where events are posted to. It stands in the log, so keep secrets out of it.
+        types: Send only events of this type, or of this kind with `vm.*`.
+        subjects: Send only events about this: vm/NAME, node/NAME, or vm, node, cluster alone.
+        tags: Send only events about VMs that had this tag then.
+        batch: Events of one request at most; 1 sends each by itself.
+        rate: Requests of one second at most.
+        tries: Tries of one event before it is parked; ten take 75 hours.
+        ownership: What proves that the receiver wants events: challenge: it repeats the ping's challenge.
+        allow_private: A private network, CIDR or CIDR:PORT, in which the receiver may be.
+        reveal_names: Send the names of people opened, rather than sealed as in the log.
+        owner: Whose it is: it is sent what this principal may see. If nothing else is said, who adds it.
+        description: Free text for people.
+        dry_run: Only say what would happen.
+        wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
+        key: The idempotency key; one is made where none is given.
+        """
+        return await self._command(
+            "webhook.modify",
+            {
+                "hook": hook,
+                "url": url,
+                "types": types,
+                "subjects": subjects,
+                "tags": tags,
+                "batch": batch,
+                "rate": rate,
+                "tries": tries,
+                "ownership": ownership,
+                "allow_private": allow_private,
+                "reveal_names": reveal_names,
+                "owner": owner,
+                "description": description,
+            },
+            dry_run=dry_run,
+            wait=wait,
+            key=key,
+        )
+
+    async def parked(self, hook: str) -> builtins.list[ParkedInfo]:
+        """The events that a webhook was not given after the last try.
+
+        Replaying their positions tries them anew.
+
+        hook: The hook.
+        """
+        return await self._items("/webhooks/{hook}/parked", {"hook": hook}, ParkedInfo, items="items")
+
+    async def pause(
+        self,
+        hook: str,
+        *,
+        reason: str | None = None,
+        dry_run: bool = False,
+        wait: float | None = None,
+        key: str = "",
+    ) -> AsyncOperation:
+        """Send a webhook nothing until it is resumed; what happens meanwhile is sent then.
+
+        hook: Name or id of the webhook.
+        reason: Free text for people.
+        dry_run: Only say what would happen.
+        wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
+        key: The idempotency key; one is made where none is given.
+        """
+        return await self._command(
+            "webhook.pause",
+            {"hook": hook, "reason": reason},
+            dry_run=dry_run,
+            wait=wait,
+            key=key,
+        )
+
+    async def remove(
+        self,
+        hook: str,
+        *,
+        dry_run: bool = False,
+        wait: float | None = None,
+        key: str = "",
+    ) -> AsyncOperation:
+        """Remove a webhook, with its cursor.
+
+        hook: Name or id of the webhook.
+        dry_run: Only say what would happen.
+        wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
+        key: The idempotency key; one is made where none is given.
+        """
+        return await self._command("webhook.remove", {"hook": hook}, dry_run=dry_run, wait=wait, key=key)
+
+    async def replay(
+        self,
+        hook: str,
+        *,
+        since: str,
+        until: str | None = None,
+        dry_run: bool = False,
+        wait: float | None = None,
+        key: str = "",
+    ) -> AsyncOperation:
+        """Send a webhook the records of a range again, before what comes next.
+
+        Events keep their ids, so a receiver that remembers them passes over what it has. What is parked in the range is
+        tried anew.
+
+        hook: Name or id of the webhook.
+        since: Where to begin: a position, a time, or how long ago.
+        until: Where to end, that included. now where nothing is said.
+        dry_run: Only say what would happen.
+        wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
+        key: The idempotency key; one is made where none is given.
+        """
+        return await self._command(
+            "webhook.replay",
+            {"hook": hook, "since": since, "until": until},
+            dry_run=dry_run,
+            wait=wait,
+            key=key,
+        )
+
+    async def resume(
+        self,
+        hook: str,
+        *,
+        dry_run: bool = False,
+        wait: float | None = None,
+        key: str = "",
+    ) -> AsyncOperation:
+        """Go on sending, after a pause or after it was disabled; what failed is tried again at once.
+
+        hook: Name or id of the webhook.
+        dry_run: Only say what would happen.
+        wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
+        key: The idempotency key; one is made where none is given.
+        """
+        return await self._command("webhook.resume", {"hook": hook}, dry_run=dry_run, wait=wait, key=key)
+
+    async def rotate_secret(
+        self,
+        hook: str,
+        *,
+        overlap_s: int | None = None,
+        dry_run: bool = False,
+        wait: float | None = None,
+        key: str = "",
+    ) -> AsyncOperation:
+        """Sign with a new secret, which is shown once.
+
+        For a while everything is signed with the old one too, so that the receiver can be changed without a gap.
+
+        hook: Name or id of the webhook.
+        overlap_s: How long the old secret is used as well, in seconds. 86400 where nothing is said.
+        dry_run: Only say what would happen.
+        wait: Wait for the end, for at most so many seconds, as `wait` of the result does.
+        key: The idempotency key; one is made where none is given.
+        """
+        return await self._command(
+            "webhook.rotate_secret",
+            {"hook": hook, "overlap_s": overlap_s},
+            dry_run=dry_run,
+            wait=wait,
+            key=key,
+        )
+
+    async def test(self, hook: str) -> TestReply:
+        """Send a webhook a ping now, from this gateway, and show what it answers.
+
+        It changes nothing: what proves a receiver is the ping that the primary sends.
+
+        hook: The hook.
+        """
+        return await self._post("/webhooks/{hook}/test", {"hook": hook}, TestReply)
 
 
 class AsyncGroups:
@@ -1653,3 +2148,5 @@ class AsyncGroups:
         """What is under way."""
         self.vms = AsyncVms(calls)
         """The VMs."""
+        self.webhooks = AsyncWebhooks(calls)
+        """Who is told of events, and what became of it."""
