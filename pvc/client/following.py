@@ -44,6 +44,9 @@ class Reading(Protocol):
     position: int
     """Everything up to here was considered: give it as `after` to go on another time."""
 
+    async def start(self) -> None:
+        """Find out what "now" is, where it begins there. Otherwise `next` does so. Raises ApiError, Unreachable."""
+
     async def next(self) -> dict[str, Any] | None:
         """The next record; None where there are no more. Raises ApiError, Unreachable."""
 
@@ -71,11 +74,15 @@ class Following:
         self._rest = b""
         self._closed = False
 
-    async def next(self) -> dict[str, Any] | None:
+    async def start(self) -> None:
         """See `Reading`."""
         if self._from_now:
             await self._core.query("/whoami", {})
             self.position, self._from_now = self._core.position, False
+
+    async def next(self) -> dict[str, Any] | None:
+        """See `Reading`."""
+        await self.start()
         while not self._closed:
             try:
                 line = await self._line()
@@ -177,6 +184,9 @@ class Catching:
         self._filters = filters
         self._until: int | None = None
         self._records: deque[dict[str, Any]] = deque()
+
+    async def start(self) -> None:
+        """See `Reading`."""
 
     async def next(self) -> dict[str, Any] | None:
         """See `Reading`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlencode
 
 from pvc.client.api_types import (
@@ -29,6 +29,9 @@ from pvc.client.errors import Unreachable
 from pvc.client.ports import finish
 from pvc.client.transport import Answer, Lost, Moment
 from pvc.client.waiting import Outcome, Progress, poll_events, wait_for
+
+if TYPE_CHECKING:
+    from pvc.client.following import Reading
 
 PAGE = 1000
 """Items per page of a list."""
@@ -134,12 +137,7 @@ class JsonClient:
             after = self.position
         filters = {"types": list(types), "subject": subject, "actor": actor, "tag": tag, "correlation": correlation}
         patience_s = following.PATIENCE_S if patience_s is None else patience_s
-        reading = following.Following(self.core, filters, after=after, patience_s=patience_s)
-        try:
-            while (record := finish(reading.next())) is not None:
-                yield cast("RecordView", record)
-        finally:
-            reading.close()
+        return _records(following.Following(self.core, filters, after=after, patience_s=patience_s))
 
     def poll_events(self, filters: Mapping[str, str], *, after: int, wait_s: int = 0, limit: int = 100) -> EventPage:
         """One page of records after a position; the gateway holds the reply up to `wait_s` until there is one.
@@ -199,3 +197,11 @@ class JsonClient:
     def _document(self, answer: Answer) -> dict[str, Any]:
         self.moment = answer.at
         return self.core.document(answer)
+
+
+def _records(reading: Reading) -> Iterator[RecordView]:
+    try:
+        while (record := finish(reading.next())) is not None:
+            yield cast("RecordView", record)
+    finally:
+        reading.close()

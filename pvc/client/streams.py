@@ -38,6 +38,10 @@ class _Records:
 class Events(_Records, Iterator[RecordView]):
     """Records as they come. Close it, or use it as a context manager, where you leave it before its end."""
 
+    def __init__(self, source: Reading) -> None:
+        super().__init__(source)
+        finish(source.start())
+
     def __next__(self) -> RecordView:
         record = finish(self._source.next())
         if record is None:
@@ -52,7 +56,10 @@ class Events(_Records, Iterator[RecordView]):
 
 
 class AsyncEvents(_Records, AsyncIterator[RecordView]):
-    """Records as they come. Close it, or use it as a context manager, where you leave it before its end."""
+    """Records as they come. Close it, or use it as a context manager, where you leave it before its end.
+
+    Where no position was given it begins with `async with`, or when the first record is asked for.
+    """
 
     async def __anext__(self) -> RecordView:
         record = await self._source.next()
@@ -61,6 +68,7 @@ class AsyncEvents(_Records, AsyncIterator[RecordView]):
         return msgspec.convert(record, RecordView)
 
     async def __aenter__(self) -> Self:
+        await self._source.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:

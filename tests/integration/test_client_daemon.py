@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from pvc.client import AsyncClient, Client, Conflict, JsonClient, NotFound, OperationFailed, choose_connection
+from pvc.client import AsyncClient, Client, Conflict, JsonClient, NotFound, PreconditionFailed, calls, choose_connection
 from tests.integration.cli_cluster import Cluster
 from tests.integration.daemon_process import DaemonProcess
 from tests.integration.tcp_proxy import TcpProxy
 from tests.support.both_clients import KINDS, MadeClient, clients
+from tests.support.waiting import wait_until
 
 MANUAL = Path(__file__).parents[2] / "docs" / "client.md"
 
@@ -119,21 +120,45 @@ def test_undo_is_a_command_like_any_other(make: MadeClient, cluster: Cluster) ->
         client.vms.get(name)
 
 
-def test_what_cannot_be_done_is_an_exception_with_all_that_is_known(make: MadeClient, cluster: Cluster) -> None:
+def test_what_is_over_cannot_be_cancelled(make: MadeClient, cluster: Cluster) -> None:
     client = make(cluster.url, token=cluster.token)
-    name = f"stays{client.cluster.get().position}"
+    name = f"over{client.cluster.get().position}"
     client.vms.define(name, memory_mib=64)
-    client.vms.start(name, wait=60)
-    flush = client.nodes.flush("hv1")
-    try:
-        with pytest.raises(OperationFailed, match=r"node\.flush has failed") as caught:
-            flush.wait(60)
-        assert caught.value.operation.state == client.operations.get(flush.id).state == "failed"
-        with pytest.raises(Conflict) as refused:
-            flush.cancel()
-        assert refused.value.code == "operation.ended"
-    finally:
-        client.nodes.ready("hv1", wait=60)
+    started = client.vms.start(name, wait=60)
+    assert client.operations.get(started.id) == started.info()
+    with pytest.raises(Conflict) as refused:
+        started.cancel()
+    assert refused.value.code == "operation.ended"
+
+
+def test_what_has_changed_meanwhile_is_left_alone(make: MadeClient, cluster: Cluster) -> None:
+    client = make(cluster.url, token=cluster.token)
+    name = f"held{client.cluster.get().position}"
+    client.vms.define(name, memory_mib=64)
+    seen = client.vms.get(name)
+    client.vms.add_tag(name, "x")
+    with pytest.raises(PreconditionFailed):
+        client.vms.modify(name, memory_mib=128, if_match=seen.position)
+    assert client.vms.modify(name, memory_mib=128, if_match=client.vms.get(name).position).changed
+    assert client.vms.get(name).spec.memory_mib == 128
+
+
+def test_lists_are_sorted_over_all_their_pages(
+    make: MadeClient, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "PAGE", 2)
+    client = make(cluster.url, token=cluster.token)
+    prefix = f"sorted{client.cluster.get().position}-"
+    sizes = [64, 256, 128, 512, 32]
+    for size in sizes:
+        client.vms.define(f"{prefix}{size}", memory_mib=size)
+    found = client.vms.list(name=f"{prefix}*", sort=["-memory_mib"])
+    assert [vm.memory_mib for vm in found] == sorted(sizes, reverse=True)
+    assert [vm.memory_mib for vm in client.vms.list(name=f"{prefix}*", sort=["-memory_mib"], limit=3)] == [
+        512,
+        256,
+        128,
+    ]
 
 
 def test_events_outlive_a_gateway_that_is_killed(make: MadeClient, tmp_path: Path) -> None:
@@ -142,6 +167,7 @@ def test_events_outlive_a_gateway_that_is_killed(make: MadeClient, tmp_path: Pat
     try:
         writer = daemon.client()
         writer.command("cluster.init", {"name": "lab"})
+        wait_until(lambda: any(node["ready"] for node in writer.nodes()), "the node is ready")
         writer.command("vm.define", {"name": "web01", "memory_mib": 64})
         events = make(f"unix://{daemon.socket}").events(after=0)
         seen = [next(events).position, next(events).position]
