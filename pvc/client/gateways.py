@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from pvc.client.connections import Connection
-from pvc.client.errors import ApiError, Unreachable
+from pvc.client.errors import ApiError, ClientError, ConfigError, Unreachable
 from pvc.client.ports import Io
 from pvc.client.transport import CONNECT_TIMEOUT_S, Answer, Lost, Request, Wire, connect
 
@@ -122,9 +122,15 @@ class Gateways:
         assert elsewhere is not None, "the last one returned, or said why not"
         raise elsewhere
 
-    def unreachable(self, error: Exception, *, sent: bool = False) -> Unreachable:
+    def unreachable(self, error: Exception, *, sent: bool = False) -> ClientError:
         """What to tell a person when none answered; `sent` where a command may have arrived all the same."""
         where = self.connection.url
+        if type(error.__cause__).__name__ == "SSLCertVerificationError":  # by name: to load ssl costs time
+            return ConfigError(
+                f"no authority known here vouches for the certificate of {where} ({error})",
+                code="client.unknown_certificate",
+                hint="give the authority's `ca_file`, or the fingerprint that `pvcd --fingerprint` shows on the node",
+            )
         if isinstance(error.__cause__, PermissionError):
             return Unreachable(
                 f"you may not use the socket {where}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from pvc.client.pins import check_fingerprint
 from tests.integration.cli_cluster import free_port
 from tests.integration.cli_process import Cli
 from tests.integration.daemon_process import DaemonProcess
+from tests.support.both_clients import KINDS, clients
 
 
 class Cluster:
@@ -123,3 +125,26 @@ def test_what_is_no_fingerprint_is_refused(text: str) -> None:
     with pytest.raises(ConfigError) as refused:
         check_fingerprint(text)
     assert refused.value.code == "client.fingerprint_malformed"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_clients_know_a_gateway_by_its_fingerprint(cluster: Cluster, kind: str) -> None:
+    for make in clients(kind):
+        pinned = make(cluster.url, token=cluster.token, fingerprints=[cluster.fingerprint()])
+        assert pinned.access.whoami().principal == "admin"
+        with pinned.events(after=0) as events:
+            assert next(events).position == 1
+        with pytest.raises(ConfigError) as wrong:
+            make(cluster.url, token=cluster.token, fingerprints=["5f" * 32]).access.whoami()
+        with pytest.raises(ConfigError) as unknown:
+            make(cluster.url, token=cluster.token).access.whoami()
+        assert (wrong.value.code, unknown.value.code) == ("client.wrong_certificate", "client.unknown_certificate")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_clients_believe_an_authority(cluster: Cluster, kind: str, tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    authority.write_text(ssl.get_server_certificate(("127.0.0.1", cluster.port)))
+    for make in clients(kind):
+        believing = make(cluster.url, token=cluster.token, ca_file=str(authority))
+        assert believing.access.whoami().principal == "admin"
