@@ -17,7 +17,7 @@ from pvc.events.access import Grant, LoginRefused, TokenUsed
 from pvc.events.types import PrincipalKind
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.erasure import name_in_log
-from pvc.gateway.history import Position, Subject, Time, check_subject
+from pvc.gateway.history import Position, SomeSubject, Time, check_subject
 from pvc.gateway.moments import INDEX_DEADLINE_S
 from pvc.gateway.records import RecordView, decode_record, iso_time
 from pvc.gateway.services import GatewayServices
@@ -43,7 +43,7 @@ OF_OTHERS = {
 class WhoArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whom is asked about."""
 
-    subject: Subject
+    subject: SomeSubject
     since: Time = ""
 
 

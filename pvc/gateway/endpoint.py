@@ -65,6 +65,8 @@ class Endpoint:
     body: type[msgspec.Struct] | None = None
     """The JSON body of what is neither a query nor a command of the registry."""
     body_example: Mapping[str, Any] | None = None
+    places: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The JSON Schemas of words in the path that are no plain names."""
     controls: bool = False
     """Whether it takes a dry run and an idempotency key, as the commands of the registry do."""
     listing: ListOf[Any] | None = None

@@ -18,13 +18,28 @@ from pvc.gateway.cards import BASE_PATH, FieldCard, field_card
 from pvc.gateway.console import CONSOLE_ACTION, CONSOLE_PATH
 from pvc.gateway.endpoint import Call, Endpoint
 from pvc.gateway.health import Health
-from pvc.gateway.problems import CONTENT_TYPE, Problem
+from pvc.gateway.lists import ListOf
+from pvc.gateway.openapi_parts import (
+    REF,
+    TAG_EXAMPLE,
+    dry_run,
+    if_match,
+    if_none_match,
+    key,
+    min_position,
+    not_modified,
+    position_header,
+    problem,
+    source,
+    tag_header,
+)
+from pvc.gateway.problems import Problem
 from pvc.gateway.services import GatewayServices
+from pvc.gateway.tags import subject_kind
 from pvc.peers.credentials import SCHEME
 
 _OWN_NAME = "api.openapi"
 _OR_PEER = ", or another node of the cluster"
-_REF = "#/components/schemas/{name}"
 _INTRODUCTION = """\
 Every command is a record in one log, and every reply tells the log's position (`PVC-Position`). A read with
 `min_position` waits until the answering node has folded that position, so you read your own writes anywhere.
@@ -38,6 +53,7 @@ _PROBLEMS = {
     "403": "The token's role does not allow it, or not for this VM.",
     "404": "Something named does not exist.",
     "409": "The present state does not allow it; or there is no cluster yet.",
+    "412": "What it is about has changed since the read that `If-Match` names.",
     "413": "The body, or the record it would make, is too large.",
     "415": "The body is neither JSON nor a form.",
     "422": "A field's value cannot be accepted.",
@@ -86,11 +102,23 @@ def openapi_document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
                     "description": "How another node proves that it is one: docs/decisions/0018-peers.md.",
                 },
             },
-            "parameters": {"min_position": _min_position(), "dry_run": _dry_run(), "key": _key(), "source": _source()},
-            "headers": {
-                "position": {"description": "The log's position at this reply.", "schema": {"type": "integer"}}
+            "parameters": {
+                "min_position": min_position(),
+                "dry_run": dry_run(),
+                "key": key(),
+                "source": source(),
+                "if_match": if_match(),
+                "if_none_match": if_none_match(),
             },
-            "responses": {status: _problem(text) for status, text in _PROBLEMS.items()},
+            "headers": {
+                "position": {"description": "The log's position at this reply.", "schema": {"type": "integer"}},
+                "tag": {
+                    "description": "Give it as `If-None-Match` to be spared what has not changed; that of one thing, "
+                    "as `If-Match` to hold a command to it.",
+                    "schema": {"type": "string", "examples": [TAG_EXAMPLE]},
+                },
+            },
+            "responses": {**{status: problem(text) for status, text in _PROBLEMS.items()}, "304": not_modified()},
         },
     }
 
@@ -108,7 +136,7 @@ class _Schemas:
     """JSON Schemas of types, and the components they refer to."""
 
     def __init__(self, of: Sequence[Any]) -> None:
-        schemas, self.components = msgspec.json.schema_components(of, ref_template=_REF)
+        schemas, self.components = msgspec.json.schema_components(of, ref_template=REF)
         self._schemas = dict(zip(map(_key_of, of), schemas, strict=True))
 
     def of(self, type_: Any) -> dict[str, Any]:
@@ -147,7 +175,9 @@ def _drop_given_elsewhere(component: dict[str, Any], spec: CommandSpec) -> None:
 
 
 def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
-    statuses = _PROBLEMS if endpoint.method != "GET" else _FOR_QUERIES
+    statuses = [status for status in _PROBLEMS if status != "412" or _is_held(endpoint)]
+    if endpoint.method == "GET":
+        statuses = list(_FOR_QUERIES)
     or_peer = _OR_PEER if endpoint.peers else ""
     operation: dict[str, Any] = {
         "operationId": endpoint.name,
@@ -159,6 +189,7 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         "parameters": _parameters(endpoint),
         "responses": {
             "200": _success(endpoint, schemas),
+            **({"304": {"$ref": "#/components/responses/304"}} if _is_tagged(endpoint) else {}),
             **{status: {"$ref": f"#/components/responses/{status}"} for status in statuses},
         },
     }
@@ -176,6 +207,10 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
 
 def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     names = ["min_position", *(["dry_run", "key", "source"] if endpoint.command or endpoint.controls else [])]
+    if _is_held(endpoint):
+        names.append("if_match")
+    if _is_tagged(endpoint):
+        names.append("if_none_match")
     parameters: list[dict[str, Any]] = [{"$ref": f"#/components/parameters/{name}"} for name in names]
     struct = endpoint.command.struct if endpoint.command else endpoint.arguments
     cards = _cards(struct) if struct else {}
@@ -187,11 +222,11 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
                 "in": "path",
                 "required": True,
                 "description": card.description if card else f"The {name}.",
-                "schema": _card_schema(card) if card else {"type": "string"},
+                "schema": _card_schema(card) if card else dict(endpoint.places.get(name, {"type": "string"})),
             }
         )
     if endpoint.arguments is not None:
-        parameters += [_query_parameter(card) for card in cards.values()]
+        parameters += [_query_parameter(card, endpoint.listing) for card in cards.values()]
     parameters += [
         {"name": header.name, "in": "header", "description": header.description, "schema": dict(header.schema)}
         for header in endpoint.headers
@@ -199,9 +234,16 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     return parameters
 
 
-def _query_parameter(card: FieldCard) -> dict[str, Any]:
+def _query_parameter(card: FieldCard, listing: ListOf[Any] | None) -> dict[str, Any]:
     style: dict[str, Any] = {"style": "form", "explode": False} if card.type == "list" else {}
-    about = {"name": card.name, "in": "query", "description": card.description, "schema": _card_schema(card)}
+    schema = _card_schema(card)
+    if listing is not None and card.name in ("sort", "fields"):
+        words = listing.sortable if card.name == "sort" else listing.fields
+        schema["items"] = {"type": "string", "enum": list(words)}
+        schema["examples"] = [[words[1]]]
+    about: dict[str, Any] = {"name": card.name, "in": "query", "description": card.description, "schema": schema}
+    if card.required:
+        about["required"] = True
     return {**about, **style}
 
 
@@ -209,7 +251,8 @@ def _card_schema(card: FieldCard) -> dict[str, Any]:
     """The JSON Schema of a plain field."""
     if card.type == "list":
         assert card.item, "a list has items"
-        return {"type": "array", "items": _card_schema(card.item)}
+        limit = {"maxItems": card.max_length} if card.max_length is not None else {}
+        return {"type": "array", "items": _card_schema(card.item), **limit}
     schema = {
         "type": "string" if card.type == "enum" else card.type,
         "enum": card.enum,
@@ -246,7 +289,7 @@ def _success(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     if endpoint.reply is None:
         content = {endpoint.media_type: {"schema": _OTHER_SCHEMAS[endpoint.media_type]}}
     else:
-        content = {"application/json": {"schema": schemas.of(endpoint.reply)}}
+        content = {"application/json": {"schema": _reply_schema(endpoint, schemas)}}
         if endpoint.reply_example is not None:
             content["application/json"]["example"] = dict(endpoint.reply_example)
     for media_type, (items, example) in endpoint.streams.items():
@@ -256,7 +299,30 @@ def _success(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
             each = {"anyOf": [schemas.of(item) for item in items]}
             schema |= {"contentMediaType": "application/json", "contentSchema": each}
         content[media_type] = {"schema": schema, "example": example}
-    return {"description": endpoint.summary, "headers": _position_header(), "content": content}
+    headers = {**position_header(), **(tag_header() if _is_tagged(endpoint) else {})}
+    return {"description": endpoint.summary, "headers": headers, "content": content}
+
+
+def _is_tagged(endpoint: Endpoint) -> bool:
+    """Whether its replies have an entity tag."""
+    return endpoint.method == "GET" and (endpoint.reply is not None or endpoint.media_type == "application/json")
+
+
+def _is_held(endpoint: Endpoint) -> bool:
+    """Whether it can be held to what its sender has seen."""
+    return endpoint.command is not None and subject_kind(endpoint.command) is not None
+
+
+def _reply_schema(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
+    """The schema of a JSON reply; in a list each item may have come with some fields only."""
+    if endpoint.listing is None:
+        return schemas.of(endpoint.reply)
+    item = schemas.components[endpoint.listing.item.__name__]
+    some = {"type": "object", "properties": item["properties"], "additionalProperties": False}
+    page = schemas.components[endpoint.reply.__name__]
+    whole = page["properties"]["items"]["items"]
+    items = {"type": "array", "items": {"anyOf": [whole, some]}}
+    return {**page, "properties": {**page["properties"], "items": items}}
 
 
 def _console_operation() -> dict[str, Any]:
@@ -284,41 +350,10 @@ def _health_operation(schemas: _Schemas) -> dict[str, Any]:
         "description": "Needs no token. Also at /health.",
         "security": [],
         "responses": {
-            "200": {"description": "It can.", "headers": _position_header(), "content": content},
-            "503": {"description": "It cannot take commands.", "headers": _position_header(), "content": content},
+            "200": {"description": "It can.", "headers": position_header(), "content": content},
+            "503": {"description": "It cannot take commands.", "headers": position_header(), "content": content},
         },
     }
-
-
-def _problem(text: str) -> dict[str, Any]:
-    schema = {"$ref": _REF.format(name=Problem.__name__)}
-    return {"description": text, "headers": _position_header(), "content": {CONTENT_TYPE: {"schema": schema}}}
-
-
-def _position_header() -> dict[str, Any]:
-    return {"PVC-Position": {"$ref": "#/components/headers/position"}}
-
-
-def _min_position() -> dict[str, Any]:
-    text = "Wait until this position is folded, at most 10 s."
-    return {"name": "min_position", "in": "query", "description": text, "schema": {"type": "integer", "minimum": 0}}
-
-
-def _dry_run() -> dict[str, Any]:
-    text = "Say what would happen, and change nothing."
-    return {"name": "dry_run", "in": "query", "description": text, "schema": {"type": "boolean", "default": False}}
-
-
-def _key() -> dict[str, Any]:
-    text = "Makes the command safe to send again: with the same key it is not done twice."
-    schema = {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"}
-    return {"name": "Idempotency-Key", "in": "header", "description": text, "schema": schema}
-
-
-def _source() -> dict[str, Any]:
-    text = "Through what the command comes, for the history."
-    schema = {"type": "string", "maxLength": 64, "examples": ["cli/0.1.0"]}
-    return {"name": "PVC-Source", "in": "header", "description": text, "schema": schema}
 
 
 def _in_path(path: str) -> list[str]:

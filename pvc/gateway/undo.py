@@ -170,6 +170,7 @@ UNDO = (
         action=Action.UNDO,
         method="POST",
         path="/undo/{position}",
+        places={"position": {"type": "integer", "minimum": 1, "maximum": 10**18 - 1, "examples": [1234]}},
         handle=_undo,
         summary="Undo what a command did, by the command that takes it back.",
         help="`name` and `fields` in the reply say which command that is; `dry_run=true` shows it first. Refused where "

@@ -49,15 +49,17 @@ class DaemonProcess:
             lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
         self.config.write_text("\n".join(lines) + "\n")
 
-    def start(self, *, kill_after: int = 0) -> None:
-        """Start it and wait until it serves. With `kill_after` it kills itself (-9) right after so many effects."""
-        program = [str(DYING)] if kill_after else ["-m", "pvc.daemon.main"]
+    def start(self, *, kill_after: int = 0, program: Path | None = None) -> None:
+        """Start it and wait until it serves. With `kill_after` it kills itself (-9) right after so many effects.
+
+        `program`: another one that begins like `pvcd` does."""
+        begun = [str(DYING)] if kill_after else [str(program)] if program else ["-m", "pvc.daemon.main"]
         environment = {**os.environ, "PVC_TEST_KILL_AFTER": str(kill_after)}
         if self.source is not None:
             environment["PYTHONPATH"] = str(self.source)
         with self.log_file.open("ab") as out:
             self._process = subprocess.Popen(
-                [sys.executable, *program, "--config", str(self.config)],
+                [sys.executable, *begun, "--config", str(self.config)],
                 stdout=out,
                 stderr=out,
                 env=environment,

@@ -351,8 +351,7 @@ class Audit(Group):
         at this position, whether they have a token or not; root on a node always may, and is not listed. `subject` may
         also be `access/<name of a principal>`.
 
-        subject: `vm/<name or id>`, `node/<name>`, `access/<id of a token or principal>`, `webhook/<id>` or `cluster`. A
-            VM's name covers every VM that ever had it.
+        subject: `vm/<name or id>`, `node/<name>`, `access/<id or name>`, `webhook/<id>` or `cluster`.
         since: ISO 8601, or how long ago: 30m, 2h, 1d.
         """
         return self._get("/audit/who", {"subject": subject, "since": since}, Who)
