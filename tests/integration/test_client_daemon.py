@@ -59,9 +59,10 @@ def test_the_manuals_examples_do_what_they_say(
     assert "succeeded 1 of 1" in said[4]
     assert said[5] == "web01 hv1 64\n64 running\n"
     assert said[6].startswith("True False\n")
-    assert "running on hv1" in said[7]
-    assert "['batch0', 'batch1', 'batch2', 'batch3', 'batch4']" in said[9]
-    assert "vm.not_found" in said[10]
+    assert said[7] == "precondition.changed\n"
+    assert "running on hv1" in said[8]
+    assert "['batch0', 'batch1', 'batch2', 'batch3', 'batch4']" in said[10]
+    assert "vm.not_found" in said[11]
 
 
 def test_a_vms_life(make: MadeClient, cluster: Cluster) -> None:
