@@ -46,6 +46,7 @@ from pvc.gateway.services import GatewayServices
 from pvc.gateway.tags import required_revisions, tag
 from pvc.gateway.undo import UNDO
 from pvc.gateway.warden import Warden
+from pvc.gateway.webhooks import WEBHOOKS
 from pvc.gateway.what_if import WHAT_IF
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ def all_endpoints() -> Sequence[Endpoint]:
         *ACCESS,
         *AUDIT,
         *PEOPLE,
+        *WEBHOOKS,
         *CONSOLE,
         *command_endpoints(),
     ]

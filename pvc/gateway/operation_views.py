@@ -9,12 +9,12 @@ import msgspec
 from msgspec import Meta
 
 from pvc.commands.access_rights import Rights
+from pvc.commands.seen_subjects import sees_subject
 from pvc.errors import NotFound
 from pvc.gateway.cards import BASE_PATH
 from pvc.gateway.live import migration_progress
 from pvc.gateway.moments import INDEX_DEADLINE_S
 from pvc.gateway.records import iso_time
-from pvc.gateway.seen_subjects import sees_subject
 from pvc.gateway.services import GatewayServices
 from pvc.projections.operations import Member, Operation, OperationState
 from pvc.projections.state import ClusterState, FlushState

@@ -84,7 +84,7 @@ class Operations:
                     await self._check_same_log(history)
                     checked = True
                 await history.beyond(self._position)
-                batch = await history.records(self._position + 1, _BATCH)
+                batch = await history.read(self._position + 1, _BATCH)
                 if batch:
                     await self._fold(batch)
                 else:  # the index began anew, perhaps as another log's
@@ -163,7 +163,7 @@ class Operations:
         reached = await self._run(OperationFile.reached)
         if not reached.position:
             return
-        data = await history.records(reached.position, 1) if history.position >= reached.position else []
+        data = await history.read(reached.position, 1) if history.position >= reached.position else []
         if not data or unseal(data[0]).record.id != reached.record:
             await self._begin_anew("it is not of the log that the history index has")
 

@@ -72,6 +72,7 @@ def url_of(endpoint: Endpoint, *, position: int) -> str:
         "principal": "nobody",
         "token": "nobodys0",
         "operation": "none",
+        "hook": "billing",
     }
     url = endpoint.path.format(position=position, **values)
     return f"{url}?wait_s=0" if "events" in url else url
