@@ -51,6 +51,9 @@ from pvc.gateway.what_if import WHAT_IF
 
 logger = logging.getLogger(__name__)
 
+DEPRECATED = "pvc.deprecated"
+"""In a request's scope: the headers by which each reply says that what was asked is to go."""
+
 REACH_DEADLINE_S = 10.0
 """How long a request waits for the fold to reach its `min_position`."""
 
@@ -119,6 +122,8 @@ class _Methods:
         endpoint = self._endpoints.get(method)
         if endpoint is None:
             raise WrongMethod(request.method, request.url.path, sorted(self._endpoints))
+        if endpoint.deprecated is not None:
+            scope[DEPRECATED] = endpoint.deprecated.headers
         peer = self._peer(endpoint, request)
         response = await (self._answer_peer(endpoint, request, peer) if peer else self._answer(endpoint, request))
         await _make_readable(self._services, response)
@@ -189,6 +194,8 @@ class _Border:
                 headers = message.setdefault("headers", [])
                 if not any(name == b"pvc-position" for name, _ in headers):
                     headers.append((b"pvc-position", str(self._services.world.position).encode()))
+                told: dict[str, str] = scope.get(DEPRECATED, {})
+                headers.extend((name.lower().encode(), value.encode()) for name, value in told.items())
             started = started or message["type"] in ("websocket.accept", "websocket.close")
             await send(message)
 

@@ -202,8 +202,11 @@ def digest_of(command: msgspec.Struct) -> str:
 
 def dry_run_of(request: Request) -> bool:
     """Whether nothing is to be done. Raises InvalidInput."""
+    if "dry_run" not in request.query_params:
+        return False
     text = control_of(request, "dry_run").lower()
-    if text not in ("true", "1", "false", "0", ""):
+    # Empty is neither: who wrote `dry_run=` did not mean it to be done.
+    if text not in ("true", "1", "false", "0"):
         raise InvalidInput(
             f"`dry_run` cannot be {text[:40]!r}", hint="it is true or false", code="input.invalid", field="dry_run"
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import email.utils
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -32,6 +34,31 @@ class Call:
     rights: Rights
     """What of the endpoint's action is allowed: everything, or only some VMs, or only what is one's own."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class Deprecated:
+    """That an endpoint is to go: since when that is known, when it goes, and what takes its place."""
+
+    since: datetime.date
+    sunset: datetime.date
+    """It works at least until then."""
+    instead: str
+    """The endpoint that takes its place, or a sentence."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What each of its replies says: RFC 9745 and RFC 8594."""
+        known = datetime.datetime.combine(self.since, datetime.time(), datetime.UTC)
+        ends = datetime.datetime.combine(self.sunset, datetime.time(), datetime.UTC)
+        return {
+            "Deprecation": f"@{int(known.timestamp())}",
+            "Sunset": email.utils.format_datetime(ends, usegmt=True),
+            "Link": f'<{DEPRECATION_PAGE}>; rel="deprecation"; type="application/json"',
+        }
+
+
+DEPRECATION_PAGE = "/api/v1/openapi.json"
+"""Where each deprecated endpoint says what takes its place."""
 
 Handle = Callable[[GatewayServices, Call], Awaitable[Response]]
 
@@ -84,6 +111,8 @@ class Endpoint:
     """Whether other nodes may ask, too."""
     secret: bool = False
     """Whether it gives what must not come into other hands, so that each read is recorded."""
+    deprecated: Deprecated | None = None
+    """Where it is to go."""
     before_init: bool = False
     """Whether it makes sense before there is a cluster."""
 

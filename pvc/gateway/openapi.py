@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import inspect as types
@@ -17,9 +19,12 @@ from pvc.commands.base import CommandSpec
 from pvc.gateway.cards import BASE_PATH, FieldCard, field_card
 from pvc.gateway.console import CONSOLE_ACTION, CONSOLE_PATH
 from pvc.gateway.endpoint import Call, Endpoint
+from pvc.gateway.examples import example_of_reply
 from pvc.gateway.health import Health
 from pvc.gateway.lists import ListOf
 from pvc.gateway.openapi_parts import (
+    INTRODUCTION,
+    PROBLEMS,
     REF,
     TAG_EXAMPLE,
     dry_run,
@@ -30,37 +35,18 @@ from pvc.gateway.openapi_parts import (
     not_modified,
     position_header,
     problem,
+    security_schemes,
     source,
     tag_header,
 )
 from pvc.gateway.problems import Problem
 from pvc.gateway.services import GatewayServices
 from pvc.gateway.tags import subject_kind
-from pvc.peers.credentials import SCHEME
+
+Codes: TypeAlias = Mapping[str, Mapping[str, list[str]]]
 
 _OWN_NAME = "api.openapi"
 _OR_PEER = ", or another node of the cluster"
-_INTRODUCTION = """\
-Every command is a record in one log, and every reply tells the log's position (`PVC-Position`). A read with
-`min_position` waits until the answering node has folded that position, so you read your own writes anywhere.
-
-Fields of a command come as JSON, as a form, or as query arguments. Errors are problems (RFC 9457) with a stable `code`
-and a `hint`.
-"""
-_PROBLEMS = {
-    "400": "The body cannot be read.",
-    "401": "There is no valid token.",
-    "403": "The token's role does not allow it, or not for this VM.",
-    "404": "Something named does not exist.",
-    "409": "The present state does not allow it; or there is no cluster yet.",
-    "412": "What it is about has changed since the read that `If-Match` names.",
-    "413": "The body, or the record it would make, is too large.",
-    "415": "The body is neither JSON nor a form.",
-    "422": "A field's value cannot be accepted.",
-    "429": "Too many wrong tokens came from this address.",
-    "503": "The log or the node cannot answer now. Nothing was changed.",
-    "504": "The outcome is not known. Ask again with the same key.",
-}
 _OTHER_SCHEMAS: dict[str, dict[str, Any]] = {
     "text/plain": {"type": "string"},
     "application/json": {"type": "object"},
@@ -69,12 +55,15 @@ _OTHER_SCHEMAS: dict[str, dict[str, Any]] = {
 _FOR_QUERIES = ("401", "403", "404", "409", "422", "429", "503")
 
 
-def openapi_document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
-    """The document as JSON-compatible values."""
+def openapi_document(endpoints: Sequence[Endpoint], codes: Codes | None = None) -> dict[str, Any]:
+    """The document as JSON-compatible values; `codes`: endpoint -> status -> problem codes, else those of the file."""
     schemas = _schemas(endpoints)
+    codes = codes if codes is not None else _known_codes()
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
-        paths.setdefault(BASE_PATH + endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, schemas)
+        paths.setdefault(BASE_PATH + endpoint.path, {})[endpoint.method.lower()] = _operation(
+            endpoint, schemas, codes.get(endpoint.name, {})
+        )
     paths[BASE_PATH + CONSOLE_PATH] = {"get": _console_operation()}
     paths[f"{BASE_PATH}/health"] = {"get": _health_operation(schemas)}
     return {
@@ -82,7 +71,7 @@ def openapi_document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         "info": {
             "title": "PVC",
             "version": __version__,
-            "description": _INTRODUCTION,
+            "description": INTRODUCTION,
             "license": {"name": "GPL-3.0-only", "identifier": "GPL-3.0-only"},
         },
         "servers": [{"url": "/"}],
@@ -90,18 +79,7 @@ def openapi_document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": schemas.components,
-            "securitySchemes": {
-                "token": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "description": "A token `pvc_<id>_<secret>`. Over the Unix socket none is needed.",
-                },
-                "peer": {
-                    "type": "http",
-                    "scheme": SCHEME,
-                    "description": "How another node proves that it is one: docs/decisions/0018-peers.md.",
-                },
-            },
+            "securitySchemes": security_schemes(),
             "parameters": {
                 "min_position": min_position(),
                 "dry_run": dry_run(),
@@ -118,7 +96,10 @@ def openapi_document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
                     "schema": {"type": "string", "examples": [TAG_EXAMPLE]},
                 },
             },
-            "responses": {**{status: problem(text) for status, text in _PROBLEMS.items()}, "304": not_modified()},
+            "responses": {
+                **{status: problem(status, text) for status, text in PROBLEMS.items()},
+                "304": not_modified(),
+            },
         },
     }
 
@@ -174,8 +155,8 @@ def _drop_given_elsewhere(component: dict[str, Any], spec: CommandSpec) -> None:
         component["required"] = required
 
 
-def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
-    statuses = [status for status in _PROBLEMS if status != "412" or _is_held(endpoint)]
+def _operation(endpoint: Endpoint, schemas: _Schemas, codes: Mapping[str, list[str]]) -> dict[str, Any]:
+    statuses = [status for status in PROBLEMS if status != "412" or _is_held(endpoint)]
     if endpoint.method == "GET":
         statuses = list(_FOR_QUERIES)
     or_peer = _OR_PEER if endpoint.peers else ""
@@ -190,9 +171,13 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         "responses": {
             "200": _success(endpoint, schemas),
             **({"304": {"$ref": "#/components/responses/304"}} if _is_tagged(endpoint) else {}),
-            **{status: {"$ref": f"#/components/responses/{status}"} for status in statuses},
+            **{status: _refusal(status, codes.get(status, ())) for status in statuses},
         },
     }
+    if endpoint.deprecated is not None:
+        gone = endpoint.deprecated
+        operation |= {"deprecated": True, "x-sunset": gone.sunset.isoformat()}
+        operation["description"] += f"\n\nDeprecated since {gone.since}; works until {gone.sunset}. Use {gone.instead}."
     if endpoint.peers:
         operation["security"] = [{"token": []}, {"peer": []}]
     if endpoint.command is not None:
@@ -203,6 +188,19 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         schema = {"schema": schemas.of(endpoint.body), "example": endpoint.body_example}
         operation["requestBody"] = {"required": True, "content": {"application/json": schema}}
     return operation
+
+
+def _refusal(status: str, codes: Sequence[str]) -> dict[str, Any]:
+    """The reply with this status; where its codes are known, with them."""
+    if not codes:
+        return {"$ref": f"#/components/responses/{status}"}
+    return problem(status, PROBLEMS[status], codes)
+
+
+@functools.cache
+def _known_codes() -> Codes:
+    codes: Codes = json.loads(Path(__file__).with_name("problem_codes.json").read_bytes())
+    return codes
 
 
 def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
@@ -290,8 +288,8 @@ def _success(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         content = {endpoint.media_type: {"schema": _OTHER_SCHEMAS[endpoint.media_type]}}
     else:
         content = {"application/json": {"schema": _reply_schema(endpoint, schemas)}}
-        if endpoint.reply_example is not None:
-            content["application/json"]["example"] = dict(endpoint.reply_example)
+        told = endpoint.reply_example
+        content["application/json"]["example"] = dict(told) if told is not None else example_of_reply(endpoint)
     for media_type, (items, example) in endpoint.streams.items():
         # What comes is a text without an end; OpenAPI 3.1 has no word for a sequence of documents.
         schema: dict[str, Any] = {"type": "string"}

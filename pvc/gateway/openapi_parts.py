@@ -2,18 +2,91 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
 from pvc.gateway.problems import CONTENT_TYPE, Problem
+from pvc.peers.credentials import SCHEME
 
 REF = "#/components/schemas/{name}"
+INTRODUCTION = """\
+Every command is a record in one log, and every reply tells the log's position (`PVC-Position`). A read with
+`min_position` waits until the answering node has folded that position, so you read your own writes anywhere.
+
+Fields of a command come as JSON, as a form, or as query arguments. Errors are problems (RFC 9457) with a stable `code`
+and a `hint`.
+"""
+PROBLEMS = {
+    "400": "The body cannot be read.",
+    "401": "There is no valid token.",
+    "403": "The token's role does not allow it, or not for this VM.",
+    "404": "Something named does not exist.",
+    "409": "The present state does not allow it; or there is no cluster yet.",
+    "412": "What it is about has changed since the read that `If-Match` names.",
+    "413": "The body, or the record it would make, is too large.",
+    "415": "The body is neither JSON nor a form.",
+    "422": "A field's value cannot be accepted.",
+    "429": "Too many wrong tokens came from this address.",
+    "503": "The log or the node cannot answer now. Nothing was changed.",
+    "504": "The outcome is not known. Ask again with the same key.",
+}
+"""Statuses of refusals, and what each means."""
+
 TAG_EXAMPLE = '"1043.5f2d8c01e97a4b36"'
 
 
-def problem(text: str) -> dict[str, Any]:
-    """The reply that tells of an error."""
-    schema = {"$ref": REF.format(name=Problem.__name__)}
-    return {"description": text, "headers": position_header(), "content": {CONTENT_TYPE: {"schema": schema}}}
+def security_schemes() -> dict[str, Any]:
+    """How one may prove who one is."""
+    return {
+        "token": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A token `pvc_<id>_<secret>`. Over the Unix socket none is needed.",
+        },
+        "peer": {
+            "type": "http",
+            "scheme": SCHEME,
+            "description": "How another node proves that it is one: docs/decisions/0018-peers.md.",
+        },
+    }
+
+
+def problem(status: str, text: str, codes: Sequence[str] = ()) -> dict[str, Any]:
+    """The reply that tells of an error, with the codes that it may have, and one of them as an example."""
+    schema: dict[str, Any] = {"$ref": REF.format(name=Problem.__name__)}
+    told = f"{text} Codes: {', '.join(f'`{code}`' for code in codes)}." if codes else text
+    code = next((code for code in codes if "*" not in code), _CODES.get(status, "internal"))
+    example = {
+        "type": "about:blank",
+        "title": HTTPStatus(int(status)).phrase,
+        "status": int(status),
+        "detail": text.rstrip("."),
+        "code": code,
+        "hint": f"docs/errors.md says what to do about {code}",
+        "field": "",
+        "position": 1043,
+    }
+    content = {CONTENT_TYPE: {"schema": schema, "example": example}}
+    extra = {"x-codes": list(codes)} if codes else {}
+    return {"description": told, "headers": position_header(), "content": content, **extra}
+
+
+_CODES = {
+    "400": "input.malformed",
+    "401": "access.token_invalid",
+    "403": "access.forbidden",
+    "404": "vm.not_found",
+    "409": "cluster.not_initialised",
+    "412": "precondition.changed",
+    "413": "input.too_large",
+    "415": "http.wrong_content_type",
+    "422": "input.invalid",
+    "429": "access.too_many_requests",
+    "503": "log.unreachable",
+    "504": "log.outcome_unknown",
+}
+"""For the examples of those that are the same everywhere."""
 
 
 def position_header() -> dict[str, Any]:

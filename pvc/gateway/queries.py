@@ -24,58 +24,32 @@ from pvc.gateway.cards import CommandCard, command_card
 from pvc.gateway.cluster_health import Heard, assess, zookeeper_modes
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.listing import page_of
-from pvc.gateway.lists import ListArguments, ListOf, Next, by_attributes
 from pvc.gateway.live import fence_checks, migration_progress, node_usage, vm_usage
 from pvc.gateway.moments import At, seen_at, told_of_then
+from pvc.gateway.query_lists import (
+    FAULTS,
+    NODES,
+    VMS,
+    FaultList,
+    FaultListArguments,
+    NodeList,
+    NodeListArguments,
+    VmList,
+    VmListArguments,
+)
 from pvc.gateway.records import iso_time
 from pvc.gateway.services import GatewayServices
 from pvc.gateway.tags import revision_of
 from pvc.projections.cluster_views import (
     ClusterInfo,
-    FaultInfo,
     NodeInfo,
     cluster_info,
     fault_info,
     faults_in_order,
     node_info,
 )
-from pvc.projections.state import ClusterState, FlushState, NodeState, Vm
+from pvc.projections.state import ClusterState
 from pvc.projections.views import VmInfo, VmRow, vm_info, vm_row
-from pvc.projections.vm_machine import VmState
-
-Glob = Annotated[
-    str, Meta(max_length=100, description="Names that match, with `*`, `?` and `[...]`.", examples=["web*"])
-]
-
-
-class VmListArguments(ListArguments, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which VMs are listed: those that match everything given."""
-
-    state: Annotated[tuple[VmState, ...], Meta(description="Only VMs in one of these states.")] = ()
-    tag: Annotated[str, Meta(max_length=63, description="Only VMs with this tag.", examples=["production"])] = ""
-    node: Annotated[str, Meta(max_length=63, description="Only VMs on this node.", examples=["hv1"])] = ""
-    name: Glob = ""
-    at: At = ""
-
-
-class NodeListArguments(ListArguments, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which nodes are listed: those that match everything given."""
-
-    name: Glob = ""
-    state: Annotated[tuple[NodeState, ...], Meta(description="Only nodes in one of these states.")] = ()
-    flush: Annotated[tuple[FlushState, ...], Meta(description="Only nodes with one of these.")] = ()
-    at: At = ""
-
-
-class FaultListArguments(ListArguments, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which faults are listed: those that match everything given."""
-
-    code: Annotated[str, Meta(max_length=100, description="Only those with this code.", examples=["node.lost"])] = ""
-    subject: Annotated[str, Meta(max_length=100, description="Only those about this.", examples=["node/hv2"])] = ""
-    acknowledged: Annotated[
-        bool | None, Meta(description="Only those that somebody has taken notice of, or only the others.")
-    ] = None
-    at: At = ""
 
 
 class OneArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,30 +60,6 @@ class OneArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 class NoArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """None."""
-
-
-class VmList(msgspec.Struct, frozen=True, kw_only=True):
-    """VMs by name."""
-
-    position: int
-    items: list[VmRow]
-    next: Next
-
-
-class NodeList(msgspec.Struct, frozen=True, kw_only=True):
-    """Nodes by name."""
-
-    position: int
-    items: list[NodeInfo]
-    next: Next
-
-
-class FaultList(msgspec.Struct, frozen=True, kw_only=True):
-    """Faults, the newest first."""
-
-    position: int
-    items: list[FaultInfo]
-    next: Next
 
 
 class WhoAmI(msgspec.Struct, frozen=True, kw_only=True):
@@ -304,35 +254,6 @@ def _vm_filter(state: ClusterState, arguments: VmListArguments) -> Callable[[str
 def _glob(pattern: str) -> Callable[[str], object] | None:
     return re.compile(fnmatch.translate(pattern)).match if pattern else None
 
-
-VMS: ListOf[Vm] = ListOf(
-    item=VmRow,
-    sorts={
-        "name": lambda vm: vm.name,
-        "state": lambda vm: vm.state,
-        "node": lambda vm: vm.node,
-        "home": lambda vm: vm.home,
-        "memory_mib": lambda vm: vm.spec.memory_mib,
-        "vcpus": lambda vm: vm.spec.vcpus,
-        "autostart": lambda vm: vm.autostart,
-    },
-    order="name",
-    key=lambda vm: vm.id,
-)
-NODES: ListOf[NodeInfo] = ListOf(
-    item=NodeInfo,
-    sorts=by_attributes(
-        "name", "state", "flush", "memory_mib", "memory_allocated_mib", "vcpus", "vms", "vms_running", "joined_us"
-    ),
-    order="name",
-    key=lambda node: node.name,
-)
-FAULTS: ListOf[FaultInfo] = ListOf(
-    item=FaultInfo,
-    sorts=by_attributes("since_us", "id", "code", "subject", "acknowledged_us"),
-    order="-since_us",
-    key=lambda fault: fault.id,
-)
 
 QUERIES = (
     Endpoint(

@@ -176,6 +176,10 @@ class OperationFile:
                 found[subject] = row[0]
         return found
 
+    def places(self) -> list[tuple[str, str, str, str]]:
+        """Id, name, node and state of each VM that there ever was, as far as operations know."""
+        return self._db.execute("SELECT id, name, node, state FROM vm").fetchall()
+
     def close(self) -> None:
         """Close the file."""
         self._db.close()

@@ -16,6 +16,7 @@ from pvc.schemas.access_page import access_page
 from pvc.schemas.api_page import api_page
 from pvc.schemas.cli_page import cli_page
 from pvc.schemas.client_groups import client_files
+from pvc.schemas.problem_codes import problem_codes
 from pvc.schemas.states_page import states_page
 
 GENERATED_FOLDERS = ("schemas", "docs/reference", "pvc/client/generated")
@@ -29,9 +30,11 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def generated_files() -> dict[str, str]:
     """Path from the top of the repository -> the text it must have."""
+    codes = problem_codes(all_endpoints())
     files = {
         "pvc/client/commands.json": _json([command_card(spec) for spec in COMMANDS]),
-        "schemas/openapi.json": _json(openapi_document(all_endpoints())),
+        "pvc/gateway/problem_codes.json": _json(codes),
+        "schemas/openapi.json": _json(openapi_document(all_endpoints(), codes)),
         "docs/reference/api.md": api_page(all_endpoints()),
         "docs/reference/commands.md": cli_page(),
         "docs/vm-states.md": states_page(),

@@ -1855,12 +1855,27 @@ class Webhooks(Group):
             key=key,
         )
 
-    def deliveries(self, hook: str) -> builtins.list[DeliveryInfo]:
+    def deliveries(
+        self,
+        hook: str,
+        *,
+        sort: Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> builtins.list[DeliveryInfo]:
         """The last requests to a webhook, and what was answered.
 
         hook: The hook.
+        sort: By these, one after the other; `-` before a name: the greatest first.
+        limit: Items at most; None: all.
         """
-        return self._items("/webhooks/{hook}/deliveries", {"hook": hook}, DeliveryInfo, items="items")
+        return self._pages(
+            "/webhooks/{hook}/deliveries",
+            {"hook": hook, "sort": sort},
+            DeliveryInfo,
+            items="items",
+            cursor=("after", "next"),
+            limit=limit,
+        )
 
     def get(self, hook: str) -> WebhookInfo:
         """All about a webhook.
@@ -1869,9 +1884,27 @@ class Webhooks(Group):
         """
         return self._get("/webhooks/{hook}", {"hook": hook}, WebhookInfo)
 
-    def list(self) -> builtins.list[WebhookRow]:
-        """Webhooks by name, and how far each is."""
-        return self._items("/webhooks", {}, WebhookRow, items="items")
+    def list(
+        self,
+        *,
+        sort: Sequence[str] | None = None,
+        state: Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> builtins.list[WebhookRow]:
+        """Webhooks by name, and how far each is.
+
+        sort: By these, one after the other; `-` before a name: the greatest first.
+        state: Only those in one of these.
+        limit: Items at most; None: all.
+        """
+        return self._pages(
+            "/webhooks",
+            {"sort": sort, "state": state},
+            WebhookRow,
+            items="items",
+            cursor=("after", "next"),
+            limit=limit,
+        )
 
     def modify(
         self,
@@ -1936,14 +1969,29 @@ class Webhooks(Group):
             key=key,
         )
 
-    def parked(self, hook: str) -> builtins.list[ParkedInfo]:
+    def parked(
+        self,
+        hook: str,
+        *,
+        sort: Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> builtins.list[ParkedInfo]:
         """The events that a webhook was not given after the last try.
 
         Replaying their positions tries them anew.
 
         hook: The hook.
+        sort: By these, one after the other; `-` before a name: the greatest first.
+        limit: Items at most; None: all.
         """
-        return self._items("/webhooks/{hook}/parked", {"hook": hook}, ParkedInfo, items="items")
+        return self._pages(
+            "/webhooks/{hook}/parked",
+            {"hook": hook, "sort": sort},
+            ParkedInfo,
+            items="items",
+            cursor=("after", "next"),
+            limit=limit,
+        )
 
     def pause(
         self,

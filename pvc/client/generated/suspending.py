@@ -1911,12 +1911,27 @@ class AsyncWebhooks(AsyncGroup):
             key=key,
         )
 
-    async def deliveries(self, hook: str) -> builtins.list[DeliveryInfo]:
+    async def deliveries(
+        self,
+        hook: str,
+        *,
+        sort: Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> builtins.list[DeliveryInfo]:
         """The last requests to a webhook, and what was answered.
 
         hook: The hook.
+        sort: By these, one after the other; `-` before a name: the greatest first.
+        limit: Items at most; None: all.
         """
-        return await self._items("/webhooks/{hook}/deliveries", {"hook": hook}, DeliveryInfo, items="items")
+        return await self._pages(
+            "/webhooks/{hook}/deliveries",
+            {"hook": hook, "sort": sort},
+            DeliveryInfo,
+            items="items",
+            cursor=("after", "next"),
+            limit=limit,
+        )
 
     async def get(self, hook: str) -> WebhookInfo:
         """All about a webhook.
@@ -1925,9 +1940,27 @@ class AsyncWebhooks(AsyncGroup):
         """
         return await self._get("/webhooks/{hook}", {"hook": hook}, WebhookInfo)
 
-    async def list(self) -> builtins.list[WebhookRow]:
-        """Webhooks by name, and how far each is."""
-        return await self._items("/webhooks", {}, WebhookRow, items="items")
+    async def list(
+        self,
+        *,
+        sort: Sequence[str] | None = None,
+        state: Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> builtins.list[WebhookRow]:
+        """Webhooks by name, and how far each is.
+
+        sort: By these, one after the other; `-` before a name: the greatest first.
+        state: Only those in one of these.
+        limit: Items at most; None: all.
+        """
+        return await self._pages(
+            "/webhooks",
+            {"sort": sort, "state": state},
+            WebhookRow,
+            items="items",
+            cursor=("after", "next"),
+            limit=limit,
+        )
 
     async def modify(
         self,
@@ -1992,14 +2025,29 @@ class AsyncWebhooks(AsyncGroup):
             key=key,
         )
 
-    async def parked(self, hook: str) -> builtins.list[ParkedInfo]:
+    async def parked(
+        self,
+        hook: str,
+        *,
+        sort: Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> builtins.list[ParkedInfo]:
         """The events that a webhook was not given after the last try.
 
         Replaying their positions tries them anew.
 
         hook: The hook.
+        sort: By these, one after the other; `-` before a name: the greatest first.
+        limit: Items at most; None: all.
         """
-        return await self._items("/webhooks/{hook}/parked", {"hook": hook}, ParkedInfo, items="items")
+        return await self._pages(
+            "/webhooks/{hook}/parked",
+            {"hook": hook, "sort": sort},
+            ParkedInfo,
+            items="items",
+            cursor=("after", "next"),
+            limit=limit,
+        )
 
     async def pause(
         self,
