@@ -169,7 +169,10 @@ def _docstring(method: Method, controls: Sequence[str]) -> list[str]:
         items.append(("limit", "Items at most; None: all."))
     items += [(name, _CONTROLS[name][1]) for name in controls]
     items = [(name, text) for name, text in items if text]
-    return quoted_docstring(method.endpoint.summary, method.endpoint.help, indent=8, items=items)
+    gone, text = method.endpoint.deprecated, method.endpoint.help
+    if gone is not None:
+        text = f"Deprecated since {gone.since}; works until {gone.sunset}. Use {gone.instead}.\n\n{text}".strip()
+    return quoted_docstring(method.endpoint.summary, text, indent=8, items=items)
 
 
 def _told(card: FieldCard) -> str:
