@@ -35,12 +35,13 @@ from pvc.drivers.machine import boot_id, machine_id, missing_files
 from pvc.drivers.watchdog import LinuxWatchdog
 from pvc.errors import Unavailable
 from pvc.gateway.services import GatewayServices, PeerParts
+from pvc.handlers.vm_reconciler import nothing_missing
 from pvc.handlers.what_if import foresee
 from pvc.keyring.base import Keyring
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.log.inbox import Inbox
-from pvc.node.node import Node, Services, nothing_missing
+from pvc.node.node import Node, Services
 from pvc.node.signing import KeyFiles
 from pvc.node.vouching import VouchingParts
 from pvc.peers.client import Peers
