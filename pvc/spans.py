@@ -1,6 +1,6 @@
-"""A span: something that took time and belongs to a record of the log, told when it is over. Pure, but for who hears it.
+"""A span: something that took time and belongs to a record of the log, told when it is over. Pure.
 
-A trace is a chain of causes: its id is the id of the record that the chain began with, which is 128 bits like a trace's.
+A trace is a chain of causes: its id is the id of the record that the chain began with, 128 bits like that of a trace.
 So every node knows the trace of what it does from the log alone, and nothing has to be carried along in records. The
 same way the span of a record has an id that is made of the record's, by which others name it as their parent.
 """

@@ -27,6 +27,7 @@ from pvc.daemon.logs import (
 )
 from pvc.daemon.own_certificate import with_certificate
 from pvc.daemon.serving import serve
+from pvc.daemon.tracing import tracing
 from pvc.daemon.zookeeper_server import keep_running, mode_of, start_zookeeper
 from pvc.drivers.anchors import Anchor, FileAnchor, SyslogAnchor, WebhookAnchor
 from pvc.drivers.fence_agent import FenceAgents
@@ -46,6 +47,7 @@ from pvc.node.signing import KeyFiles
 from pvc.node.vouching import VouchingParts
 from pvc.peers.client import Peers
 from pvc.presence.base import Member, Presence
+from pvc.runtime.append_watch import AppendWatch
 from pvc.runtime.appender import Appender
 from pvc.runtime.past_files import PastFiles
 from pvc.runtime.people import People
@@ -85,6 +87,8 @@ async def _run_once(config: Config, stop: asyncio.Event) -> None:
             people=opened.people,
             log_care=care,
             peers=opened.peers,
+            watch=services.watch,
+            places={"data": config.data_dir, "archive": config.archive_dir},
         )
         watching = [
             asyncio.create_task(_pass_on(stop, leave), name="stop"),
@@ -242,14 +246,24 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
         state = None if config.log.kind == "memory" else await first_state(snapshots, log, peers)
         world = World(state, behind=True)
         people = People(keyring, world, clock, rng)
+        watch = AppendWatch(clock, node=config.node_name, tracer=await stack.enter_async_context(tracing(config)))
+        stack.enter_context(world.listening(watch.folded))
         services = Services(
             name=config.node_name,
             boot=boot_id(),
             world=world,
             log=log,
             appender=Appender(
-                world, log, origin=config.node_name, clock=clock, rng=rng, usage=telemetry.usage, inbox=inbox
+                world,
+                log,
+                origin=config.node_name,
+                clock=clock,
+                rng=rng,
+                usage=telemetry.usage,
+                inbox=inbox,
+                watch=watch,
             ),
+            watch=watch,
             hypervisor=hypervisor,
             clock=clock,
             rng=rng,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+from pvc.about import RECORD, about
 from pvc.clock import Clock
 from pvc.errors import PvcError
 from pvc.meters import Meters
@@ -34,7 +35,8 @@ class EffectWatch:
         """Measure an effect on a VM; `cause` is the record of the request that it carries out, if it does."""
         began_s, began_us, error = self._clock.monotonic(), self._clock.wall_us(), ""
         try:
-            yield
+            with about(RECORD, cause):
+                yield
         except Exception as failure:
             error = failure.code if isinstance(failure, PvcError) else "internal"
             self.meters.effect_failures.add(name)

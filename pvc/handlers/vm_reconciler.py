@@ -151,9 +151,7 @@ class VmReconciler:
                 with self._watch.doing("cancel_migration", vm_id, _cause(vm)):
                     await self._hypervisor.cancel_migration(vm_id)
 
-    async def _attempt_start(
-        self, name: str, vm_id: str, vm: Vm | None, epoch: int, effect: Awaitable[None]
-    ) -> None:
+    async def _attempt_start(self, name: str, vm_id: str, vm: Vm | None, epoch: int, effect: Awaitable[None]) -> None:
         try:
             with self._watch.doing(name, vm_id, _cause(vm)):
                 await effect

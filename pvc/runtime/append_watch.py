@@ -1,7 +1,7 @@
 """What the appender's work took: for the meters always, and as spans where somebody traces.
 
-It also keeps which chain of causes the latest records belong to, from the fold, so that a report is told of in the trace
-of the command that it answers, whichever node took that.
+It also keeps which chain of causes the latest records belong to, from the fold, so that a report is told of in the
+trace of the command that it answers, whichever node took that.
 """
 
 from __future__ import annotations
