@@ -119,7 +119,9 @@ async def test_who_asked_is_linked_to_and_not_followed(tmp_path: Path) -> None:
         (link,) = root.links
         assert (link.context.trace_id, link.context.span_id) == (int("a" * 32, 16), int("b" * 16, 16))
         for hostile in ("00-" + "0" * 32 + "-" + "b" * 16 + "-01", "x" * 400, "00-zz-b-01"):
-            again = await house.root.post("/vms/x/tags", json={"tag": f"t{len(hostile)}"}, headers={"traceparent": hostile})
+            again = await house.root.post(
+                "/vms/x/tags", json={"tag": f"t{len(hostile)}"}, headers={"traceparent": hostile}
+            )
             for span in receiver.of_trace(again.json()["record"]).values():
                 assert not span.links
 
@@ -200,5 +202,5 @@ async def test_a_receiver_that_is_not_there_keeps_nobody(tmp_path: Path) -> None
 def test_a_wrong_place_for_traces_is_told_at_the_start(tmp_path: Path) -> None:
     path = tmp_path / "pvc.toml"
     path.write_text('[tracing]\nendpoint = "localhost:4318"\n')
-    with pytest.raises(InvalidInput, match="tracing.endpoint"):
+    with pytest.raises(InvalidInput, match=r"tracing\.endpoint"):
         load_config(path)
