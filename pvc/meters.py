@@ -93,6 +93,9 @@ class Meters:
         self.effect_seconds = Histogram(SLOW_BOUNDS_S)
         """By what was done to the hypervisor: `define`, `start`, ..."""
         self.effect_failures = Counter()
+        self.deliveries = Counter()
+        """Of webhooks, by what came of them: `delivered`, `retry`, ..."""
+        self.delivery_seconds = Histogram(SLOW_BOUNDS_S)
         self.requests = Counter()
         """By route, method and status."""
         self.request_seconds = Histogram(FAST_BOUNDS_S)

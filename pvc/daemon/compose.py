@@ -28,6 +28,7 @@ from pvc.daemon.logs import (
 from pvc.daemon.own_certificate import with_certificate
 from pvc.daemon.serving import serve
 from pvc.daemon.tracing import tracing
+from pvc.daemon.webhooks import open_webhooks
 from pvc.daemon.zookeeper_server import keep_running, mode_of, start_zookeeper
 from pvc.drivers.anchors import Anchor, FileAnchor, SyslogAnchor, WebhookAnchor
 from pvc.drivers.fence_agent import FenceAgents
@@ -35,13 +36,14 @@ from pvc.drivers.hypervisor import Hypervisor
 from pvc.drivers.machine import boot_id, machine_id, missing_files
 from pvc.drivers.watchdog import LinuxWatchdog
 from pvc.errors import Unavailable
-from pvc.gateway.services import GatewayServices, PeerParts
+from pvc.gateway.services import GatewayServices, PeerParts, WebhookPorts
 from pvc.handlers.vm_reconciler import nothing_missing
 from pvc.handlers.what_if import foresee
 from pvc.keyring.base import Keyring
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.log.inbox import Inbox
+from pvc.node.delivering import DeliveryParts
 from pvc.node.node import Node, Services
 from pvc.node.signing import KeyFiles
 from pvc.node.vouching import VouchingParts
@@ -89,6 +91,7 @@ async def _run_once(config: Config, stop: asyncio.Event) -> None:
             peers=opened.peers,
             watch=services.watch,
             places={"data": config.data_dir, "archive": config.archive_dir},
+            webhooks=opened.webhooks,
         )
         watching = [
             asyncio.create_task(_pass_on(stop, leave), name="stop"),
@@ -199,6 +202,7 @@ class _Opened:
     copies: LogCopies
     people: People
     peers: PeerParts
+    webhooks: WebhookPorts
 
 
 @contextlib.asynccontextmanager
@@ -248,6 +252,9 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
         people = People(keyring, world, clock, rng)
         watch = AppendWatch(clock, node=config.node_name, tracer=await stack.enter_async_context(tracing(config)))
         stack.enter_context(world.listening(watch.folded))
+        webhooks, post = await open_webhooks(config, world, people.readable, clock, rng)
+        stack.push_async_callback(webhooks.store.close)
+        stack.push_async_callback(post.close)
         services = Services(
             name=config.node_name,
             boot=boot_id(),
@@ -281,12 +288,26 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
             people=people,
             zookeeper=mode_of(server) if server is not None else None,
             archive=archive_parts(config, log, history, copies),
+            webhooks=DeliveryParts(
+                history=history,
+                store=webhooks.store,
+                sender=webhooks.sender,
+                clock=clock,
+                rng=rng,
+                meters=watch.meters,
+            ),
         )
         if server is not None:
             keeper = asyncio.create_task(keep_running(server), name="zookeeper")
             stack.callback(keeper.cancel)
         yield _Opened(
-            services=services, history=history, telemetry=telemetry, copies=copies, people=people, peers=parts
+            services=services,
+            history=history,
+            telemetry=telemetry,
+            copies=copies,
+            people=people,
+            peers=parts,
+            webhooks=webhooks,
         )
         if world.fault is None:
             await store_snapshot(world, snapshots)

@@ -13,6 +13,7 @@ from pvc.projections.cluster_views import Health, HealthProblem
 from pvc.projections.evolve_log import ANCHOR_FAILING
 from pvc.projections.evolve_node import DIVERGED, FLUSH_INCOMPLETE, LOG_DIFFERS, LOST, UNFENCED, UNHEARD
 from pvc.projections.evolve_vm import FAILED
+from pvc.projections.evolve_webhook import DISABLED as WEBHOOK_DISABLED
 
 AT_ONCE, SOON, LATER, A_DAY = "0s", "1m", "10m", "1d"
 """How long it is so before somebody is called: what mends itself within a minute is nobody's business."""
@@ -107,6 +108,12 @@ CODES: Mapping[str, HealthCode] = {
         LATER,
         "Checkpoints of the log cannot be delivered to a place outside.",
         "mend the place, or take it out of [anchor] in pvc.toml; what it missed is delivered then",
+    ),
+    WEBHOOK_DISABLED: _code(
+        _EITHER,
+        LATER,
+        "A webhook's receiver took nothing for days, or its owner may see nothing: it is sent nothing any more.",
+        "mend the receiver, then `pvc webhook resume {name}`: nothing is lost",
     ),
     "fault": _code(
         _EITHER,

@@ -106,6 +106,17 @@ STREAMS = _gauge("gateway_event_streams", "Readers of the events.")
 REFUSALS = _counter("gateway_refusals", "Replies that were errors, by the error's code.", "code")
 LIMITED = _counter("gateway_rate_limited", "Requests refused as there were too many from a principal or address.")
 
+# Webhooks: these two where this process delivers, the others at the primary's gateway, which knows all cursors.
+WEBHOOK_DELIVERIES = _counter("webhook_deliveries", "Requests to receivers, by what their answer meant.", "outcome")
+WEBHOOK_DELIVERY = _histogram("webhook_delivery_duration", "Time of a request to a receiver.")
+WEBHOOK_STATE = _gauge("webhook_state", "1 for the state that the webhook is in.", "webhook", "state")
+WEBHOOK_LAG = _gauge("webhook_lag_records", "Records between the webhook's cursor and the head.", "webhook")
+WEBHOOK_LAG_SECONDS = _gauge("webhook_lag_seconds", "Age of the first record that is not done.", "webhook")
+WEBHOOK_DELIVERED = _counter("webhook_delivered_events", "Events delivered, over all its life.", "webhook")
+WEBHOOK_PARKED = _gauge("webhook_parked_events", "Events given up, and not replayed since.", "webhook")
+WEBHOOK_TRIES = _gauge("webhook_failed_tries", "Failed tries of the event that is next.", "webhook")
+WEBHOOK_BREAKER = _gauge("webhook_breaker_open", "1 where the receiver is taken to be down.", "webhook")
+
 # The machine and the process.
 FILESYSTEM = _gauge("node_filesystem_size_bytes", "Size of the file system of one of PVC's places.", "node", "place")
 FILESYSTEM_FREE = _gauge("node_filesystem_free_bytes", "What of it is free.", "node", "place")

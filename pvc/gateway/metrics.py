@@ -12,10 +12,10 @@ import resource
 import shutil
 import time
 from collections import Counter as Tally
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -26,19 +26,29 @@ from pvc.commands.access_table import Action
 from pvc.gateway import metric_catalogue as m
 from pvc.gateway.cluster_health import SERVING, Heard, assess
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of
+from pvc.gateway.glance import Glance
 from pvc.gateway.live import fence_checks
 from pvc.gateway.metric_page import CONTENT_TYPE, Page, escaped, number
 from pvc.gateway.problems import TooManyFailures, TooManyRequests
 from pvc.gateway.queries import hear
 from pvc.gateway.services import GatewayServices
+from pvc.gateway.webhooks import webhook_rows
 from pvc.projections.cluster_views import Health
 from pvc.projections.state import ClusterState, NodeState
 from pvc.runtime.log_care import LogStatus
 from pvc.runtime.telemetry import GuestFigures, NodeFigures
 
+T = TypeVar("T")
+
 METRICS_PATH = "/metrics"
 
 MIB = 1024 * 1024
+
+LOG_AGAIN_S = 30.0
+"""Between two looks at the log: each reads the manifests' names and the archives' directories."""
+
+WEBHOOKS_AGAIN_S = 10.0
+"""Between two looks at the webhooks' cursors, each of which is read."""
 
 PORTION = 250
 """VMs whose lines are written in one go, some 2 ms; then others have their turn."""
@@ -64,10 +74,18 @@ class MetricsArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     ] = WhichVms.HERE
 
 
+def _glance(services: GatewayServices, name: str, look: Callable[[], Awaitable[T]], again_s: float) -> Glance[T]:
+    if name not in services.glances:
+        services.glances[name] = Glance(look, services.clock, again_s=again_s)
+    return services.glances[name]
+
+
 async def _metrics(services: GatewayServices, call: Call) -> Response:
     which = arguments_of(call.request, MetricsArguments).vms
     heard = await hear(services)
-    status, age_s = await services.log_glance.look()
+    status, age_s = None, 0.0
+    if services.log_care is not None:
+        status, age_s = await _glance(services, "log", services.log_care.status, LOG_AGAIN_S).look()
     page = Page(m.FAMILIES)
     page.add(m.BUILD, 1, services.node, __version__)
     if services.world.state.cluster is not None:
@@ -75,6 +93,7 @@ async def _metrics(services: GatewayServices, call: Call) -> Response:
         _nodes(page, services.world.state, heard)
     _log(page, services, status, age_s)
     _work(page, services)
+    await _webhooks(page, services)
     _places(page, services.node, services.places)
     _process(page)
     await _vms(page, services, which, heard.figures or {})
@@ -190,6 +209,30 @@ def _work(page: Page, services: GatewayServices) -> None:
     page.counter(m.REFUSALS, meters.refusals)
     limits = TooManyRequests.default_code, TooManyFailures.default_code
     page.add(m.LIMITED, sum(meters.refusals.total(code) for code in limits))
+
+
+async def _webhooks(page: Page, services: GatewayServices) -> None:
+    """Of all webhooks, at the node that delivers: cursors are in ZooKeeper, and one reader of them is enough."""
+    cluster = services.world.state.cluster
+    page.counter(m.WEBHOOK_DELIVERIES, services.meters.deliveries)
+    page.histogram(m.WEBHOOK_DELIVERY, services.meters.delivery_seconds)
+    if cluster is None or cluster.primary not in ("", services.node) or services.webhooks is None:
+        return
+    if not services.world.state.webhooks:
+        return
+    rows, _ = await _glance(services, "webhooks", lambda: webhook_rows(services), WEBHOOKS_AGAIN_S).look()
+    for row in rows or ():
+        page.add(m.WEBHOOK_STATE, 1, row.name, row.state)
+        page.add(m.WEBHOOK_PARKED, row.parked, row.name)
+        page.add(m.WEBHOOK_TRIES, row.tries, row.name)
+        page.add(m.WEBHOOK_BREAKER, row.state == "down", row.name)
+        for family, value in (
+            (m.WEBHOOK_LAG, row.lag),
+            (m.WEBHOOK_LAG_SECONDS, row.lag_s),
+            (m.WEBHOOK_DELIVERED, row.delivered),
+        ):
+            if value is not None:
+                page.add(family, value, row.name)
 
 
 async def _vms(page: Page, services: GatewayServices, which: WhichVms, figures: Mapping[str, NodeFigures]) -> None:

@@ -7,15 +7,16 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pvc.archive.base import Archive
 from pvc.clock import Clock, Rng
 from pvc.commands.forecast import Foresee
 from pvc.drivers.hypervisor import Hypervisor
 from pvc.gateway.event_hub import EventHub
+from pvc.gateway.glance import Glance
 from pvc.gateway.listing import Names, Rows
 from pvc.gateway.live import Live
-from pvc.gateway.log_glance import LogGlance
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.meters import Meters
@@ -30,6 +31,8 @@ from pvc.runtime.people import People
 from pvc.runtime.snapshots import SnapshotFile
 from pvc.runtime.telemetry import Telemetry
 from pvc.runtime.world import World
+from pvc.webhooks.sender import Sender
+from pvc.webhooks.store import WebhookStore
 
 PARCELS = 4
 """Large replies under way at once: each is held in memory, some MB, until its reader has it."""
@@ -46,6 +49,14 @@ class PeerParts:
     incarnation: Callable[[], str] = str
     """Of the log, as known here."""
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PARCELS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebhookPorts:
+    """What webhooks are administered with."""
+
+    store: WebhookStore
+    sender: Sender
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +91,12 @@ class GatewayServices:
     """Where the daemon's work is counted and traced; without, the gateway counts its own alone."""
     places: Mapping[str, Path] = field(default_factory=dict)
     """Where this node keeps its files: `data`, `archive`."""
+    webhooks: WebhookPorts | None = None
+    """Where cursors and secrets' key are, and the way to receivers."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     """Set when the daemon is about to end: whoever waits or streams answers with what there is, and goes."""
+    glances: dict[str, Glance[Any]] = field(default_factory=dict, init=False)
+    """What the metrics have looked at lately."""
     names: Names = field(default_factory=Names, init=False)
     rows: Rows = field(default_factory=Rows, init=False)
 
@@ -94,11 +109,6 @@ class GatewayServices:
     def live(self) -> Live:
         """What is known of the nodes just now."""
         return Live(self.telemetry, self.presence, self.clock)
-
-    @functools.cached_property
-    def log_glance(self) -> LogGlance:
-        """Where the log is, for who asks often."""
-        return LogGlance(self.log_care, self.clock)
 
     @functools.cached_property
     def events(self) -> EventHub:

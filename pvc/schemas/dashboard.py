@@ -188,6 +188,20 @@ ROWS: Sequence[Row] = (
         ),
     ),
     Row(
+        title="Webhooks",
+        panels=(
+            _one("Behind", "max by (webhook) (pvc_webhook_lag_seconds)", "{{webhook}}", unit="s"),
+            _one("Requests", f"sum by (outcome) (rate(pvc_webhook_deliveries_total[{_RATE}]))", "{{outcome}}"),
+            Panel(
+                title="In trouble",
+                queries=(
+                    ("max by (webhook) (pvc_webhook_breaker_open)", "{{webhook}} down"),
+                    ("max by (webhook) (pvc_webhook_parked_events)", "{{webhook}} parked"),
+                ),
+            ),
+        ),
+    ),
+    Row(
         title="Gateways",
         panels=(
             _one("Requests a second", "instance:pvc_gateway_requests:rate5m", "{{instance}}", unit="reqps"),

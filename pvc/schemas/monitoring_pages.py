@@ -65,8 +65,8 @@ def _alert(code: str) -> str:
 
 def _plain(summary: str) -> str:
     """Without Prometheus' own marks."""
-    for mark in ("instance", "node", "archive", "place"):
+    for mark in ("instance", "node", "archive", "place", "webhook"):
         summary = summary.replace(f"{{{{ $labels.{mark} }}}}", mark.upper())
-    for form in ("", " | humanize", " | humanizePercentage"):
+    for form in ("", " | humanize", " | humanizePercentage", " | humanizeDuration"):
         summary = summary.replace(f"{{{{ $value{form} }}}}", "N")
     return summary

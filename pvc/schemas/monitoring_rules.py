@@ -128,6 +128,22 @@ OTHERS: tuple[tuple[str, str, str, str, str, str], ...] = (
         "`pvc audit login` has the networks",
     ),
     (
+        "PvcWebhookBehind",
+        'pvc_webhook_lag_seconds > 3600 unless on (webhook) pvc_webhook_state{state=~"paused|disabled"}',
+        "5m",
+        "warning",
+        "The webhook {{ $labels.webhook }} is {{ $value | humanizeDuration }} behind.",
+        "`pvc webhook info NAME` says why, `pvc webhook deliveries NAME` what its receiver answers",
+    ),
+    (
+        "PvcWebhookDown",
+        "pvc_webhook_breaker_open == 1",
+        "15m",
+        "warning",
+        "The receiver of the webhook {{ $labels.webhook }} is down.",
+        "`pvc webhook deliveries NAME` has its answers; what it misses is sent once it is back",
+    ),
+    (
         "PvcFilesystemFull",
         "pvc_node_filesystem_free_bytes / pvc_node_filesystem_size_bytes < 0.1",
         "10m",

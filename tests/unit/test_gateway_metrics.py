@@ -10,6 +10,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from pvc.commands.facts_cluster import ReportPrimary
 from pvc.gateway.metric_catalogue import FAMILIES
 from pvc.gateway.metric_page import CONTENT_TYPE, Family, Kind, Page
 from pvc.meters import MAX_SERIES, OTHER, Counter, Histogram
@@ -235,3 +236,18 @@ async def test_each_reply_has_the_id_of_its_request(house: House) -> None:
     hostile: httpx.Response = await house.root.get("/whoami", headers={"X-Request-Id": 'a" b=c'})
     assert len(hostile.headers["pvc-request-id"]) == 16
     assert (await house.outside.get("/whoami")).headers["pvc-request-id"], "a refusal too"
+
+
+async def test_webhooks_are_told_of_by_the_node_that_delivers(house: House) -> None:
+    reply = await house.root.post("/webhooks", json={"webhook": "crm", "url": "https://crm.example/hook"})
+    assert reply.status_code == 200, reply.text
+    house.services.meters.deliveries.add("retry")
+    samples = await scrape(house)
+    states = {dict(labels)["state"] for name, labels in samples if name == "pvc_webhook_state"}
+    assert states == {"proving"}
+    assert value(samples, "pvc_webhook_lag_records", webhook="crm") >= 0
+    assert value(samples, "pvc_webhook_breaker_open", webhook="crm") == 0
+    assert value(samples, "pvc_webhook_deliveries_total", outcome="retry") == 1
+    await house.second_node("hv2")
+    await house.report(ReportPrimary(node="hv2"))
+    assert "pvc_webhook_state" not in names(await scrape(house))
