@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
-from pvc.commands.facts_cluster import ReportPrimary
 from pvc.gateway.metric_catalogue import FAMILIES
 from pvc.gateway.metric_page import CONTENT_TYPE, Family, Kind, Page
 from pvc.meters import MAX_SERIES, OTHER, Counter, Histogram
@@ -239,7 +239,7 @@ async def test_each_reply_has_the_id_of_its_request(house: House) -> None:
 
 
 async def test_webhooks_are_told_of_by_the_node_that_delivers(house: House) -> None:
-    reply = await house.root.post("/webhooks", json={"webhook": "crm", "url": "https://crm.example/hook"})
+    reply = await house.root.post("/webhooks", json={"name": "crm", "url": "https://crm.example/hook"})
     assert reply.status_code == 200, reply.text
     house.services.meters.deliveries.add("retry")
     samples = await scrape(house)
@@ -248,6 +248,6 @@ async def test_webhooks_are_told_of_by_the_node_that_delivers(house: House) -> N
     assert value(samples, "pvc_webhook_lag_records", webhook="crm") >= 0
     assert value(samples, "pvc_webhook_breaker_open", webhook="crm") == 0
     assert value(samples, "pvc_webhook_deliveries_total", outcome="retry") == 1
-    await house.second_node("hv2")
-    await house.report(ReportPrimary(node="hv2"))
+    assert house.state.cluster is not None
+    house.state.put_cluster(replace(house.state.cluster, primary="hv2"))
     assert "pvc_webhook_state" not in names(await scrape(house))
