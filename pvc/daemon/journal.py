@@ -139,13 +139,12 @@ class QuietRepeats(logging.Filter):
         if len(self._told) > MAX_REMEMBERED:
             self._told.popitem(last=False)
         if held_back:
-            # The template stays, for the fields.
-            record.msg, record.args = f"{record.msg} (and %d times since last told)", _more(record.args, held_back)
+            more = " (and %d times since last told)"
+            if isinstance(record.args, tuple) and record.args:
+                record.msg, record.args = f"{record.msg}{more}", (*record.args, held_back)  # the fields stay
+            else:
+                record.msg, record.args = message + more % held_back, None
         return True
-
-
-def _more(args: Any, held_back: int) -> tuple[Any, ...]:
-    return (*args, held_back) if isinstance(args, tuple) else (held_back,)
 
 
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:

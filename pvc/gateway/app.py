@@ -165,6 +165,7 @@ class _Health:
         self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[ENDPOINT] = "/health"
         request = Request(scope, receive, send)
         if request.method not in ("GET", "HEAD"):
             raise WrongMethod(request.method, request.url.path, ["GET"])
@@ -228,6 +229,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, response: Response
 
 
 async def _console(services: GatewayServices, doorkeeper: Doorkeeper, warden: Warden, websocket: WebSocket) -> None:
+    websocket.scope[ENDPOINT] = CONSOLE_PATH
     await services.world.until_caught_up(REACH_DEADLINE_S)
     principal = doorkeeper.admit(websocket, services.world.state)
     ref = websocket.path_params["vm"]

@@ -16,13 +16,16 @@ from pvc.gateway.services import GatewayServices
 from pvc.spans import Span
 
 ENDPOINT = "pvc.endpoint"
-"""The key in the scope of the endpoint that answers."""
+"""The key in the scope of the endpoint that answers; the path alone where it is none of the API's list."""
 
 REFUSAL = "pvc.refusal"
 """Of the code of the error that was the reply."""
 
 RECORD = "pvc.record"
 """Of the id of the record that a command led to."""
+
+SWITCHING = 101
+"""The status of a WebSocket, which is then open for as long as somebody likes."""
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -51,7 +54,7 @@ class RequestMeter:
         async def watched(message: Message) -> None:
             nonlocal status, answered_s
             if message["type"] in ("http.response.start", "websocket.http.response.start", "websocket.accept"):
-                status = message.get("status", 101)
+                status = message.get("status", SWITCHING)
                 answered_s = services.clock.monotonic() - began_s
                 if message["type"] != "websocket.accept":
                     message.setdefault("headers", []).append((b"pvc-request-id", request_id.encode()))
@@ -63,12 +66,12 @@ class RequestMeter:
                 await self._app(scope, receive, watched)
         finally:
             meters.requests_under_way -= 1
-            endpoint = scope.get(ENDPOINT)
-            route = endpoint.path if isinstance(endpoint, Endpoint) else "other"
+            endpoint = scope.get(ENDPOINT, "other")
+            route = endpoint.path if isinstance(endpoint, Endpoint) else endpoint
             method = scope.get("method", "GET")
             method = method if method in METHODS else "other"
             meters.requests.add(route, method, str(status) if status else "none")
-            if status and isinstance(endpoint, Endpoint) and not endpoint.streams:
+            if status > SWITCHING and endpoint != "other" and not getattr(endpoint, "streams", None):
                 meters.request_seconds.observe(answered_s, route, method)
             if refusal := scope.get(REFUSAL, ""):
                 meters.refusals.add(refusal)

@@ -21,8 +21,9 @@ START_S = 240.0
 """For the simulated hypervisor to start them all and the node to tell its figures: some 20 s."""
 
 AGAINST_LIBRARY = 0.5
-WITHOUT_VMS = 2.0
-"""What a scrape without VMs may cost more at thirty times as many: nothing walks them, but the log is longer."""
+WITHOUT_VMS = 4.0
+"""What a scrape without VMs may cost more at thirty times as many: nothing walks them, but what was measured of them
+is decoded all the same."""
 
 
 async def measure(bench: Bench) -> list[Row]:
@@ -40,7 +41,7 @@ async def measure(bench: Bench) -> list[Row]:
         written, by_library, few_alone, many_alone = await take_turns(
             bench.rounds, _scraping(many, "here"), _library(body), _scraping(few, "none"), _scraping(many, "none")
         )
-    size = f"{lines:,} lines, {len(body) / 1e6:.1f} MB"
+    shape = f"{lines:,} lines, {len(body) / 1e6:.1f} MB"
     return [
         compare(
             f"/metrics with {VMS:,} running VMs, whole request",
@@ -49,7 +50,7 @@ async def measure(bench: Bench) -> list[Row]:
             by_library,
             f"prometheus_client writes {lines:,} lines",
             at_most(AGAINST_LIBRARY),
-            size,
+            shape,
         ),
         compare(
             f"/metrics?vms=none with {VMS:,} VMs, whole request",
@@ -58,7 +59,7 @@ async def measure(bench: Bench) -> list[Row]:
             few_alone,
             f"{FEW} VMs",
             at_most(WITHOUT_VMS),
-            "nothing walks the VMs",
+            "what was measured is decoded, nothing is walked",
         ),
     ]
 
@@ -106,7 +107,7 @@ def _library(body: bytes) -> Side:
             return families
 
     registry = CollectorRegistry()
-    registry.register(Kept())  # type: ignore[arg-type]
+    registry.register(Kept())
 
     async def round_() -> float:
         with stopwatch() as watch:

@@ -158,5 +158,15 @@ def test_a_repeated_line_keeps_its_fields() -> None:
     assert found["fields"] == {"error": "x"} and found["message"].endswith("(and 1 times since last told)")
 
 
+def test_a_repeated_line_without_places_is_left_as_it_is() -> None:
+    journal = Journal()
+    for second, (message, arguments) in ((0, ("100% lost", ())), (0, ("x=%s", ({"a": 1},)))):
+        for again in (0, 1, 61):
+            journal.now = float(second + again)
+            journal.write(logging.WARNING, message, *arguments)
+    more = "(and 1 times since last told)"
+    assert journal.lines == ["100% lost", f"100% lost {more}", "x={'a': 1}", f"x={{'a': 1}} {more}"]
+
+
 def test_a_message_has_a_bound() -> None:
     assert len(text("x=%s", "a" * 100_000)) < MAX_CHARS + 100

@@ -125,6 +125,7 @@ async def test_requests_are_counted_by_route_and_never_by_what_was_asked_for(hou
     samples = await scrape(house)
     assert value(samples, "pvc_gateway_requests_total", route="/vms/{vm}", method="GET", status="200") == 1
     assert value(samples, "pvc_gateway_requests_total", route="/vms/{vm}", method="GET", status="404") == 2
+    # The path is none of the list where the method is none of the path's.
     assert value(samples, "pvc_gateway_requests_total", route="other", method="other", status="405") == 1
     assert value(samples, "pvc_gateway_requests_total", route="other", method="GET", status="404") == 1
     assert value(samples, "pvc_gateway_refusals_total", code="vm.not_found") == 2
