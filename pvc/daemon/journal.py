@@ -46,15 +46,28 @@ def set_up_journal(
     """Log to stderr. `journald`: it is read by systemd's journal, which has the time and wants the priority; None: find
     out. May be called again when the configuration is known."""
     if journald is None:
-        journald = "JOURNAL_STREAM" in os.environ
+        journald = _is_read_by_journald()
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(QuietRepeats())
     handler.setFormatter(JsonLines() if form == "json" else TextLines(journald=journald))
+    root = logging.getLogger()
+    for old in [one for one in root.handlers if isinstance(one.formatter, TextLines | JsonLines)]:
+        root.removeHandler(old)
+    # Does nothing where somebody else has set up the process's log.
     logging.basicConfig(
-        level=logging.DEBUG if debug else logging.getLevelNamesMapping()[level.upper()], handlers=[handler], force=True
+        level=logging.DEBUG if debug else logging.getLevelNamesMapping()[level.upper()], handlers=[handler]
     )
     logging.getLogger("kazoo").setLevel(logging.ERROR)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+def _is_read_by_journald() -> bool:
+    """Whether stderr is what systemd has named in the environment; a file that it was led to since is not."""
+    try:
+        found = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:

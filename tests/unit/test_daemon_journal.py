@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -170,3 +173,23 @@ def test_a_repeated_line_without_places_is_left_as_it_is() -> None:
 
 def test_a_message_has_a_bound() -> None:
     assert len(text("x=%s", "a" * 100_000)) < MAX_CHARS + 100
+
+
+def test_the_daemon_finds_out_who_reads_it_and_takes_the_form_that_is_configured(tmp_path: Path) -> None:
+    def written(form: str, journal: bool) -> str:
+        code = (
+            "import logging, pvc.daemon.journal as j\n"
+            f"j.set_up_journal(); j.set_up_journal(form={form!r}, level='warning')\n"
+            "logging.info('no'); logging.warning('log: away error=%s', 'x')"
+        )
+        with (tmp_path / "out").open("w+") as out:
+            found = os.fstat(out.fileno())
+            stream = f"{found.st_dev}:{found.st_ino}" if journal else "8:1"
+            environment = {**os.environ, "JOURNAL_STREAM": stream}
+            subprocess.run([sys.executable, "-c", code], stderr=out, check=True, env=environment)
+            out.seek(0)
+            return out.read()
+
+    assert written("text", True) == "<4>log: away error=x\n"
+    assert written("text", False).endswith("Z WARNING log: away error=x\n")
+    assert json.loads(written("json", True))["fields"] == {"error": "x"}
