@@ -273,7 +273,7 @@ def _check_archive(path: Path, archive: ArchiveConfig) -> None:
 def _check_tracing(path: Path, tracing: TracingConfig) -> None:
     if tracing.endpoint and not tracing.endpoint.startswith(("http://", "https://")):
         hint = "give the whole URL: http://127.0.0.1:4318/v1/traces"
-        raise _bad(path, f"has the tracing.endpoint {tracing.endpoint!r}", hint)
+        raise _bad(path, f"has the tracing.endpoint {tracing.endpoint!r}", hint=hint)
     if tracing.endpoint and not importlib.util.find_spec("opentelemetry"):
         raise _bad(
             path,

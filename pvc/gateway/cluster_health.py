@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from pvc.errors import PvcError
-from pvc.gateway.health_codes import CODES, problem
+from pvc.gateway.health_codes import CODES, known, problem
 from pvc.gateway.live import fence_checks
 from pvc.presence.hello import Hello
 from pvc.projections.cluster_views import Health, HealthProblem
@@ -127,7 +127,7 @@ def _faults(state: ClusterState) -> Iterator[Reason]:
             continue  # the fault that it could not be fenced says both
         open_end = fault.code in CRITICAL_FAULTS or (node is not None and node.state is NodeState.LOST)
         yield HealthProblem(
-            code=fault.code if fault.code in CODES else "fault",
+            code=known(fault.code),
             health=Health.CRITICAL if open_end else Health.DEGRADED,
             message=fault.message,
             hint=hint_of(state, fault) or CODES["fault"].remedy,

@@ -230,8 +230,13 @@ CODES: Mapping[str, HealthCode] = {
 }
 
 
-def problem(health: Health, code: str, message: str, name: str = "") -> HealthProblem:
+def known(fault: str) -> str:
+    """The code of a reason that is a fault."""
+    return fault if fault in CODES else "fault"
+
+
+def problem(health: Health, kind: str, message: str, name: str = "") -> HealthProblem:
     """A reason with its remedy; a code that the table does not have is a defect."""
     return HealthProblem(
-        code=code, health=health, message=message, hint=CODES[code].remedy.replace("{name}", name or "it")
+        code=kind, health=health, message=message, hint=CODES[kind].remedy.replace("{name}", name or "it")
     )
