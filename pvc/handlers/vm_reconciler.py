@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from pvc.about import RECORD
 from pvc.clock import Clock
 from pvc.commands.facts import Report, ReportStartFailed
 from pvc.commands.facts_moves import ReportMigrationFailed, ReportPrepared
@@ -104,6 +105,11 @@ class VmReconciler:
             if isinstance(step, plan.CancelMigration) and self._transfers.known_of(vm_id, "")[0]:
                 return plan.SOON_S
         return DISAGREEMENT_S
+
+    async def reconcile_in_task(self, vm_id: str) -> float | None:
+        """The same in a task that does nothing else: all that is written in it, of a failure too, names the request."""
+        RECORD.set(_cause(self._state().vms.get(vm_id)))
+        return await self.reconcile(vm_id)
 
     def unsettled(self, domains: list[Domain]) -> list[str]:
         """The ids of this node's VMs, and of strays, that need a step; one pass over state and domains, no calls."""

@@ -137,7 +137,7 @@ class Node:
             may_start=lambda: self.standing.may_start() and not self._promised_too_much(),
             watch=EffectWatch(services.name, services.clock, watch.meters, watch.tracer, watch.chains.of),
         )
-        reconcile = self._reconciler.reconcile
+        reconcile = self._reconciler.reconcile_in_task
         self.queue = KeyedQueue(reconcile, clock=services.clock, rng=services.rng, meters=watch.meters)
         self._self_fence = (
             SelfFence(

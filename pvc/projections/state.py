@@ -312,13 +312,11 @@ class ClusterState:
         return table.get(name)
 
     def _place_anew(self, old: Vm | None, new: Vm | None) -> None:
-        was = (old.node, old.state.value) if old is not None else None
-        now = (new.node, new.state.value) if new is not None else None
-        if was != now:
-            if now is not None:
-                self.placed.count(*now, 1)
-            if was is not None:
-                self.placed.count(*was, -1)
+        if old is None or new is None or old.state is not new.state or old.node != new.node:
+            if new is not None:
+                self.placed.count(new.node, new.state.value, 1)
+            if old is not None:
+                self.placed.count(old.node, old.state.value, -1)
         if old is not None and new is not None and takes_the_same(old, new):
             return
         for node, share in shares_of(old) if old is not None else ():
