@@ -103,7 +103,7 @@ def test_every_query_of_the_dashboard_can_be_asked(tmp_path: Path) -> None:
 
 def test_promtool_finds_no_fault_with_the_metrics_of_a_daemon(daemon: tuple[DaemonProcess, int]) -> None:
     with daemon[0].client() as client:
-        client.command("cluster.init", {"name": "main"})
+        client.wait_for(client.command("cluster.init", {"name": "main"}), timeout_s=20)
         client.command("vm.define", {"name": "web01", "memory_mib": 64, "vcpus": 1})
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(daemon[0].socket))) as root:
         text = root.get("http://pvc/metrics").text
@@ -114,7 +114,7 @@ def test_promtool_finds_no_fault_with_the_metrics_of_a_daemon(daemon: tuple[Daem
 def test_a_real_prometheus_reads_a_real_daemon(daemon: tuple[DaemonProcess, int], tmp_path: Path) -> None:
     pvcd, port = daemon
     with pvcd.client() as client:
-        client.command("cluster.init", {"name": "main"})
+        client.wait_for(client.command("cluster.init", {"name": "main"}), timeout_s=20)
         client.command("access.add", {"principal": "prometheus", "kind": "service", "grants": [{"role": "viewer"}]})
         token = client.command("access.create_token", {"principal": "prometheus", "role": "viewer"})["token"]
         client.command("vm.define", {"name": "web01", "memory_mib": 64, "vcpus": 1})
