@@ -39,6 +39,7 @@ GROUPS: dict[Path, str] = {
 
 VIEWS: dict[Path, str] = {
     ("cluster", "status"): "cluster:status",
+    ("cluster", "health"): "cluster:health",
     ("cluster", "init"): "cluster:init",
     ("cluster", "backup"): "backup:backup",
     ("cluster", "restore"): "backup:restore",

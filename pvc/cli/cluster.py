@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from pvc.cli import exits
 from pvc.cli.base import PvcCommand
 from pvc.cli.past import at_option, note_past
 from pvc.cli.progress import ProgressLine
@@ -57,6 +58,22 @@ def status_facts(info: ClusterInfo, *, past: bool = False) -> list[tuple[str, st
         ("Log position", str(info["position"])),
         ("State hash", info["state_hash"]),
     ]
+
+
+def show_health(session: Session) -> int:
+    """The health alone, each reason with its code and remedy; the exit code says whether it is `ok`."""
+    info = session.client.cluster()
+    if session.wants_data:
+        session.show_data({key: info[key] for key in ("health", "problems", "position")})
+    else:
+        facts: list[tuple[str, str | Cell]] = [
+            ("Health", Cell(info["health"], HEALTH_STYLES.get(info["health"], "red")))
+        ]
+        for problem in info["problems"]:
+            style = HEALTH_STYLES.get(problem["health"], "red")
+            facts += [(problem["code"], Cell(problem["message"], style)), ("", Cell(problem["hint"], "dim"))]
+        session.show(render_facts(facts, session.look))
+    return exits.OK if info["health"] == "ok" else exits.REJECTED
 
 
 def _reason(reason: str, hint: str, style: str) -> list[tuple[str, Cell]]:
@@ -117,6 +134,15 @@ def _wait_for_node(session: Session, reply: Reply) -> None:
         session.show("\n")
         session.say(f"{sentence('', outcome.event['summary'])}.")
 
+
+health = PvcCommand(
+    "health",
+    show_health,
+    help="Show whether anything is wrong with the cluster, and what to do about it.\n\nThe exit code is 0 if the "
+    "health is ok, else 1. docs/reference/health.md lists the codes.",
+    short_help="Show what is wrong with the cluster, and what to do about it.",
+    example="pvc cluster health || echo 'look at the cluster'",
+)
 
 status = PvcCommand(
     "status",

@@ -46,6 +46,7 @@ def main(config_path: Path, check: bool, fingerprint: bool, debug: bool) -> None
         if fingerprint:
             click.echo(_fingerprint(config))
             return
+        set_up_journal(debug=debug, level=config.logging.level, form=config.logging.format)
         _allow_many_files()
         asyncio.run(_run(config))
     except PvcError as error:

@@ -21,6 +21,8 @@ from pvc.cli.vm import render_vms, vm_facts
 from pvc.cli.watch import transfer
 from pvc.client import api_types
 from pvc.events.fence import FenceSettings
+from pvc.gateway.cluster_health import Heard, assess
+from pvc.gateway.health_codes import problem
 from pvc.projections import cluster_views, views
 from pvc.projections.cluster_views import FenceCheck, Health, NodeUsage, cluster_info, fault_info, node_info
 from pvc.projections.fault_hints import HINTS
@@ -139,10 +141,16 @@ def test_a_node_is_shown_with_its_session_fencing_and_measurements() -> None:
 
 def test_the_health_comes_first_with_its_reasons() -> None:
     info = as_json(
-        cluster_info(two_nodes(), health=Health.CRITICAL, reasons=["node hv2 is lost"], zookeeper={"hv1": "leader"})
+        cluster_info(
+            two_nodes(),
+            health=Health.CRITICAL,
+            problems=[problem(Health.CRITICAL, "node.lost", "node hv2 is lost", "hv2")],
+            zookeeper={"hv1": "leader"},
+        )
     )
     lines = facts(status_facts(info)).splitlines()
-    assert [line.strip() for line in lines[:2]] == ["Health         critical", "- node hv2 is lost"]
+    told = [line.strip() for line in lines[:3]]
+    assert told == ["Health         critical", "- node hv2 is lost", "look at the machine: `pvc node info hv2`"]
     said = "\n".join(lines)
     assert "hv1 (epoch 3)" in said and "hv1 leader" in said and "Maintenance" not in said
     assert dict(status_facts(info))["Faults"] == "none"
@@ -160,14 +168,13 @@ def a_fault(state: ClusterState, code: str, subject: str, message: str, **change
 def test_a_reason_is_shown_with_what_to_do_about_it() -> None:
     state = two_nodes(state=NodeState.LOST)
     a_fault(state, "node.unfenced", "node/hv2", "node hv2 cannot be fenced")
-    info = as_json(
-        cluster_info(state, health=Health.CRITICAL, reasons=["node hv2 cannot be fenced", "no primary"], zookeeper={})
-    )
+    health, problems = assess(state, Heard())
+    info = as_json(cluster_info(state, health=health, problems=problems, zookeeper={}))
     lines = [line.strip() for line in facts(status_facts(info)).splitlines()]
     at = lines.index("- node hv2 cannot be fenced")
     assert lines[at + 1].endswith("once you are sure that it is off: `pvc node confirm-fenced hv2`")
-    assert lines[at + 2] == "- no primary"
-    assert info["hints"].keys() == {"node hv2 cannot be fenced"}
+    assert lines[at + 2].startswith("- ") and lines[at + 3], "the next one has a remedy too"
+    assert list(info["hints"]) == info["reasons"] == [one["message"] for one in info["problems"]]
 
 
 def test_a_node_is_shown_with_its_faults_and_what_the_clusters_health_has_about_it() -> None:
