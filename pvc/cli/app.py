@@ -77,6 +77,7 @@ VIEWS: dict[Path, str] = {
     ("audit", "import-keys"): "audit:restore",
     ("connection", "list"): "connection:list_connections",
     ("connection", "add"): "connection:add",
+    ("connection", "info"): "connection:info",
     ("connection", "use"): "connection:use",
     ("connection", "remove"): "connection:remove",
     ("completion", "bash"): "completion:bash",
@@ -163,7 +164,7 @@ cli = Tree(
             ["-c", "--connection"],
             metavar="NAME",
             shell_complete=connection_names,
-            help="The connection to use (`pvc connection list`).",
+            help="The connection to use (`pvc connection list`); all: ask every cluster, where nothing is changed.",
         ),
         click.Option(
             ["--version"],

@@ -79,11 +79,15 @@ def subjects(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
 
 def connection_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
     """Names of connections."""
-    from pvc.client.connections import LOCAL, load_connections
+    from pvc.client.connections import ALL, LOCAL, load_connections
     from pvc.client.errors import ClientError
 
     try:
-        return _items(_beginning(incomplete, [*load_connections().connections, LOCAL]))
+        return _items(
+            _beginning(
+                incomplete, [*load_connections().connections, LOCAL, *([ALL] if param.name == "connection" else [])]
+            )
+        )
     except ClientError:
         return []
 

@@ -128,7 +128,9 @@ def _command(name: str, run: Any, arguments: Sequence[click.Parameter], about: d
         "cluster": "pvc history cluster",
         "all": "pvc history all --actor admin --type 'vm.*' --since 2d",
     }
-    return PvcCommand(name, run, params=[*arguments, *history_options()], about=about, help=text, example=example[name])
+    return PvcCommand(
+        name, run, reads=True, params=[*arguments, *history_options()], about=about, help=text, example=example[name]
+    )
 
 
 of_vm = _command(
