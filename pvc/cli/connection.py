@@ -252,8 +252,8 @@ add = _command(
         click.Option(
             ["--token-file"],
             metavar="FILE|-",
-            help="Read the token from a file that only you can read, or from standard input; else it is that of PVC_TOKEN, "
-            "or asked for.",
+            help="Read the token from a file that only you can read, or from standard input; else from PVC_TOKEN, or "
+            "it is asked for.",
         ),
         click.Option(["--ca-file"], metavar="FILE", help="The authority that signed the gateway's certificate (PEM)."),
         click.Option(

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from pvc.cli import exits
 from pvc.cli.session import Session, format_data, format_line, left_out, write_error
 from pvc.cli.shown import Kept, Screen, data_of, screen_of
-from pvc.client.errors import ClientError, ConfigError
+from pvc.client.errors import ClientError, ConfigError, Unreachable
 
 Ask = Callable[[Session], int | None]
+
+
+PATIENCE_S = 10.0
+"""One that takes longer does not hold back what the others have said."""
 
 
 class Answer(NamedTuple):
@@ -28,8 +33,14 @@ class Answer(NamedTuple):
 
 
 def run_everywhere(session: Session, ask: Ask) -> int:
-    """Ask all, and show what they say; returns the highest of the exit codes."""
+    """Ask all, and show what they say; returns the highest of the exit codes.
+
+    That one does not know a thing is no failure where another has told of it.
+    """
     answers = ask_each(sessions_of_all(session), ask)
+    told = [answer for answer in answers if answer.code != exits.NOT_FOUND]
+    if any(answer.code == exits.OK for answer in told):
+        answers = told
     show_answers(session, answers)
     return max(answer.code for answer in answers)
 
@@ -53,31 +64,55 @@ def sessions_of_all(session: Session) -> list[Session]:
     return made
 
 
-def ask_each(sessions: Sequence[Session], ask: Ask) -> list[Answer]:
-    """What each says, in their order; all are asked at the same time."""
-    answers: dict[int, Answer | BaseException] = {}
+class Question:
+    """A question on its way to one cluster, in a thread of its own, so that nobody waits for one that hangs."""
 
-    def run(i: int) -> None:
+    def __init__(self, session: Session, ask: Ask) -> None:
+        self._session = session
+        self._ask = ask
+        self._then: Callable[[], None] | None = None
+        self._answer: Answer | BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is answered."""
+        return self._answer is not None
+
+    def call(self, then: Callable[[], None]) -> None:
+        """Have this called when it is answered."""
+        self._then = then
+        if self.is_over:
+            then()
+
+    def answer(self, until_s: float | None) -> Answer:
+        """What came of it; an error where nothing did until then (monotonic seconds; None: for ever)."""
+        left_s = None if until_s is None else max(until_s - time.monotonic(), 0.0)
+        self._thread.join(left_s)
+        if self._answer is None:
+            slow = Unreachable(
+                "it has not answered yet", code="client.slow_cluster", hint="pvc doctor tells why, with -c and its name"
+            )
+            return Answer(self._session.connection, Kept(), exits.UNAVAILABLE, slow)
+        if isinstance(self._answer, BaseException):
+            raise self._answer
+        return self._answer
+
+    def _run(self) -> None:
         try:
-            answers[i] = _answer(sessions[i], ask)
-        except BaseException as fault:  # noqa: BLE001 - raised where all have ended
-            answers[i] = fault
+            self._answer = _answer(self._session, self._ask)
+        except BaseException as fault:  # noqa: BLE001 - raised again where the answer is wanted
+            self._answer = fault
+        if self._then is not None:
+            self._then()
 
-    # Daemon threads, so that Ctrl-C does not wait for a gateway that hangs.
-    threads = [threading.Thread(target=run, args=(i,), daemon=True) for i in range(1, len(sessions))]
-    for thread in threads:
-        thread.start()
-    if sessions:
-        run(0)
-    for thread in threads:
-        thread.join()
-    told = []
-    for i in range(len(sessions)):
-        answer = answers[i]
-        if isinstance(answer, BaseException):
-            raise answer
-        told.append(answer)
-    return told
+
+def ask_each(sessions: Sequence[Session], ask: Ask, patience_s: float = PATIENCE_S) -> list[Answer]:
+    """What each says, in their order; all are asked at the same time."""
+    questions = [Question(session, ask) for session in sessions]
+    until_s = time.monotonic() + patience_s
+    return [question.answer(until_s) for question in questions]
 
 
 def show_answers(session: Session, answers: Sequence[Answer]) -> None:

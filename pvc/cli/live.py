@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 
 from pvc.cli import exits
-from pvc.cli.everywhere import Answer, Ask, ask_each, screen_for, sessions_of_all
+from pvc.cli.everywhere import Answer, Ask, Question, screen_for, sessions_of_all
 from pvc.cli.screen import KEYS, Canvas, compose
 from pvc.cli.session import SOURCE, Session, write_error
 from pvc.client.connections import Connection
@@ -33,6 +33,9 @@ SETTLE_S = 0.1
 LEAST_PAUSE_S = 0.5
 """Between two questions: a busy cluster has many events a second, and nobody reads faster."""
 
+PATIENCE_S = 3.0
+"""After this long the screen says that there is no answer, and what is newer of other clusters."""
+
 AGAIN_S = 5.0
 """Before a stream that was refused is asked for again."""
 
@@ -42,8 +45,8 @@ def run_watching(session: Session, ask: Ask, title: str, every_s: float | None) 
     several = session.everywhere
     sessions = sessions_of_all(session) if several else [session.keeping()]
     with Bell([each.client.connection for each in sessions]) as bell:
-        watch = _Watch(sessions, ask, several=several)
-        first = watch.look()
+        watch = _Watch(sessions, ask, bell, several=several)
+        first = watch.look(PATIENCE_S if several else None)
         if not several and first[0].error is not None:
             raise first[0].error
         if sys.stdout.isatty():
@@ -122,43 +125,65 @@ class Bell:
 
 
 class _Watch:
-    def __init__(self, sessions: Sequence[Session], ask: Ask, *, several: bool) -> None:
+    """The question, asked of each cluster again and again, but never twice of one that still thinks about it."""
+
+    def __init__(self, sessions: Sequence[Session], ask: Ask, bell: Bell, *, several: bool) -> None:
         self._sessions = sessions
         self._ask = ask
+        self._bell = bell
         self.several = several
         self._looked_s = float("-inf")
+        self._asked: dict[str, Question] = {}
         self._denied: dict[str, Answer] = {}
 
-    def look(self) -> list[Answer]:
-        """Ask once more, but not at once after the last time."""
+    def look(self, patience_s: float | None = PATIENCE_S) -> list[Answer]:
+        """What each says now; an error in the place of those that do not answer so soon: they ring when they do."""
         pause_s = self._looked_s + LEAST_PAUSE_S - time.monotonic()
         if pause_s > 0:
             time.sleep(pause_s)
         self._looked_s = time.monotonic()
-        asked = [session for session in self._sessions if session.connection not in self._denied]
-        told = {answer.name: answer for answer in ask_each(asked, self._ask)}
-        # Each refusal is a record: who is not allowed to look is told so once, not with every event.
-        self._denied |= {name: answer for name, answer in told.items() if answer.code == exits.DENIED}
-        return [self._denied.get(session.connection) or told[session.connection] for session in self._sessions]
+        until_s = None if patience_s is None else self._looked_s + patience_s
+        late = set()
+        for session in self._sessions:
+            name = session.connection
+            before = self._asked.get(name)
+            if name in self._denied:
+                continue
+            if before is not None and not before.is_over:
+                late.add(name)
+                continue
+            self._asked[name] = Question(session, self._ask)
+        answers = []
+        for session in self._sessions:
+            name = session.connection
+            answer = self._denied.get(name) or self._asked[name].answer(self._looked_s if name in late else until_s)
+            if answer.code == exits.DENIED:
+                # Each refusal is a record: who is not allowed to look is told so once, not with every event.
+                self._denied[name] = answer
+            if not self._asked[name].is_over:
+                self._asked[name].call(self._bell.ring)
+            answers.append(answer)
+        return answers
 
 
 def _draw(session: Session, watch: _Watch, answers: list[Answer], bell: Bell, title: str, every_s: float | None) -> int:
     """One screen, drawn over itself."""
     known = {answer.name: answer for answer in answers}
     text = ""
-    with Canvas(sys.stdout, on_resize=bell.ring) as canvas:
-        while True:
-            for answer in answers:
-                if answer.error is None or answer.name not in known or known[answer.name].error is not None:
-                    known[answer.name] = answer
-            text, lines = _frame(session, watch, known, answers)
-            canvas.draw(compose(title, text, lines, session.look, canvas.height()))
-            typed = bell.wait(every_s or (BLIND_S if bell.blind else QUIET_S), keys=canvas.has_keys)
-            if typed is not None and typed.lower()[:1] in (b"q", b"\x04", b""):
-                break
-            answers = watch.look()
-    sys.stdout.write(text)
-    return exits.OK
+    try:
+        with Canvas(sys.stdout, on_resize=bell.ring) as canvas:
+            while True:
+                for answer in answers:
+                    if answer.error is None or answer.name not in known or known[answer.name].error is not None:
+                        known[answer.name] = answer
+                text, lines = _frame(session, watch, known, answers)
+                canvas.draw(compose(title, text, lines, session.look, canvas.height()))
+                typed = bell.wait(every_s or (BLIND_S if bell.blind else QUIET_S), keys=canvas.has_keys)
+                if typed is not None and typed.lower()[:1] in (b"q", b"\x04", b""):
+                    return exits.OK
+                answers = watch.look()
+    finally:
+        sys.stdout.write(text)  # what was seen last stays to be read
 
 
 def _frame(

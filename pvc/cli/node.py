@@ -23,7 +23,7 @@ COLUMNS = (
     Column("FENCE", rank=2),
     Column("VMS", right=True),
     Column("CPU", right=True, optional=True),
-    Column("LOAD", right=True, rank=2, optional=True),
+    Column("LOAD", right=True, rank=3, optional=True),
     Column("MEMORY", right=True),
     Column("ALLOCATED", right=True, rank=2),
     Column("USED", right=True, optional=True),

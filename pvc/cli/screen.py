@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import termios
@@ -11,13 +12,15 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Self, TextIO
 
-from pvc.cli.text import Look, clean, fit, paint
+from pvc.cli.text import Look, clean, fit, paint, width_of
 
 KEYS = 64
 
 ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"
 """Another screen, no cursor, and no line that runs on in the next."""
 LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 TERMINATED = 128 + signal.SIGTERM
 
@@ -55,11 +58,22 @@ class Canvas:
         except OSError:
             return 24
 
+    def _width(self) -> int:
+        try:
+            return os.get_terminal_size(self._stream.fileno()).columns or 80
+        except OSError:
+            return 80
+
     def draw(self, lines: Sequence[str]) -> None:
         """These lines in place of what is there: written at once, each over the old one, and only then the rest is
         cleared."""
-        drawn = "\r\n".join(f"{line}\x1b[0m\x1b[K" for line in lines)
-        self._stream.write(f"\x1b[H{drawn}\x1b[J")
+        # Not after a line that fills the screen: the cursor still stands on its last character, which would go.
+        width = self._width()
+        drawn = "\r\n".join(
+            f"{line}\x1b[0m" + ("\x1b[K" if width_of(_COLOURS.sub("", line)) < width else "") for line in lines
+        )
+        rest = "\r\n\x1b[J" if len(lines) < self.height() else ""
+        self._stream.write(f"\x1b[H{drawn}{rest}")
         self._stream.flush()
 
     def _take(self) -> None:
