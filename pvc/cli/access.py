@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import click
 
+from pvc.cli import complete
 from pvc.cli.base import PvcCommand
 from pvc.cli.run import sentence
 from pvc.cli.session import Session, now_us
@@ -168,7 +169,7 @@ info = PvcCommand(
     "info",
     show_principal,
     reads=True,
-    params=[click.Argument(["principal"], required=False)],
+    params=[click.Argument(["principal"], required=False, shell_complete=complete.principal_names)],
     about={"principal": "Name of a person or a service; without, you yourself."},
     help="Show what somebody may do, and their tokens.",
     example="pvc access info anna",

@@ -75,6 +75,7 @@ VIEWS: dict[Path, str] = {
     ("audit", "people"): "audit:people",
     ("audit", "export-keys"): "audit:export",
     ("audit", "import-keys"): "audit:restore",
+    ("doctor",): "doctor:doctor",
     ("connection", "list"): "connection:list_connections",
     ("connection", "add"): "connection:add",
     ("connection", "info"): "connection:info",

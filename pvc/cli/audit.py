@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pvc.cli import exits
+from pvc.cli import complete, exits
 from pvc.cli.access import granted
 from pvc.cli.base import PvcCommand, usage_error
 from pvc.cli.log import written
@@ -154,7 +154,7 @@ who = PvcCommand(
     "who",
     show_who,
     reads=True,
-    params=[click.Argument(["subject"]), _since()],
+    params=[click.Argument(["subject"], shell_complete=complete.subjects), _since()],
     about={"subject": "vm/NAME, node/NAME, access/NAME or cluster."},
     help="Show who has touched a thing, and who may.\n\nTouched: whoever has a record about it, refused tries too. "
     "May: whoever was given a role that allows something with it.",
@@ -167,7 +167,9 @@ login = PvcCommand(
     show_logins,
     reads=True,
     params=[
-        click.Option(["--actor"], metavar="NAME", help="Only of this person or service."),
+        click.Option(
+            ["--actor"], metavar="NAME", shell_complete=complete.actors, help="Only of this person or service."
+        ),
         click.Option(["--refused"], is_flag=True, help="Only those that were refused."),
         _since(),
         click.Option(
@@ -196,7 +198,7 @@ people = PvcCommand(
 export = PvcCommand(
     "export-keys",
     export_keys,
-    params=[click.Argument(["file"])],
+    params=[click.Argument(["file"], shell_complete=complete.files)],
     about={"file": "The file to write; - is standard output."},
     help="Write the keys that make people's names readable into a file.\n\nOnly as root on a node. A backup of the"
     " cluster has its log and not these keys.",
@@ -206,7 +208,7 @@ export = PvcCommand(
 restore = PvcCommand(
     "import-keys",
     import_keys,
-    params=[click.Argument(["file"])],
+    params=[click.Argument(["file"], shell_complete=complete.files)],
     about={"file": "A file of pvc audit export-keys."},
     help="Have keys again that were lost, from a copy.\n\nOnly as root on a node. After a restore, before anybody else"
     " acts. Keys of people who were erased are not kept.",

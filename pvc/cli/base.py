@@ -74,7 +74,7 @@ class PvcCommand(click.Command):
             epilog=f"Example:\n{_indented(example)}" if example else None,
             **attributes,
         )
-        self._about = about or {}
+        self.about = about or {}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As in Click, but a bare --watch takes no word after it for its value."""
@@ -86,7 +86,7 @@ class PvcCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Arguments, then options."""
         arguments = [param for param in self.params if isinstance(param, click.Argument)]
-        rows = [(param.human_readable_name.strip("[]."), self._about.get(param.name or "", "")) for param in arguments]
+        rows = [(param.human_readable_name.strip("[]."), self.about.get(param.name or "", "")) for param in arguments]
         if any(text for _, text in rows):
             with formatter.section("Arguments"):
                 formatter.write_dl(rows)
@@ -175,10 +175,17 @@ def connection_option() -> click.Option:
         ["-c", "--connection"],
         metavar="NAME",
         hidden=True,
+        shell_complete=_connection_names,
         expose_value=False,
         is_eager=True,
         callback=_keep_connection,
     )
+
+
+def _connection_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    from pvc.cli.complete import connection_names  # which is needed at the Tab key alone
+
+    return connection_names(ctx, param, incomplete)
 
 
 def verbose_option() -> click.Option:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pvc.cli.session import SOURCE, Session
+from pvc.cli.text import clean
 
 if TYPE_CHECKING:
     from pvc.client.client import Client
@@ -32,6 +33,8 @@ def for_field(name: str) -> Complete | None:
         "affinity": tag_names,
         "anti_affinity": tag_names,
         "fault": fault_ids,
+        "principal": principal_names,
+        "token": token_ids,
     }.get(name)
 
 
@@ -61,6 +64,50 @@ def tag_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 def fault_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
     """Ids of faults that nobody has taken notice of yet."""
     return _asked(ctx, lambda client: _beginning(incomplete, [f["id"] for f in client.faults(acknowledged=False)]))
+
+
+def principal_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """People and services."""
+    return _asked(ctx, lambda client: _beginning(incomplete, _principals(client)))
+
+
+def actors(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Who may have done something: people, services, root, and nodes."""
+
+    def ask(client: Client) -> list[str]:
+        if incomplete.startswith("node/"):
+            return _beginning(incomplete, [f"node/{node['name']}" for node in client.nodes()])
+        return _beginning(incomplete, [*_principals(client), "root", "node/"])
+
+    return _asked(ctx, ask)
+
+
+def token_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Ids of tokens; shells that have room for it show whose they are."""
+    from click.shell_completion import CompletionItem
+
+    tokens: list[Any] = []
+    _asked(ctx, lambda client: tokens.extend(client.get("/tokens")["items"]) or [])
+    return [
+        CompletionItem(token["id"], help=clean(f"{token['principal']} {token['description']}".strip()))
+        for token in tokens
+        if token["id"].startswith(incomplete)
+    ]
+
+
+def event_types(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Types of events that commands lead to, and all of a kind."""
+    from pvc.client.cards import load_cards
+
+    types = {name for card in load_cards().values() for name in card["outcomes"]}
+    return _items(_beginning(incomplete, sorted(types | {f"{name.partition('.')[0]}.*" for name in types})))
+
+
+def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Files of this machine, which the shell knows."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
 
 
 def subjects(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
@@ -110,7 +157,11 @@ def _beginning(incomplete: str, names: list[str]) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+def _principals(client: Client) -> list[str]:
+    return [principal["name"] for principal in client.get("/access")["items"]]
+
+
 def _items(names: list[str]) -> list[Any]:
     from click.shell_completion import CompletionItem
 
-    return [CompletionItem(name) for name in names]
+    return [CompletionItem(name) for name in names if name == clean(name)]

@@ -14,14 +14,22 @@ _HOW = {
 }
 
 
+SHELLS = tuple(_HOW)
+
+
+def completion_script(shell: str) -> str:
+    """What teaches a shell to complete `pvc`."""
+    from pvc.cli.app import cli
+
+    found = get_completion_class(shell)
+    assert found is not None, "Click knows these three"
+    complete = found(cli, {}, "pvc", "_PVC_COMPLETE")
+    return complete.source_template % complete.source_vars() + "\n"
+
+
 def _command(shell: str) -> PvcCommand:
     def run(session: Session) -> None:
-        from pvc.cli.app import cli
-
-        found = get_completion_class(shell)
-        assert found is not None, "Click knows these three"
-        complete = found(cli, {}, "pvc", "_PVC_COMPLETE")
-        session.show(complete.source_template % complete.source_vars() + "\n")
+        session.show(completion_script(shell))
 
     return PvcCommand(
         shell,

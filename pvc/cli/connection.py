@@ -252,10 +252,16 @@ add = _command(
         click.Option(
             ["--token-file"],
             metavar="FILE|-",
+            shell_complete=complete.files,
             help="Read the token from a file that only you can read, or from standard input; else from PVC_TOKEN, or "
             "it is asked for.",
         ),
-        click.Option(["--ca-file"], metavar="FILE", help="The authority that signed the gateway's certificate (PEM)."),
+        click.Option(
+            ["--ca-file"],
+            metavar="FILE",
+            shell_complete=complete.files,
+            help="The authority that signed the gateway's certificate (PEM).",
+        ),
         click.Option(
             ["--fingerprint"],
             multiple=True,

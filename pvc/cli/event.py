@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from pvc.cli import complete
 from pvc.cli.base import PvcCommand
 from pvc.cli.history import fetch_history, history_options
 from pvc.cli.names import subject_names
@@ -81,16 +82,30 @@ def _line(row: list[str | Cell], look: Look) -> str:
 
 
 def _subject_option() -> click.Option:
-    return click.Option(["--subject"], metavar="SUBJECT", help="Only about this: vm/web01, node/hv1, cluster.")
+    return click.Option(
+        ["--subject"],
+        metavar="SUBJECT",
+        shell_complete=complete.subjects,
+        help="Only about this: vm/web01, node/hv1, cluster.",
+    )
 
 
 def _tag_option() -> click.Option:
-    return click.Option(["--tag"], metavar="TAG", help="Only about VMs that had this tag when it happened.")
+    return click.Option(
+        ["--tag"],
+        metavar="TAG",
+        shell_complete=complete.tag_names,
+        help="Only about VMs that had this tag when it happened.",
+    )
 
 
 def _types_option() -> click.Option:
     return click.Option(
-        ["--type", "types"], metavar="TYPE", multiple=True, help="Only such events: vm.started, vm.*. Can be repeated."
+        ["--type", "types"],
+        metavar="TYPE",
+        multiple=True,
+        shell_complete=complete.event_types,
+        help="Only such events: vm.started, vm.*. Can be repeated.",
     )
 
 
@@ -114,10 +129,16 @@ follow = PvcCommand(
         ),
         _subject_option(),
         _tag_option(),
-        click.Option(["--actor"], metavar="NAME", help="Only what this principal did: anna, root, node/hv1."),
+        click.Option(
+            ["--actor"],
+            metavar="NAME",
+            shell_complete=complete.actors,
+            help="Only what this principal did: anna, root, node/hv1.",
+        ),
         click.Option(["--correlation"], metavar="ID", help="Only the chain of causes that this record is of."),
         _types_option(),
     ],
+    short_help="Show events as they come.",
     help="Show events as they come, without a gap: it outlives restarts of gateways, and goes on at the next where the "
     "connection leads to several. Ctrl-C ends it. With -o json, one record a line, for jq.",
     example="pvc event follow --subject vm/web01\npvc event follow --type 'vm.*' -o json | jq -r .events[].summary",

@@ -21,7 +21,7 @@ from pvc.cli.session import SOURCE, Session, write_error
 from pvc.client.connections import Connection
 from pvc.client.errors import ClientError
 
-QUIET_S = 30.0
+QUIET_S = 10.0
 """On a terminal at least this often, so that "3 min ago" is true; what is measured changes without an event, too."""
 
 BLIND_S = 2.0

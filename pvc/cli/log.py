@@ -11,6 +11,7 @@ from typing import IO
 
 import click
 
+from pvc.cli import complete
 from pvc.cli.base import PvcCommand, usage_error
 from pvc.cli.progress import ProgressLine
 from pvc.cli.session import Session, now_us
@@ -138,7 +139,7 @@ export = PvcCommand(
     "export",
     export_log,
     params=[
-        click.Argument(["file"]),
+        click.Argument(["file"], shell_complete=complete.files),
         click.Option(["--first"], type=click.IntRange(min=1), default=1, show_default=True, metavar="POSITION"),
         click.Option(["--last"], type=click.IntRange(min=1), metavar="POSITION", help="Default: the newest record."),
         click.Option(["--plain"], is_flag=True, help="Do not compress: larger, and damage names a single record."),

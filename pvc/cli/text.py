@@ -19,6 +19,9 @@ class Look(NamedTuple):
 
 PLAIN = Look()
 
+MIN_WRAP = 20
+"""Narrower, text is not wrapped but runs over the edge: a word a line cannot be read."""
+
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
 
 _MARKS = "\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
