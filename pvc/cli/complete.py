@@ -87,7 +87,12 @@ def token_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     from click.shell_completion import CompletionItem
 
     tokens: list[Any] = []
-    _asked(ctx, lambda client: tokens.extend(client.get("/tokens")["items"]) or [])
+
+    def ask(client: Client) -> list[str]:
+        tokens.extend(client.get("/tokens")["items"])
+        return []
+
+    _asked(ctx, ask)
     return [
         CompletionItem(token["id"], help=clean(f"{token['principal']} {token['description']}".strip()))
         for token in tokens
@@ -145,8 +150,9 @@ def _asked(ctx: click.Context, ask: Callable[[Client], list[str]]) -> list[Any]:
     from pvc.client.errors import ClientError
 
     session = ctx.find_object(Session)
+    named = (session.connection if session else "") or ctx.find_root().params.get("connection") or ""
     try:
-        connection = connections.choose_connection(session.connection if session else "")
+        connection = connections.choose_connection(named)
         with Client(connection, source=SOURCE, tries=1, timeout_s=TIMEOUT_S) as client:
             return _items(ask(client))
     except ClientError:

@@ -13,7 +13,7 @@ import click
 from pvc import __version__
 from pvc.cli.shown import Data, Kept, Table, Text
 from pvc.cli.table import Column, Row, lay_out
-from pvc.cli.text import Look, clean, escaped, is_harmless, paint
+from pvc.cli.text import HALVES, Look, clean, escaped, is_harmless, paint
 
 if TYPE_CHECKING:
     from pvc.client.client import Client
@@ -161,11 +161,13 @@ def format_data(data: Any, output: str) -> str:
     """The data as one JSON or YAML document, without anything that a terminal would take for a command."""
     import json
 
-    document = escaped(json.dumps(data, indent=2, ensure_ascii=False))
+    document = json.dumps(data, indent=2, ensure_ascii=False)
     if output == "json":
-        return document + "\n"
+        return escaped(document) + "\n"
     import yaml
 
+    if HALVES.search(document):
+        data = json.loads(HALVES.sub("\N{REPLACEMENT CHARACTER}", document))  # YAML has no way to write them
     text: str = yaml.dump(data, Dumper=_yaml_dumper(), sort_keys=False, allow_unicode=True, width=10_000)
     if not is_harmless(text):
         text = yaml.dump(data, Dumper=_yaml_dumper(), sort_keys=False, allow_unicode=False, width=10_000)

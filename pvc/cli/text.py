@@ -27,6 +27,9 @@ STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "
 _MARKS = "\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
 """Marks that turn the direction of writing around, break lines, or are not seen at all: two names would look alike."""
 
+HALVES = re.compile("[\ud800-\udfff]")
+"""Halves of characters, which no encoding has; JSON may name them."""
+
 _CONTROLS = re.compile(rf"[\x00-\x1f\x7f-\x9f\u00ad{_MARKS}\ud800-\udfff\U000e0000-\U000e007f]+")
 """C0 and C1 controls, those marks, halves of characters that cannot be written, and invisible copies of ASCII."""
 
