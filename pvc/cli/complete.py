@@ -35,6 +35,7 @@ def for_field(name: str) -> Complete | None:
         "fault": fault_ids,
         "principal": principal_names,
         "token": token_ids,
+        "hook": webhook_names,
     }.get(name)
 
 
@@ -113,6 +114,11 @@ def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[A
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(incomplete, type="file")]
+
+
+def webhook_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Names of webhooks."""
+    return _asked(ctx, lambda client: _beginning(incomplete, [one["name"] for one in client.get("/webhooks")["items"]]))
 
 
 def subjects(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
