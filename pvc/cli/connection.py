@@ -56,7 +56,7 @@ def add_connection(
     check: bool,
 ) -> None:
     """Store one, after a look whether it works."""
-    stored = store.load_connections()
+    store.load_connections()  # to be told now that they cannot be used, and not after a token was typed
     first, *others = dict.fromkeys(store.check_url(one) for one in url)
     if ca_file and fingerprint:
         raise usage_error("--ca-file and --fingerprint exclude each other", "give one of them")
@@ -65,8 +65,9 @@ def add_connection(
     if not all(one.is_unix for one in made.each()) or token_file:
         made = made._replace(token=store.check_token(_read_token(token_file)))
     greeting = _greet_each(session, made) if check else "It was not tried out."
-    in_use = name if use else stored.in_use
-    store.save_connections(store.Stored({**stored.connections, name: made}, in_use))
+    store.change_connections(
+        lambda known: store.Stored({**known.connections, name: made}, name if use else known.in_use)
+    )
     session.say(f"The connection {name} to {' '.join((first, *others))} is stored. {greeting}")
     if any(one.url.startswith("http://") and not _is_loopback(one.url) for one in made.each()):
         session.note("Note: http is not encrypted; use it only in a network that you trust.")
@@ -116,9 +117,8 @@ def _as_data(one: Connection, *, in_use: bool) -> dict[str, Any]:
 
 def use_connection(session: Session, name: str) -> None:
     """Choose one for good."""
-    stored = store.load_connections()
     store.choose_connection(name)
-    store.save_connections(stored._replace(in_use=name))
+    store.change_connections(lambda known: known._replace(in_use=name))
     session.say(f"From now on {name} is used.")
 
 
@@ -129,8 +129,12 @@ def remove_connection(session: Session, name: str) -> None:
         raise ConfigError("the connection 'local' is found by itself and cannot be removed", hint="nothing to do")
     if name not in stored.connections:
         store.choose_connection(name)
-    left = {key: value for key, value in stored.connections.items() if key != name}
-    store.save_connections(store.Stored(left, "" if stored.in_use == name else stored.in_use))
+
+    def without(known: store.Stored) -> store.Stored:
+        left = {key: value for key, value in known.connections.items() if key != name}
+        return store.Stored(left, "" if known.in_use == name else known.in_use)
+
+    store.change_connections(without)
     session.say(f"The connection {name} is forgotten. Its token stays valid at the cluster.")
 
 

@@ -61,7 +61,8 @@ def examine(session: Session, node_config: Path) -> int:
     else:
         session.show(render_findings(findings, session.look))
         warned = sum(finding.status == "warn" for finding in findings)
-        session.say(f"{len(findings)} checks: {failed or 'none'} failed, {warned or 'no'} warnings.")
+        warnings = f"{warned or 'no'} {'warning' if warned == 1 else 'warnings'}"
+        session.say(f"{len(findings)} checks: {failed or 'none'} failed, {warnings}.")
     return exits.REJECTED if failed else exits.OK
 
 

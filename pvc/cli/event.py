@@ -14,7 +14,7 @@ from pvc.cli.names import subject_names
 from pvc.cli.past import note_past
 from pvc.cli.session import Session, now_us
 from pvc.cli.story import who
-from pvc.cli.table import Cell, Column
+from pvc.cli.table import WHOLE, Cell, Column
 from pvc.cli.text import PLAIN, Look, clean, pad, paint
 from pvc.cli.times import when
 from pvc.client.api_types import RecordView
@@ -24,8 +24,8 @@ COLUMNS = (
     Column("WHEN", rank=0),
     Column("WHO", rank=2),
     Column("WHAT", rank=0),
-    Column("TYPE", rank=2),
-    Column("SUMMARY"),
+    Column("TYPE", rank=3, least=WHOLE),
+    Column("SUMMARY", least=32),
 )
 
 

@@ -15,6 +15,9 @@ GAP = "  "
 MIN_COLUMN = 8
 """A column is never cut below this, so that what is left of it still says something."""
 
+WHOLE = 10_000
+"""Wider than any screen: for `Column.least` of what means nothing when it is cut."""
+
 MIN_NAME = 16
 """The same for what names a row, as long as there is something else to give way."""
 
@@ -28,6 +31,8 @@ class Column(NamedTuple):
     """How early it gives way on a narrow screen: 0 names what the row is about, 2 is told by other commands too."""
     optional: bool = False
     """Whether it is left out where it would be empty."""
+    least: int = 0
+    """It leaves rather than be cut below this; 0: what its rank says."""
 
 
 class Cell(NamedTuple):
@@ -96,24 +101,31 @@ def _that_fit(columns: Sequence[Column], widths: Sequence[int], shown: list[int]
 
 
 def _needed(columns: Sequence[Column], widths: Sequence[int], shown: Sequence[int]) -> int:
-    least = [widths[i] if columns[i].right else min(widths[i], _floor(columns[i])) for i in shown]
+    least = [min(widths[i], _floor(columns[i])) for i in shown]
     return sum(least) + len(GAP) * (len(shown) - 1)
 
 
 def _floor(column: Column) -> int:
-    return MIN_COLUMN if column.rank else MIN_NAME
+    if column.right:
+        return WHOLE
+    return column.least or (MIN_COLUMN if column.rank else MIN_NAME)
 
 
 def _shrink(columns: Sequence[Column], widths: list[int], shown: Sequence[int], available: int) -> None:
     """Cut what matters least, and of that the widest, again and again, until all fit or none may become narrower."""
     for rank, floor in ((2, MIN_COLUMN), (1, MIN_COLUMN), (0, MIN_NAME), (0, MIN_COLUMN)):
         while (excess := sum(widths[i] for i in shown) + len(GAP) * (len(shown) - 1) - available) > 0 and available:
-            cut = [i for i in shown if columns[i].rank >= rank and not columns[i].right and widths[i] > floor]
+            cut = [i for i in shown if columns[i].rank >= rank and widths[i] > _least(columns[i], floor)]
             if not cut:
                 break
             widest = max(cut, key=lambda i: widths[i])
             second = max([widths[i] for i in cut if widths[i] < widths[widest]], default=0)
-            widths[widest] -= max(min(excess, widths[widest] - max(second, floor)), 1)
+            widths[widest] -= max(min(excess, widths[widest] - max(second, _least(columns[widest], floor))), 1)
+
+
+def _least(column: Column, floor: int) -> int:
+    """How narrow it may become in this round."""
+    return WHOLE if column.right else max(column.least, floor)
 
 
 def _line(

@@ -6,11 +6,12 @@ connection called `local` that nobody has to store: it is there when its socket 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,6 +130,25 @@ def save_connections(stored: Stored, env: Mapping[str, str] | None = None) -> No
         raise ConfigError(
             f"{path} cannot be written: {error.strerror}", hint="PVC_CONFIG_DIR names another place"
         ) from error
+
+
+def change_connections(change: Callable[[Stored], Stored], env: Mapping[str, str] | None = None) -> Stored:
+    """Replace what is stored by what `change` makes of it; two at once do not undo each other. Raises ConfigError."""
+    path = connections_file(env)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror}", hint="PVC_CONFIG_DIR names another place"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # held for as long as it takes to write a file
+        changed = change(load_connections(env))
+        save_connections(changed, env)
+        return changed
+    finally:
+        os.close(lock)
 
 
 def connections_file(env: Mapping[str, str] | None = None) -> Path:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pvc.cli.session import format_data, format_line
-from pvc.cli.table import MIN_COLUMN, Cell, Column, Row, lay_out, render_table
+from pvc.cli.table import MIN_COLUMN, WHOLE, Cell, Column, Row, lay_out, render_table
 from pvc.cli.text import Look, clean, escaped, fit, is_harmless, width_of
 
 COLUMNS = (
@@ -149,3 +149,14 @@ def test_data_is_the_same_after_it_was_made_harmless(data: dict[str, str]) -> No
     document = escaped(json.dumps(data, ensure_ascii=False))
     assert json.loads(document) == data
     assert is_harmless(document)
+
+
+def test_a_column_that_means_nothing_when_cut_leaves_before_another_becomes_too_narrow() -> None:
+    columns = (Column("WHAT", rank=0), Column("TYPE", rank=3, least=WHOLE), Column("SUMMARY", least=20))
+    row = ["web01", "vm.start_requested", "start requested on hv1 by anna"]
+    wide = lay_out(columns, [row], Look(width=80)).text
+    assert "vm.start_requested" in wide and "by anna" in wide
+    cut = lay_out(columns, [row], Look(width=50))
+    assert "vm.start_requested" in cut.text and "…" in cut.text and cut.left_out == ()
+    left = lay_out(columns, [row], Look(width=46))
+    assert left.left_out == ("TYPE",) and "by anna" in left.text

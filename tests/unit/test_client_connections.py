@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from pvc.client.connections import (
     Connection,
     Stored,
+    change_connections,
     check_name,
     check_token,
     check_url,
@@ -217,3 +219,19 @@ def test_a_token_comes_through_a_pipe_too(tmp_path: Path) -> None:
 def test_no_connection_is_called_like_all_of_them() -> None:
     with pytest.raises(ConfigError, match="stands for all connections"):
         check_name("all")
+
+
+def test_two_who_store_at_once_do_not_undo_each_other(env: dict[str, str]) -> None:
+    def store_one(i: int) -> None:
+        one = MAIN._replace(name=f"c{i}")
+        change_connections(lambda known: known._replace(connections={**known.connections, one.name: one}), env)
+
+    threads = [threading.Thread(target=store_one, args=(i,)) for i in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(load_connections(env).connections) == {f"c{i}" for i in range(24)}
+    folder = connections_file(env).parent
+    assert {path.name for path in folder.iterdir()} == {"connections.json", "connections.lock"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
