@@ -45,7 +45,11 @@ def show_people(session: Session) -> None:
     rows: list[list[str | Cell]] = []
     for person in people:
         readable = person["state"] == "readable"
-        told = person["state"] if readable else f"{_TOLD[person['state']]} {ago(person['since_us'], at_us)}"
+        told = (
+            person["state"]
+            if readable
+            else f"{_TOLD.get(person['state'], person['state'])} {ago(person['since_us'], at_us)}"
+        )
         style = {"readable": "green", "erasing": "yellow"}.get(person["state"], "dim")
         rows.append([person["name"], person["key"], str(person["records"]), Cell(told, style)])
     session.show_table(COLUMNS, rows)

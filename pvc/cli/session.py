@@ -13,7 +13,7 @@ import click
 from pvc import __version__
 from pvc.cli.shown import Data, Kept, Table, Text
 from pvc.cli.table import Column, Row, lay_out
-from pvc.cli.text import HALVES, Look, clean, escaped, is_harmless, paint
+from pvc.cli.text import HALVES, Look, clean, escaped, harmless, is_harmless, paint
 
 if TYPE_CHECKING:
     from pvc.client.client import Client
@@ -89,7 +89,8 @@ class Session:
         return kept
 
     def show(self, text: str) -> None:
-        """Write an answer as it is."""
+        """Write an answer of several lines; nothing in it but our own colours reaches the terminal as a command."""
+        text = harmless(text)
         if self._kept is not None:
             self._kept.parts.append(Text(text))
         else:

@@ -150,7 +150,7 @@ def _what(record: RecordView, event: ToldEvent, names: Mapping[str, str] | None)
     kind, _, ref = subject.partition("/")
     if names is None or not ref or kind == "access":
         return summary
-    name = names.get(subject, subject)
+    name = clean(names.get(subject, subject))
     return summary if name in summary.replace(":", " ").replace(",", " ").split() else f"{name}: {summary}"
 
 

@@ -33,6 +33,9 @@ HALVES = re.compile("[\ud800-\udfff]")
 _CONTROLS = re.compile(rf"[\x00-\x1f\x7f-\x9f\u00ad{_MARKS}\ud800-\udfff\U000e0000-\U000e007f]+")
 """C0 and C1 controls, those marks, halves of characters that cannot be written, and invisible copies of ASCII."""
 
+_OURS = re.compile(rf"(\x1b\[(?:0|1|2|3[1-6])m|[\n\t])|{_CONTROLS.pattern}")
+"""Line ends, tabs and the colours of STYLES; or else what does not belong on a terminal."""
+
 _JOINERS = re.compile("[\u200c\u200d\ufe00-\ufe0f\U0001f3fb-\U0001f3ff]")
 """What makes one sign of two, a picture of a letter, or another skin: each terminal takes another width for that."""
 
@@ -54,6 +57,14 @@ def clean(text: str) -> str:
 def escaped(document: str) -> str:
     """A JSON document without control characters and marks: in it they may be written as `\\u009b`."""
     return _CONTROLS.sub(lambda found: "".join(_escape(one) for one in found[0]), document)
+
+
+def harmless(text: str) -> str:
+    """A text of several lines with our own colours, and a visible mark in place of anything else of the kind.
+
+    The last door before the terminal, for what was not cleaned where it was put in.
+    """
+    return _OURS.sub(lambda found: found[1] or "\N{REPLACEMENT CHARACTER}", text)
 
 
 def is_harmless(text: str) -> bool:

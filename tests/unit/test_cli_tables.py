@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pvc.cli.session import format_data, format_line
 from pvc.cli.table import MIN_COLUMN, WHOLE, Cell, Column, Row, lay_out, render_table
-from pvc.cli.text import Look, clean, escaped, fit, is_harmless, width_of
+from pvc.cli.text import Look, clean, escaped, fit, harmless, is_harmless, width_of
 
 COLUMNS = (
     Column("VM", rank=0),
@@ -160,3 +160,9 @@ def test_a_column_that_means_nothing_when_cut_leaves_before_another_becomes_too_
     assert "vm.start_requested" in cut.text and "…" in cut.text and cut.left_out == ()
     left = lay_out(columns, [row], Look(width=46))
     assert left.left_out == ("TYPE",) and "by anna" in left.text
+
+
+def test_of_all_commands_to_a_terminal_only_our_own_colours_get_out() -> None:
+    assert harmless("\x1b[1ma\x1b[0m\n\tb \x1b[31mc\x1b[0m\n") == "\x1b[1ma\x1b[0m\n\tb \x1b[31mc\x1b[0m\n"
+    assert harmless("\x1b[8mhidden") == "�[8mhidden"
+    assert harmless("\x1b[2Ja\x9b31mb\r\u202ec") == "�[2Ja�31mb�c"
