@@ -5,6 +5,7 @@ A cluster that is down, slow or says no is told on stderr and by the exit code; 
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -49,6 +50,13 @@ def sessions_of_all(session: Session) -> list[Session]:
     """One for each connection there is: those stored, and this machine's own unless it leads to one of them."""
     from pvc.client.connections import LOCAL, load_connections, local_is_there
 
+    for variable in ("PVC_TOKEN", "PVC_TOKEN_FILE"):
+        if os.environ.get(variable):
+            raise ConfigError(
+                f"{variable} is a token of one cluster, and would be shown to all of them",
+                code="client.one_connection",
+                hint=f"unset {variable}; each connection has a token of its own",
+            )
     names = list(load_connections().connections)
     made = [session.keeping(name, among_several=True) for name in names]
     if local_is_there():

@@ -24,7 +24,9 @@ from pvc.daemon.own_certificate import certificate_path
 from pvc.errors import PvcError
 from pvc.thread_pool import DaemonPool
 
-LIBVIRT_TIMEOUT_S = 10.0
+LIBVIRT_TIMEOUT_S = 20.0
+"""As long as the daemon itself waits for an answer; a libvirtd that has just started asks QEMU first."""
+
 ZOOKEEPER_TIMEOUT_S = 5.0
 ACCELERATOR_TIMEOUT_S = 20.0
 

@@ -96,6 +96,13 @@ def test_a_command_is_for_one_cluster_alone(two: Two) -> None:
     assert two.admin("connection", "add", "all", two.east.url, text="x").code == 2
 
 
+def test_the_token_of_one_cluster_is_not_shown_to_the_others(two: Two, tmp_path: Path) -> None:
+    for variables in ({"PVC_TOKEN": two.east.token}, {"PVC_TOKEN_FILE": str(tmp_path / "token")}):
+        ran = two.admin.with_env(**variables)("-c", "all", "vm", "list")
+        assert ran.code == 2 and ran.out == ""
+        assert "would be shown to all of them" in ran.err
+
+
 def test_the_cluster_of_this_machine_is_not_shown_twice(two: Two) -> None:
     here = two.admin.with_env(PVC_SOCKET=str(two.east.daemon.socket))
     assert [line.split()[0] for line in here("-c", "all", "vm", "list").out.splitlines()] == ["CLUSTER", "east", "west"]
