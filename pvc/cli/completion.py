@@ -14,6 +14,17 @@ _HOW = {
 }
 
 
+_ZSH_END = """
+if [[ ${funcstack[1]} == _pvc ]]; then
+    # Found in a directory of $fpath, where this file is the function.
+    _pvc_completion "$@"
+else
+    # Read by eval or source.
+    compdef _pvc_completion pvc
+fi
+"""
+"""In place of Click's own end, which completes from a file in $fpath the first time, and then not the next time."""
+
 SHELLS = tuple(_HOW)
 
 
@@ -24,7 +35,8 @@ def completion_script(shell: str) -> str:
     found = get_completion_class(shell)
     assert found is not None, "Click knows these three"
     complete = found(cli, {}, "pvc", "_PVC_COMPLETE")
-    return complete.source_template % complete.source_vars() + "\n"
+    script = complete.source_template % complete.source_vars() + "\n"
+    return script if shell != "zsh" else script[: script.rindex("\n}\n") + 3] + _ZSH_END
 
 
 def _command(shell: str) -> PvcCommand:
