@@ -12,8 +12,8 @@ PACKAGES_LINT=(
     shellcheck # reads ./dev and what stands behind it
 )
 PACKAGES_TERMINAL=(
-    mandoc groff # read the manual pages, and are stricter than man
-    zsh fish     # beside bash, the shells that complete pvc
+    mandoc groff-base # read the manual pages, and are stricter than man
+    zsh fish          # beside bash, the shells that complete pvc
 )
 PACKAGES_GUEST=(
     busybox-static # the tiny guest's whole userland; its kernel is downloaded, not installed
