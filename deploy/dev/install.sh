@@ -11,6 +11,10 @@ PACKAGES_PYTHON=(
 PACKAGES_LINT=(
     shellcheck # reads ./dev and what stands behind it
 )
+PACKAGES_TERMINAL=(
+    mandoc groff-base # read the manual pages, and are stricter than man
+    zsh fish          # beside bash, the shells that complete pvc
+)
 PACKAGES_GUEST=(
     busybox-static # the tiny guest's whole userland; its kernel is downloaded, not installed
 )
@@ -43,8 +47,8 @@ PACKAGES_CEPH=(
 
 PACKAGES_MONITORING=() # Prometheus is unpacked, not installed: see unpack_prometheus
 
-# install_for GROUP...: packages of the groups (python lint guest hypervisor fencing lab zookeeper ceph monitoring), then
-# the environment.
+# install_for GROUP...: packages of the groups (python lint terminal guest hypervisor fencing lab zookeeper ceph
+# monitoring), then the environment.
 # Every command that runs Python needs `python`; a group that cannot be installed for want of root is left out with a note.
 install_for() {
     mkdir -p "$LOGS"

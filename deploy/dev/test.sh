@@ -37,7 +37,11 @@ run() {
     done
     # shellcheck source=deploy/dev/lint.sh
     source deploy/dev/lint.sh
-    if [[ $fast == yes ]]; then install_for python lint; else install_for python lint guest hypervisor fencing lab zookeeper ceph monitoring; fi
+    if [[ $fast == yes ]]; then
+        install_for python lint terminal
+    else
+        install_for python lint terminal guest hypervisor fencing lab zookeeper ceph monitoring
+    fi
     if [[ $lint == yes ]] && ! lint; then
         status=1
         note "lint failed (above); the tests run all the same"

@@ -12,11 +12,22 @@ from pvc.cli.past import at_option, note_past
 from pvc.cli.progress import ProgressLine
 from pvc.cli.run import sentence
 from pvc.cli.session import Session
-from pvc.cli.table import Cell, render_facts
+from pvc.cli.table import Cell, Column, render_facts
 from pvc.cli.text import paint
 from pvc.client.api_types import ClusterInfo, Reply
 from pvc.client.connections import DEFAULT_PORT
 from pvc.client.errors import WaitTimedOut
+
+SUMMARY = (
+    Column("NAME", rank=2),
+    Column("HEALTH", rank=0),
+    Column("NODES", right=True),
+    Column("VMS", right=True),
+    Column("FAULTS", right=True),
+    Column("PRIMARY", rank=2),
+    Column("WHY"),
+)
+"""One line for each of several clusters."""
 
 HEALTH_STYLES = {"ok": "green", "degraded": "yellow", "critical": "red"}
 
@@ -27,6 +38,9 @@ def show_status(session: Session, at: str | None) -> None:
     past = note_past(session)
     if session.wants_data:
         session.show_data(info)
+        return
+    if session.among_several:
+        session.show_table(SUMMARY, [_summary(info)])
         return
     if not info["initialised"]:
         session.say("There is no cluster here yet. Make one: pvc cluster init NAME")
@@ -74,6 +88,18 @@ def show_health(session: Session) -> int:
             facts += [(problem["code"], Cell(problem["message"], style)), ("", Cell(problem["hint"], "dim"))]
         session.show(render_facts(facts, session.look))
     return exits.OK if info["health"] == "ok" else exits.REJECTED
+
+
+def _summary(info: ClusterInfo) -> list[str | Cell]:
+    return [
+        info["name"],
+        Cell(info["health"], HEALTH_STYLES.get(info["health"], "red")) if info["initialised"] else "no cluster yet",
+        f"{info['nodes_ready']}/{info['nodes']}",
+        str(info["vms"]),
+        str(info["faults"]),
+        info["primary"],
+        "; ".join(info["reasons"]),
+    ]
 
 
 def _reason(reason: str, hint: str, style: str) -> list[tuple[str, Cell]]:
@@ -147,6 +173,7 @@ health = PvcCommand(
 status = PvcCommand(
     "status",
     show_status,
+    reads=True,
     params=[at_option()],
     help="Show the cluster at one look, and what is wrong with it.",
     example="pvc cluster status",
