@@ -55,7 +55,9 @@ class ClusterInfo(Model, frozen=True, kw_only=True):
     reasons: list[str] = []
     """Why it is not `ok`, the worst first."""
     hints: dict[str, str] = {}
-    """Reason -> what to do about it, for those that are faults."""
+    """Reason -> what to do about it."""
+    problems: list[HealthProblem] = []
+    """The reasons with their codes, the worst first."""
     position: int = 0
     state_hash: str = ""
     primary: str = ""
@@ -278,6 +280,18 @@ class Grant(Model, frozen=True, kw_only=True):
     """Only on VMs whose name matches, with `*`, `?` and `[...]`."""
 
 
+class HealthProblem(Model, frozen=True, kw_only=True):
+    """A reason why the cluster's health is not `ok`."""
+
+    code: str = ""
+    """Stable; docs/reference/health.md lists them."""
+    health: str = ""
+    """How bad it makes the cluster's health."""
+    message: str = ""
+    hint: str = ""
+    """What to do about it."""
+
+
 class ImportReply(Model, frozen=True, kw_only=True):
     """What became of them."""
 
@@ -379,6 +393,8 @@ class LogStatus(Model, frozen=True, kw_only=True):
     removed_position: int = 0
     waits_for: str = ""
     archives: list[ArchiveInfo] = []
+    quota_records: int = 0
+    quota_bytes: int = 0
     nodes: list[NodeCopy] = []
     fetched: list[FetchedInfo] = []
     damage: list[str] = []
