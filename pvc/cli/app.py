@@ -75,6 +75,8 @@ VIEWS: dict[Path, str] = {
     ("audit", "people"): "audit:people",
     ("audit", "export-keys"): "audit:export",
     ("audit", "import-keys"): "audit:restore",
+    ("login",): "login:login",
+    ("logout",): "login:logout",
     ("connection", "list"): "connection:list_connections",
     ("connection", "add"): "connection:add",
     ("connection", "use"): "connection:use",

@@ -16,6 +16,7 @@ from pvc.daemon.config import Config
 from pvc.daemon.contact import contact_of, load_peer_secret, make_peer_secret
 from pvc.daemon.first_state import first_state
 from pvc.daemon.log_care import DaemonLogCare
+from pvc.daemon.login_parts import make_login
 from pvc.daemon.logs import (
     LogCopies,
     archive_parts,
@@ -84,6 +85,7 @@ async def _run_once(config: Config, stop: asyncio.Event) -> None:
             people=opened.people,
             log_care=care,
             peers=opened.peers,
+            login=make_login(config.oidc, services.clock),
         )
         watching = [
             asyncio.create_task(_pass_on(stop, leave), name="stop"),

@@ -13,7 +13,7 @@ from pvc.commands.access_rights import rights_by_grants
 from pvc.commands.access_table import Action
 from pvc.commands.base import find_node, find_vm
 from pvc.errors import InvalidInput
-from pvc.events.access import Grant, LoginRefused, TokenUsed
+from pvc.events.access import Grant, LoggedIn, LoginRefused, TokenUsed
 from pvc.events.types import PrincipalKind
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.erasure import name_in_log
@@ -29,7 +29,7 @@ from pvc.projections.state import ClusterState
 MAX_TOUCHES = 5_000
 """Records that are looked through for who has touched a thing, the newest first: some 100 ms."""
 
-LOGINS = (TokenUsed.TYPE, LoginRefused.TYPE)
+LOGINS = (TokenUsed.TYPE, LoggedIn.TYPE, LoginRefused.TYPE)
 
 CHANGING = (Action.VM_RUN, Action.VM_MOVE, Action.VM_CONFIGURE, Action.VM_DEFINE, Action.CONSOLE_WRITE)
 OF_VMS = (Action.VM_READ, Action.CONSOLE_READ, *CHANGING)

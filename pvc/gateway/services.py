@@ -14,6 +14,7 @@ from pvc.drivers.hypervisor import Hypervisor
 from pvc.gateway.event_hub import EventHub
 from pvc.gateway.listing import Names, Rows
 from pvc.gateway.live import Live
+from pvc.gateway.login_parts import LoginParts
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.peers.secret import PeerSecret
@@ -72,6 +73,8 @@ class GatewayServices:
     """Where states of the past are kept; without, each is replayed from the beginning."""
     peers: PeerParts = field(default_factory=PeerParts)
     """For the cluster's other nodes."""
+    login: LoginParts | None = None
+    """How people log in at an issuer; None where none is configured."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     """Set when the daemon is about to end: whoever waits or streams answers with what there is, and goes."""
     names: Names = field(default_factory=Names, init=False)

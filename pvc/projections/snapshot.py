@@ -11,7 +11,7 @@ from pvc.events.record import Head
 from pvc.projections.access_state import Erasure, PrincipalState, Token
 from pvc.projections.state import Cluster, ClusterState, Fault, Node, Vm
 
-PROJECTION_VERSION = 9
+PROJECTION_VERSION = 11
 """Raised whenever the fold's outcome changes for the same log; snapshots of another version are discarded."""
 
 
