@@ -10,6 +10,7 @@ import hmac
 import http.server
 import json
 import os
+import socketserver
 import sys
 import time
 import webbrowser
@@ -167,7 +168,7 @@ def _finished(client: Any, chosen: Connection, begun: dict[str, Any], found: dic
     return reply
 
 
-class _Callback(http.server.HTTPServer):
+class _Callback(socketserver.TCPServer):
     """Waits for the browser to bring the code. Whatever else comes to the port is answered with 404."""
 
     state = ""
@@ -196,7 +197,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     timeout = 5
     server: _Callback
 
-    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_GET(self) -> None:
         """One request of the browser's."""
         parts = urlsplit(self.path)
         found = {name: values[0] for name, values in parse_qs(parts.query).items()}
@@ -288,8 +289,8 @@ login = PvcCommand(
             default=True,
             help="Without a browser here: with one on another machine.",
         ),
-        click.Option(["--device"], is_flag=True, help="By a code that is entered on another machine, and nothing else."),
-        click.Option(["--again"], is_flag=True, help="As somebody else, or with other roles: do not renew the last one."),
+        click.Option(["--device"], is_flag=True, help="By a code for another machine, and in no other way."),
+        click.Option(["--again"], is_flag=True, help="As somebody else: do not renew the last login."),
         click.Option(
             ["--port"],
             type=click.IntRange(0, 65_535),
