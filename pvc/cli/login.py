@@ -12,6 +12,7 @@ import json
 import os
 import socketserver
 import sys
+import threading
 import time
 import webbrowser
 from typing import Any
@@ -75,10 +76,10 @@ def _renewed(session: Session, chosen: Connection) -> dict[str, Any] | None:
         return None
     body = {"refresh": known["refresh"], "replaces": chosen.token_id}
     try:
-        with _client(chosen._replace(token="")) as client:
-            made: dict[str, Any] = client.post("/login/renew", body=body)
-            return made
+        return _post(chosen, "/login/renew", body)
     except ApiError as error:
+        if error.status == 429 or error.status >= 500:
+            raise  # it may be renewed later; nor would a browser help now
         session.note(f"The login cannot be renewed: {error.message}")
         return None
 
@@ -90,29 +91,27 @@ def _from_any(session: Session, chosen: Connection, *, browser: bool, device: bo
         try:
             with _client(one._replace(token="")) as client:
                 info = client.get("/login")
-                if not info["issuer"]:
-                    raise ConfigError(
-                        "this cluster has no issuer to log in at",
-                        hint="use a token; an admin makes one: pvc access token create NAME",
-                    )
-                return _logged_in(session, client, chosen, browser=browser, device=device, port=port)
+            if not info["issuer"]:
+                raise ConfigError(
+                    "this cluster has no issuer to log in at",
+                    hint="use a token; an admin makes one: pvc access token create NAME",
+                )
+            return _logged_in(session, one, browser=browser, device=device, port=port)
         except Unreachable as error:
             silent = silent or error
     assert silent is not None, "a connection has a gateway"
     raise silent
 
 
-def _logged_in(
-    session: Session, client: Any, chosen: Connection, *, browser: bool, device: bool, port: int
-) -> dict[str, Any]:
+def _logged_in(session: Session, chosen: Connection, *, browser: bool, device: bool, port: int) -> dict[str, Any]:
     if browser and not device and has_browser():
-        return _by_browser(session, client, chosen, port)
+        return _by_browser(session, chosen, port)
     try:
-        return _by_device(session, client, chosen)
+        return _by_device(session, chosen)
     except ApiError as error:
         if device or error.code != "oidc.no_device_flow":
             raise
-    return _by_paste(session, client, chosen, port)
+    return _by_paste(session, chosen, port)
 
 
 def has_browser() -> bool:
@@ -120,52 +119,53 @@ def has_browser() -> bool:
     return sys.platform == "darwin" or any(os.environ.get(one) for one in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"))
 
 
-def _by_browser(session: Session, client: Any, chosen: Connection, port: int) -> dict[str, Any]:
+def _by_browser(session: Session, chosen: Connection, port: int) -> dict[str, Any]:
     with _Callback(("127.0.0.1", port)) as callback:
         redirect = f"http://127.0.0.1:{callback.server_address[1]}/callback"
-        begun = client.post("/login/start", body={"flow": "browser", "redirect": redirect})
+        begun = _post(chosen, "/login/start", {"flow": "browser", "redirect": redirect})
         callback.state = begun["state"]
-        session.note(f"Log in with your browser. If none opens, go to:\n  {begun['url']}")
-        webbrowser.open(begun["url"])
+        session.note("Log in with your browser. If none opens, go to:")
+        session.note(f"  {begun['url']}")
+        # A thread: a browser in the terminal, or one by BROWSER, may only return when it ends.
+        threading.Thread(target=webbrowser.open, args=(begun["url"],), daemon=True).start()
         found = callback.wait(begun["expires_s"])
-    return _finished(client, chosen, begun, found)
+    return _finished(chosen, begun, found)
 
 
-def _by_paste(session: Session, client: Any, chosen: Connection, port: int) -> dict[str, Any]:
+def _by_paste(session: Session, chosen: Connection, port: int) -> dict[str, Any]:
     redirect = f"http://127.0.0.1:{port or PASTE_PORT}/callback"
-    begun = client.post("/login/start", body={"flow": "browser", "redirect": redirect})
-    session.note(f"Go to this address with any browser, and log in:\n  {begun['url']}")
+    begun = _post(chosen, "/login/start", {"flow": "browser", "redirect": redirect})
+    session.note("Go to this address with any browser, and log in:")
+    session.note(f"  {begun['url']}")
     session.note("It ends at a page that cannot be reached. Copy that page's address, paste it here, and press Enter:")
     pasted = sys.stdin.readline(MAX_PASTED).strip()
     found = {name: values[0] for name, values in parse_qs(urlsplit(pasted).query).items()}
     if not hmac.compare_digest(found.get("state", "").encode(), begun["state"].encode()):
         raise ConfigError("this is not the address that this login ends at", hint="copy all of it, and begin again")
-    return _finished(client, chosen, begun, found)
+    return _finished(chosen, begun, found)
 
 
-def _by_device(session: Session, client: Any, chosen: Connection) -> dict[str, Any]:
-    begun = client.post("/login/start", body={"flow": "device"})
-    session.note(f"Go to this address with any browser, and log in:\n  {begun['url']}")
+def _by_device(session: Session, chosen: Connection) -> dict[str, Any]:
+    begun = _post(chosen, "/login/start", {"flow": "device"})
+    session.note("Go to this address with any browser, and log in:")
+    session.note(f"  {begun['url']}")
     session.note(f"The code is {begun['user_code']}. Enter it for nobody but yourself.")
     give_up, pause_s = time.monotonic() + begun["expires_s"], begun["interval_s"]
     while time.monotonic() < give_up:
         time.sleep(pause_s)
-        reply: dict[str, Any] = client.post(
-            "/login/finish", body={"login": begun["login"], "replaces": chosen.token_id}
-        )
+        reply = _post(chosen, "/login/finish", {"login": begun["login"], "replaces": chosen.token_id})
         if not reply["pending"]:
             return reply
         pause_s = max(pause_s, reply["interval_s"])
     raise _too_late()
 
 
-def _finished(client: Any, chosen: Connection, begun: dict[str, Any], found: dict[str, str]) -> dict[str, Any]:
+def _finished(chosen: Connection, begun: dict[str, Any], found: dict[str, str]) -> dict[str, Any]:
     if "code" not in found:
         why = found.get("error_description") or found.get("error") or "it gave no code"
         raise ConfigError(f"the issuer has refused the login: {why[:200]}", hint="log in again: pvc login")
     body = {"login": begun["login"], "code": found["code"], "replaces": chosen.token_id}
-    reply: dict[str, Any] = client.post("/login/finish", body=body)
-    return reply
+    return _post(chosen, "/login/finish", body)
 
 
 class _Callback(socketserver.TCPServer):
@@ -181,6 +181,9 @@ class _Callback(socketserver.TCPServer):
                 f"the port {address[1]} cannot be used: {error.strerror}", hint="give another one with --port"
             ) from error
         self.found: dict[str, str] | None = None
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A browser that hangs up early has brought the code all the same."""
 
     def wait(self, limit_s: float) -> dict[str, str]:
         """What came back with the right `state`. Raises ConfigError when nothing did in time."""
@@ -233,6 +236,13 @@ def _keep(session: Session, chosen: Connection, made: dict[str, Any]) -> None:
     if not stored:
         session.note("The connection is not a stored one, so the token is only shown; give it in PVC_TOKEN:")
         session.say(token)
+
+
+def _post(chosen: Connection, path: str, body: dict[str, str]) -> dict[str, Any]:
+    """On a connection of its own: a person takes longer than a gateway keeps an idle one."""
+    with _client(chosen._replace(token="")) as client:
+        reply: dict[str, Any] = client.post(path, body=body)
+        return reply
 
 
 def _client(connection: Connection) -> Any:

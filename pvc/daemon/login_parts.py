@@ -21,6 +21,7 @@ def make_login(config: OidcConfig, clock: Clock) -> LoginParts | None:
         config.client_id,
         client_secret=_secret(config.client_secret_file),
         scopes=config.scopes,
+        needed=(config.name_claim, config.groups_claim),
         web=Web(ca_file=_readable("oidc.ca_file", config.ca_file)),
         clock=clock,
     )

@@ -40,6 +40,7 @@ class Discovery(msgspec.Struct, frozen=True, kw_only=True):
     token_endpoint: str
     jwks_uri: str
     device_authorization_endpoint: str = ""
+    userinfo_endpoint: str = ""
     token_endpoint_auth_methods_supported: tuple[str, ...] = ("client_secret_basic",)
 
 
@@ -62,7 +63,8 @@ class DeviceStart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _TokenReply(msgspec.Struct, frozen=True, kw_only=True):
-    id_token: str
+    id_token: str = ""
+    access_token: str = ""
     refresh_token: str = ""
 
 
@@ -75,12 +77,22 @@ class Issuer:
     """One issuer, and this cluster as its client. Lives in one event loop."""
 
     def __init__(
-        self, url: str, client_id: str, *, client_secret: str, scopes: Sequence[str], web: Web, clock: Clock
+        self,
+        url: str,
+        client_id: str,
+        *,
+        client_secret: str,
+        scopes: Sequence[str],
+        needed: Sequence[str],
+        web: Web,
+        clock: Clock,
     ) -> None:
+        """`needed`: the claims that are looked up at the issuer where an ID token does not have them."""
         self.url = url
         self._client_id = client_id
         self._secret = client_secret
         self._scopes = " ".join(scopes)
+        self._needed = needed
         self._web = web
         self._clock = clock
         self._discovery: tuple[Discovery, float] | None = None
@@ -112,7 +124,12 @@ class Issuer:
     async def renew(self, refresh_token: str) -> Issued:
         """Who they are now, without a browser. Raises as `redeem`."""
         form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
-        issued = await self._issued(await self._ask_for_token(form), None)
+        reply = await self._ask_for_token(form)
+        given = self._decoded(reply, _TokenReply)
+        if given.id_token:
+            issued = await self._issued(reply, None)
+        else:  # it need not be given again (OpenID Connect Core 12.2); the access token is ours as well
+            issued = Issued(claims=await self._looked_up(given.access_token), refresh_token=given.refresh_token)
         return issued if issued.refresh_token else msgspec.structs.replace(issued, refresh_token=refresh_token)
 
     async def begin_device(self) -> DeviceStart:
@@ -152,12 +169,37 @@ class Issuer:
 
     async def _issued(self, reply: Reply, nonce: str | None) -> Issued:
         given = self._decoded(reply, _TokenReply)
+        if not given.id_token:
+            raise self._strange("it gives no ID token")
         try:
             claims = self._verified(given.id_token, await self._current_keys(KEPT_S), nonce)
         except UnknownKey:
             claims = self._verified(given.id_token, await self._current_keys(KEYS_AGAIN_S), nonce)
         check_fresh(claims, self._clock.wall_us() / 1_000_000)
+        if any(name not in claims and name.split(".")[0] not in claims for name in self._needed):
+            more = await self._looked_up(given.access_token) if await self._has_more() else {}
+            if more and more["sub"] != claims["sub"]:
+                raise self._strange("it tells of somebody else than it has vouched for")
+            claims = {**more, **claims}
         return Issued(claims=claims, refresh_token=given.refresh_token)
+
+    async def _has_more(self) -> bool:
+        return bool((await self._discovered()).userinfo_endpoint)
+
+    async def _looked_up(self, access_token: str) -> dict[str, Any]:
+        """What the issuer tells of whom an access token is for."""
+        found = await self._discovered()
+        if not found.userinfo_endpoint or not access_token:
+            raise self._strange("it gives no ID token, and has no userinfo_endpoint")
+        if not access_token.isascii() or not access_token.isprintable():
+            raise self._strange("its access token cannot be used")
+        reply = await self._web.get(found.userinfo_endpoint, {"Authorization": f"Bearer {access_token}"})
+        if reply.status != OK:
+            raise self._refused(reply)
+        claims = self._decoded(reply, dict[str, Any])
+        if not isinstance(claims.get("sub"), str) or not claims["sub"]:
+            raise self._strange("it does not say whom an access token is for")
+        return claims
 
     def _verified(self, token: str, keys: Sequence[Mapping[str, Any]], nonce: str | None) -> dict[str, Any]:
         return verify(token, keys, issuer=self.url, client_id=self._client_id, nonce=nonce)
@@ -174,8 +216,8 @@ class Issuer:
                 raise self._strange(f"it says that it is {found.issuer[:200]!r}")
             for one in (found.authorization_endpoint, found.token_endpoint, found.jwks_uri):
                 self._check(one)
-            if found.device_authorization_endpoint:
-                self._check(found.device_authorization_endpoint)
+            for one in filter(None, (found.device_authorization_endpoint, found.userinfo_endpoint)):
+                self._check(one)
             self._discovery = (found, self._clock.monotonic())
             return found
 

@@ -50,9 +50,9 @@ class Web:
         self._deadline_s = deadline_s
         self._pool = DaemonPool("oidc", THREADS)
 
-    async def get(self, url: str) -> Reply:
+    async def get(self, url: str, headers: Mapping[str, str] | None = None) -> Reply:
         """GET. Raises Unavailable."""
-        return await self._send("GET", url, None, {})
+        return await self._send("GET", url, None, headers or {})
 
     async def post(self, url: str, form: Mapping[str, str], headers: Mapping[str, str]) -> Reply:
         """POST a form. Raises Unavailable."""

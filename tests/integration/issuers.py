@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -77,7 +76,7 @@ def sign_in(url: str, subject: str) -> str:
 
 def fake_browser(subject: str) -> str:
     """A value for BROWSER: a browser with somebody before it, who logs in at once."""
-    return f"{sys.executable} {os.path.abspath(__file__)} {subject} %s"
+    return f"{sys.executable} -m tests.integration.issuers {subject or '-'} %s"
 
 
 class LyingIssuer:
@@ -97,6 +96,9 @@ class LyingIssuer:
         """Path -> what happens there instead."""
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.nonce = ""
+        self.userinfo: dict[str, Any] = {}
+        self.id_token_again = True
+        """Whether an ID token comes for a refresh token."""
 
     def signed(self, claims: dict[str, Any], algorithm: str = "RS256", key: Any = None) -> str:
         return jwt.encode(claims, key or self.key, algorithm=algorithm, headers={"kid": self.kid})
@@ -130,6 +132,10 @@ class LyingIssuer:
         if path == "/jwks":
             public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key()))
             return {"keys": [{**public, "kid": self.kid, "use": "sig", "alg": "RS256"}]}
+        if path == "/userinfo":
+            return self.userinfo
+        if path == "/token" and form.get("refresh_token") and not self.id_token_again:
+            return {"access_token": "a", "token_type": "Bearer"}
         if path == "/device":
             return {
                 "device_code": "d-1",
@@ -197,7 +203,9 @@ def unsigned(claims: dict[str, Any]) -> str:
 
 def as_browser(subject: str, url: str) -> None:
     """What `fake_browser` does."""
-    back = sign_in(url, subject)
+    back = sign_in(url, subject.strip("-"))
+    if "state=" not in back:  # this issuer forgets it in a refusal, against RFC 6749
+        back += "&" + urlencode({"state": parse_qs(urlsplit(url).query)["state"][0]})
     assert re.match(r"http://127\.0\.0\.1:\d+/callback\?", back), back
     with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(back, timeout=10):
         pass

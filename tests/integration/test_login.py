@@ -153,7 +153,7 @@ def test_another_key_of_the_issuers_is_learnt_and_an_issuer_that_is_down_stops_n
     assert anna("login").code == 0
     place.issuer.stop()
     try:
-        down = anna("login", "--again", "-v")
+        down = anna("login", "-v")
         assert down.code == 5 and "oidc.unreachable" in down.err, down
         assert anna("vm", "list").code == 0
     finally:

@@ -72,6 +72,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
                     "pvc",
                     client_secret="",
                     scopes=("openid",),
+                    needed=("preferred_username", "groups"),
                     web=Web(deadline_s=1.0),
                     clock=clock,
                 ),
@@ -217,6 +218,24 @@ async def test_who_loses_the_last_role_loses_the_tokens_with_the_next_try(door: 
         assert (await anna.get("/whoami")).status_code == 401
     refused = await door.events(AccessRefused.TYPE)
     assert [one["code"] for one in refused] == ["access.login_no_role"]
+
+
+async def test_claims_that_are_not_in_the_token_are_looked_up_and_must_be_of_the_same_person(door: Door) -> None:
+    door.issuer.discovery = {"userinfo_endpoint": f"{door.issuer.url}/userinfo"}
+    door.issuer.claims = {"groups": None}
+    door.issuer.userinfo = {"sub": "u-1", "groups": ["shop"], "preferred_username": "mallory"}
+    reply = await door.log_in()
+    assert reply.status_code == 200 and reply.json()["principal"] == "anna", "what is signed counts first"
+    door.issuer.userinfo = {"sub": "u-2", "groups": ["shop"]}
+    reply = await door.log_in()
+    assert reply.status_code == 502 and reply.json()["code"] == "oidc.bad_answer", reply.text
+    door.issuer.id_token_again = False
+    door.issuer.userinfo = {"sub": "u-1", "groups": ["shop"], "preferred_username": "anna"}
+    renewed = await door.client.post("/login/renew", json={"refresh": "r-1"})
+    assert renewed.status_code == 200 and renewed.json()["principal"] == "anna", renewed.text
+    door.issuer.userinfo = {"groups": ["shop"], "preferred_username": "anna"}
+    nobody = await door.client.post("/login/renew", json={"refresh": "r-1"})
+    assert nobody.status_code == 502
 
 
 async def test_somebody_else_with_the_same_name_is_refused(door: Door) -> None:
