@@ -12,7 +12,7 @@ from pvc.commands.access import MAX_PRINCIPALS, tokens_of
 from pvc.commands.base import Context, Decision, require_cluster
 from pvc.commands.cluster import derived_id
 from pvc.commands.vm_ref import NOTHING
-from pvc.errors import Rejected
+from pvc.errors import Forbidden, Rejected
 from pvc.events.access import (
     Grant,
     LoggedIn,
@@ -114,7 +114,7 @@ def _ended(state: ClusterState, command: LogIn, context: Context) -> list[str]:
 
 def _refuse_another(principal: PrincipalState, identity: str) -> None:
     if principal.identity != identity:
-        raise Rejected(
+        raise Forbidden(
             f"the name {principal.name} is somebody else's here",
             code="access.name_taken",
             hint="an admin looks who it is (`pvc access info NAME`), and removes it if it is to be this person's: "

@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 LOCAL = "pvc.local"
 """The key that the Unix socket's wrapper sets in the ASGI scope; no request can set it."""
 
+NODE_SHOWN = "pvc.node_shown"
+"""The key in the ASGI scope of the node whose certificate came in the TLS handshake; set by the server alone."""
+
 FAILURES_ALLOWED = 10
 """Failed logins in a row that an address may have before it has to wait; a person who mistypes has fewer."""
 
@@ -111,6 +114,12 @@ class Doorkeeper:
                     hint="nodes have one where the log is in ZooKeeper",
                 )
             peer = check(secret.value, question, authorization, now_s=self._clock.wall_us() // 1_000_000)
+            if connection.scope.get(NODE_SHOWN, "") != peer:
+                raise Unauthenticated(
+                    f"node {peer} has signed this, but has not shown its certificate in the TLS handshake",
+                    code="access.peer_certificate",
+                    hint="nodes ask each other directly, with no proxy between that ends TLS, and by the same secret",
+                )
         except Unauthenticated as error:
             if secret is not None:
                 secret.doubt()

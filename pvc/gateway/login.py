@@ -18,7 +18,7 @@ from starlette.responses import Response
 from pvc.commands.access_login import LogIn, LoseRoles, lose_roles
 from pvc.commands.access_login import log_in as decide_log_in
 from pvc.commands.access_table import Action
-from pvc.errors import Forbidden, InvalidInput, NotFound, Rejected, Unauthenticated, Unavailable
+from pvc.errors import Forbidden, InvalidInput, NotFound, Unauthenticated, Unavailable
 from pvc.events.record import Actor
 from pvc.gateway.access_log import told_in_access_log
 from pvc.gateway.auth import make_token
@@ -229,7 +229,7 @@ async def _let_in(
             outcome = await services.appender.submit(
                 Submission(name="access.log_in", command=command, decide=decide_log_in, actor=sealed)
             )
-        except Rejected as refusal:
+        except Forbidden as refusal:
             raise LoginForbidden(person.name, refusal.message, code=refusal.code, hint=refusal.hint) from refusal
         line.position = outcome.position
         entry = outcome.entry
