@@ -214,7 +214,8 @@ def rotate_token(state: ClusterState, command: RotateToken, context: Context) ->
             code="access.token_over",
             hint="rotate that one",
         )
-    lifetime_us = token.expires_us - token.created_us if token.expires_us else 0
+    given = successor or token  # this one's own end is that of its overlap, once it was rotated
+    lifetime_us = given.expires_us - given.created_us if given.expires_us else 0
     until_us = context.time_us + command.overlap_s * 1_000_000
     old = TokenRotated(
         token=token.id,

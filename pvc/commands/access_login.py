@@ -96,7 +96,7 @@ def log_in(state: ClusterState, command: LogIn, context: Context) -> Decision:
 def lose_roles(state: ClusterState, command: LoseRoles, context: Context) -> Decision:
     """Their tokens end at once, and nothing is left that they may do; nothing where they were never here."""
     principal = state.principals.get(command.principal)
-    if principal is None or principal.identity != command.identity:
+    if principal is None or not principal.identity or principal.identity != command.identity:
         return NOTHING
     events: list[Event] = [TokenRevoked(token=token.id) for token in tokens_of(state, principal.name)]
     if principal.grants:
