@@ -23,7 +23,7 @@ import click
 
 from pvc import __version__
 from pvc.cli.base import PvcCommand, usage_error
-from pvc.cli.log import portions, written
+from pvc.cli.log import write_records, written
 from pvc.cli.progress import ProgressLine
 from pvc.cli.run import confirm
 from pvc.cli.session import Session
@@ -43,22 +43,19 @@ SETTLE_S = 120.0
 
 def backup_cluster(session: Session, file: str) -> None:
     """Write the file, and verify it."""
-    from pvc.proof.frames import MAGIC, encode_block, encode_end
-
     trust = session.client.get("/log/keys")
     cluster = session.client.get("/cluster")
-    last, newest, position = trust["position"], b"", 0
+    last = trust["position"]
     with (
         written(file) as out,
         tempfile.TemporaryFile(dir=_directory_of(file)) as log,
         ProgressLine(sys.stderr, plain=False) as progress,
     ):
-        log.write(MAGIC)
-        for records in portions(session, 1, last):
-            log.write(encode_block(position + 1, records))
-            position, newest = position + len(records), records[-1]
+
+        def tell(position: int) -> None:
             progress.step(f"backed up {position:,} of {last:,} records")
-        log.write(encode_end(position, newest))
+
+        position = write_records(session, log, 1, last, tell=tell)
         about = {
             "format": FORMAT,
             "cluster": cluster["name"],

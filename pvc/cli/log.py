@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -67,25 +67,37 @@ def show_checkpoint(session: Session) -> None:
 
 def export_log(session: Session, file: str, first: int, last: int | None, plain: bool) -> None:
     """All records into a file that can be verified without a daemon."""
-    from pvc.proof.frames import MAGIC, encode_block, encode_end
-
     end = last or session.client.get("/log/keys")["position"]
     if first > end:
         raise usage_error(f"there are no records {first} to {end}", "leave --first and --last out for all of them")
-    position, newest = first - 1, b""
     with written(file) as out, ProgressLine(sys.stderr, plain=False) as progress:
-        out.write(MAGIC)
-        for records in portions(session, first, end):
-            out.write(encode_block(position + 1, records, compress=not plain))
-            position, newest = position + len(records), records[-1]
+
+        def tell(position: int) -> None:
             if progress.moving:
                 progress.step(f"exported {position:,} of {end:,} records")
-        out.write(encode_end(position, newest))
+
+        position = write_records(session, out, first, end, compress=not plain, tell=tell)
     told = {"file": file, "first": first, "last": position, "records": position - first + 1}
     if session.wants_data and file != "-":
         session.show_data(told)
     else:
         session.note(f"Exported the records {first} to {position}. To verify them: pvc log verify --files {file}")
+
+
+def write_records(
+    session: Session, out: IO[bytes], first: int, last: int, *, compress: bool = True, tell: Callable[[int], None]
+) -> int:
+    """Write the records as a whole file of blocks, telling how far that is; returns the last position."""
+    from pvc.proof.frames import MAGIC, encode_block, encode_end
+
+    position, newest = first - 1, b""
+    out.write(MAGIC)
+    for records in portions(session, first, last):
+        out.write(encode_block(position + 1, records, compress=compress))
+        position, newest = position + len(records), records[-1]
+        tell(position)
+    out.write(encode_end(position, newest))
+    return position
 
 
 def portions(session: Session, first: int, last: int) -> Iterator[list[bytes]]:

@@ -174,7 +174,7 @@ class Repairs:
 
     async def _adopt(self, found: Survey, wish: RepairWish) -> None:
         """Believe the log, and give up what only this node has."""
-        await self._save("replica", found.common, self._history.records)
+        await self._save("replica", found.common, self._history.read)
         self._tell(step=f"gave up this node's records behind {found.common}; it starts over from the log")
         logger.warning("repair: gave up the replica's records first=%d", found.common + 1)
         for path in (self._config.data_dir / "snapshot", *self._config.data_dir.glob("snapshots/*")):

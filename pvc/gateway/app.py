@@ -46,6 +46,7 @@ from pvc.gateway.queries import QUERIES
 from pvc.gateway.services import GatewayServices
 from pvc.gateway.undo import UNDO
 from pvc.gateway.warden import Warden
+from pvc.gateway.webhooks import WEBHOOKS
 from pvc.gateway.what_if import WHAT_IF
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,7 @@ def all_endpoints() -> Sequence[Endpoint]:
         *ACCESS,
         *AUDIT,
         *PEOPLE,
+        *WEBHOOKS,
         *CONSOLE,
         *LOGIN,
         *command_endpoints(),

@@ -154,11 +154,6 @@ class HistoryIndex:
         """The bytes of one record; None where it is not indexed (yet)."""
         return await self._run(self._reading, HistoryFile.data, position)
 
-    async def records(self, first: int, limit: int) -> list[bytes]:
-        """The bytes of up to `limit` records from `first` on, in order; fewer where they are large or not indexed."""
-        assert first >= 1 and limit >= 1, "positions and limits start at 1"
-        return await self._run(self._reading, HistoryFile.records, first, limit)
-
     async def position_at(self, time_us: int) -> int:
         """The last position whose record says that it was written by then, 0 where none does.
 
@@ -179,7 +174,9 @@ class HistoryIndex:
         return await self._run(self._reading, HistoryFile.correlation, record_id)
 
     async def read(self, first: int, limit: int) -> list[bytes]:
-        """The bytes of up to `limit` records from position `first` on, or some 4 MB of them."""
+        """The bytes of up to `limit` records from position `first` on, in order; fewer where they are large (some 4 MB
+        in all, and one at least) or not indexed."""
+        assert first >= 1 and limit >= 1, "positions and limits start at 1"
         return await self._run(self._reading, HistoryFile.read, first, limit, MAX_READ_BYTES)
 
     async def mend(self, first: int, records: Sequence[bytes]) -> list[int]:

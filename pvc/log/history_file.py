@@ -30,8 +30,6 @@ QUERY_DEADLINE_S = 10.0
 
 _BUSY_S = 5.0
 _CACHE_KIB = 16_384
-_READ_BYTES = 8 * 1024 * 1024
-"""A read of many records ends after so much: records may be large."""
 _STEPS_BETWEEN_LOOKS_AT_THE_CLOCK = 100_000
 
 _SCHEMA = """
@@ -127,18 +125,6 @@ class HistoryFile:
         """The bytes of one record."""
         row = self._db.execute("SELECT data FROM record WHERE position = ?", (position,)).fetchone()
         return bytes(row[0]) if row else None
-
-    def records(self, first: int, limit: int) -> list[bytes]:
-        """The bytes of up to `limit` records from `first` on; fewer where they are large."""
-        found: list[bytes] = []
-        size = 0
-        rows = self._db.execute("SELECT data FROM record WHERE position >= ? ORDER BY position LIMIT ?", (first, limit))
-        for (data,) in rows:
-            found.append(data)
-            size += len(data)
-            if size >= _READ_BYTES:
-                break
-        return found
 
     def position_at(self, time_us: int) -> int:
         """The last position whose record says that it was written by then; 0 where none does."""

@@ -117,7 +117,7 @@ async def records_of(history: HistoryIndex, first: int, last: int) -> list[bytes
     """The replica's records; fewer where some are missing. Raises Unavailable."""
     records: list[bytes] = []
     while len(records) < last - first + 1:
-        found = await history.records(first + len(records), last - first + 1 - len(records))
+        found = await history.read(first + len(records), last - first + 1 - len(records))
         if not found:
             break
         records += found

@@ -107,7 +107,7 @@ class PastStates:
             limit = min(_PIECE, position - state.position)
             if self._files is not None:
                 limit = min(limit, self._files.spacing - state.position % self._files.spacing)
-            batch = await self._history.records(state.position + 1, limit)
+            batch = await self._history.read(state.position + 1, limit)
             if not batch:
                 raise not_indexed(state.position + 1)
             await asyncio.to_thread(_fold_all, state, batch)

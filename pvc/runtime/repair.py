@@ -137,7 +137,7 @@ def _portions(entries: Sequence[Entry], at_once: int) -> list[list[Entry]]:
 async def from_replica(replica: HistoryIndex, after: int) -> AsyncIterator[list[bytes]]:
     """The replica's records behind `after`, in batches."""
     while True:
-        batch = await replica.records(after + 1, MAX_BATCH_ENTRIES * 5)
+        batch = await replica.read(after + 1, MAX_BATCH_ENTRIES * 5)
         if not batch:
             return
         yield batch

@@ -92,6 +92,7 @@ _TITLES = {
     "access": "Access",
     "login": "Logging in",
     "audit": "The audit, and the people in the log",
+    "webhook": "Webhooks",
     "time": "Other times",
 }
 

@@ -212,7 +212,7 @@ async def test_an_index_that_is_just_being_filled_again_is_no_damage_of_the_log(
     async def nothing(first: int, limit: int) -> list[bytes]:
         return []
 
-    monkeypatch.setattr(history, "records", nothing)
+    monkeypatch.setattr(history, "read", nothing)
     with pytest.raises(Unavailable) as refused:
         await PastStates(history).at(5)
     assert refused.value.code == "history.behind"
