@@ -310,7 +310,7 @@ login = PvcCommand(
     ],
     help="Log in at the cluster's issuer.\n\n"
     "The token is kept with the connection, and opens for some hours. What one may do comes from one's groups at the "
-    "issuer, and is read anew each time. Where the issuer allows it, the next `pvc login` needs no browser.",
+    "issuer, and is read anew each time. Where the issuer allows it, the next login needs no browser.",
     short_help="Log in at the cluster's issuer.",
     example="pvc login\npvc login --no-browser",
 )
