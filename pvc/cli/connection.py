@@ -231,7 +231,7 @@ add = _command(
         ),
         click.Option(["--use"], is_flag=True, help="Use it from now on."),
         click.Option(["--check/--no-check"], default=True, help="Try it out before storing it."),
-        click.Option(["--login"], is_flag=True, help="Without a token: `pvc login` gets one from an issuer."),
+        click.Option(["--login"], is_flag=True, help="Without a token: pvc login gets one from an issuer."),
     ],
     data=False,
     about={

@@ -14,6 +14,7 @@ from typing import Any
 
 import jwt
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from pvc.errors import Unauthenticated
 
@@ -39,6 +40,9 @@ MAX_AGE_S = 600
 
 MAX_TOKEN_BYTES = 64 * 1024
 """With hundreds of groups in it."""
+
+MIN_RSA_BITS = 2048
+"""Shorter ones have been factored, or will be."""
 
 MAX_KEYS = 50
 """Of an issuer that are looked at."""
@@ -105,7 +109,7 @@ def _verified(
                 warnings.simplefilter("ignore")
                 claims: dict[str, Any] = jwt.decode(
                     token,
-                    jwt.PyJWK(dict(key), algorithm).key,  # type: ignore[no-untyped-call]
+                    _strong(jwt.PyJWK(dict(key), algorithm).key),  # type: ignore[no-untyped-call]
                     algorithms=[algorithm],
                     issuer=issuer,
                     audience=client_id,
@@ -118,6 +122,13 @@ def _verified(
         except (jwt.PyJWTError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise _invalid(_first_line(error)) from None
     raise _invalid(why)
+
+
+def _strong(key: Any) -> Any:
+    """The key, unless somebody could have found its other half."""
+    if isinstance(key, RSAPublicKey) and key.key_size < MIN_RSA_BITS:
+        raise ValueError(f"its key has {key.key_size} bits, and must have {MIN_RSA_BITS}")
+    return key
 
 
 def _check_party(claims: Mapping[str, Any], client_id: str) -> None:

@@ -84,6 +84,7 @@ def test_a_person_logs_in_by_browser_may_what_the_groups_say_renews_and_logs_out
     done = anna("login")
     assert done.code == 0 and "You are anna, operator (tag shop), for 8 h" in done.out, done
     assert [row["name"] for row in json.loads(anna("vm", "list", "-o", "json").out)] == ["shop01"]
+    assert "person, who logs in at the issuer" in place.root("access", "info", "anna").out
     assert anna("vm", "start", "bank01").code == 4
     first = stored_token(tmp_path)
     renewed = anna("login")  # no browser is opened: there is a refresh token
@@ -103,6 +104,16 @@ def test_a_person_logs_in_by_browser_may_what_the_groups_say_renews_and_logs_out
     assert re.search(r"anna +127\.0\.0\.1 +\w+ +hv1 +logged in by renewal", logins), logins
     said = place.daemon.log_file.read_text()
     assert first.split("_")[2] not in said and second.split("_")[2] not in said and "very-secret" not in said
+
+
+def test_a_connection_that_is_not_stored_is_given_its_token_to_see(place: Place, tmp_path: Path) -> None:
+    passing = Cli(tmp_path, {"BROWSER": fake_browser("u-1"), "PVC_URL": place.url})
+    told = json.loads(passing("login", "-o", "json").out)
+    assert told["principal"] == "anna" and told["grants"] == [{"role": "operator", "tag": "shop"}]
+    assert passing.with_env(PVC_TOKEN=told["token"])("vm", "list").code == 0
+    assert not (tmp_path / "config").exists(), "nothing is kept"
+    local = place.root("login")
+    assert local.code != 0 and "root needs no login" in local.err
 
 
 def test_who_has_no_role_is_refused_by_name_and_on_the_audit(place: Place, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from pvc.clock import SystemClock
 from pvc.events.access import AccessRefused, LoginRefused
@@ -159,6 +160,12 @@ async def test_an_algorithm_that_is_not_allowed_lets_nobody_in(door: Door) -> No
     assert (await door.log_in()).status_code == 401
     door.issuer.make_token = lambda claims: "not.a.token"
     assert (await door.log_in()).status_code == 401
+
+
+async def test_a_key_that_is_too_short_lets_nobody_in(door: Door) -> None:
+    door.issuer.key = rsa.generate_private_key(public_exponent=65_537, key_size=1024)
+    reply = await door.log_in()
+    assert reply.status_code == 401 and "1024 bits" in reply.json()["detail"], reply.text
 
 
 async def test_another_key_is_learnt_but_not_read_for_each_stranger(door: Door) -> None:
