@@ -207,8 +207,9 @@ async def _let_in(
     person = person_of(issued.claims, name_claim=parts.name_claim, groups_claim=parts.groups_claim, roles=parts.roles)
     arrived = call.principal.actor
     actor = Actor(principal=person.name, method=BY_ISSUER, address=arrived.address, source=arrived.source)
-    with told_in_access_log("access.log_in", services.clock, actor) as line:
-        sealed = await services.people.seal_actor(actor)
+    sealed = await services.people.seal_actor(actor)
+    told = msgspec.structs.replace(actor, principal=sealed.principal)  # the node's journal knows nobody by name
+    with told_in_access_log("access.log_in", services.clock, told) as line:
         about = await services.people.keyed_hash(person.name, f"{parts.issuer.url}\0{person.subject}")
         if not person.grants:
             await _shut_out(services, person, sealed, about)
@@ -244,7 +245,7 @@ async def _let_in(
             expires_us=expires_us,
             refresh=issued.refresh_token,
         )
-        return json_response(reply, outcome.position)
+        return json_response(reply, outcome.position, {"Cache-Control": "no-store"})
 
 
 async def _shut_out(services: GatewayServices, person: Person, sealed: Actor, identity: str) -> None:

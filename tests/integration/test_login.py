@@ -15,7 +15,7 @@ import pytest
 from tests.integration.cli_cluster import free_port
 from tests.integration.cli_process import PVC, Cli
 from tests.integration.daemon_process import DaemonProcess
-from tests.integration.issuers import ANNA, OLGA, ROOTLIKE, RealIssuer, fake_browser, sign_in
+from tests.integration.issuers import ANNA, OLGA, ROOTLIKE, RealIssuer, fake_browser, lying_issuer, sign_in
 
 OIDC = """
 [oidc]
@@ -103,6 +103,7 @@ def test_a_person_logs_in_by_browser_may_what_the_groups_say_renews_and_logs_out
     assert re.search(r"anna +127\.0\.0\.1 +\w+ +hv1 +logged in by browser", logins), logins
     assert re.search(r"anna +127\.0\.0\.1 +\w+ +hv1 +logged in by renewal", logins), logins
     said = place.daemon.log_file.read_text()
+    assert "command=access.log_in about=- principal=person-" in said and "anna" not in said
     assert first.split("_")[2] not in said and second.split("_")[2] not in said and "very-secret" not in said
 
 
@@ -188,3 +189,27 @@ def test_what_comes_by_an_issuer_goes_by_it(place: Place, tmp_path: Path) -> Non
     assert sum(one["principal"] == "anna" for one in tokens) <= 10
     assert place.root("access", "remove", "anna", "--yes").code == 0
     assert anna("vm", "list").code == 4
+
+
+def test_a_console_without_a_browser_logs_in_by_another_device(tmp_path: Path) -> None:
+    with lying_issuer() as issuer:
+        port = free_port()
+        daemon = DaemonProcess(tmp_path, gateway={"socket": str(tmp_path / "pvc.sock"), "listen": f"127.0.0.1:{port}"})
+        (tmp_path / "secret").write_text("s")
+        with daemon.config.open("a") as config:
+            config.write(OIDC.format(issuer=issuer.url, secret=tmp_path / "secret"))
+        daemon.start()
+        try:
+            assert Cli(tmp_path, {"PVC_SOCKET": str(daemon.socket)})("cluster", "init", "lab").code == 0
+            issuer.pending, issuer.claims = 1, {"nonce": None}
+            anna = Cli(tmp_path / "anna", {"BROWSER": "", "DISPLAY": "", "WAYLAND_DISPLAY": ""})
+            url = f"http://127.0.0.1:{port}"
+            silent = f"http://127.0.0.1:{free_port()}"
+            assert anna("connection", "add", "lab", silent, url, "--login", "--use").code == 0
+            done = anna("login")
+            assert done.code == 0 and "You are anna" in done.out, done
+            assert "The code is WDJB-MJHT" in done.err and f"{issuer.url}/go" in done.err
+            assert anna("access", "info").code == 0
+            assert anna("login").code == 0, "renewed"
+        finally:
+            daemon.stop()

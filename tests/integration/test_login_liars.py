@@ -252,6 +252,20 @@ async def test_somebody_else_with_the_same_name_is_refused(door: Door) -> None:
     assert reply.status_code == 403 and reply.json()["code"] == "access.name_taken", reply.text
 
 
+async def test_who_was_erased_comes_in_again_as_somebody_new(door: Door) -> None:
+    token = (await door.log_in()).json()["token"]
+    erased = await door.house.root.post("/audit/erase", json={"principal": "anna"})
+    assert erased.status_code == 200, erased.text
+    again = await door.log_in()
+    assert again.status_code == 200 and again.json()["principal"] == "anna", again.text
+    rows = (await door.house.root.get("/access")).json()["items"]
+    assert sorted(row["name"][:7] for row in rows if row["login"]) == ["anna", "erased-"]
+    identities = {one.identity for one in door.house.state.principals.values() if one.identity}
+    assert len(identities) == 2, "nothing that is left says that they are one"
+    async with door.house.outside_with(token) as before:
+        assert (await before.get("/whoami")).json()["principal"].startswith("erased-")
+
+
 @pytest.mark.parametrize("name", ["root", "erased-3f2a91c0", "a b", "node/hv1", "", None, ["anna"], "x" * 64, "änna"])
 async def test_a_name_that_cannot_be_one_is_refused(door: Door, name: Any) -> None:
     door.issuer.claims = {"preferred_username": name}
