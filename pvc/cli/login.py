@@ -23,6 +23,7 @@ import click
 from pvc.cli.access import granted
 from pvc.cli.base import PvcCommand
 from pvc.cli.session import SOURCE, Session, now_us
+from pvc.cli.times import when
 from pvc.client import connections as store
 from pvc.client.connections import Connection
 from pvc.client.errors import ApiError, ClientError, ConfigError, Unreachable
@@ -231,8 +232,8 @@ def _keep(session: Session, chosen: Connection, made: dict[str, Any]) -> None:
         kept = {} if stored else {"token": token}
         session.show_data({"principal": me["principal"], "grants": me["grants"], "expires": me["expires"], **kept})
         return
-    hours = max(1, round((made["expires_us"] - now_us()) / 3_600_000_000))
-    session.say(f"You are {me['principal']}, {granted(me['grants'])}, for {hours} h: until {me['expires']}.")
+    until = when(made["expires_us"], now_us())
+    session.say(f"You are {me['principal']}, {granted(me['grants'])}, until {until}.")
     if not stored:
         session.note("The connection is not a stored one, so the token is only shown; give it in PVC_TOKEN:")
         session.say(token)

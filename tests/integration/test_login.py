@@ -82,7 +82,7 @@ def test_a_person_logs_in_by_browser_may_what_the_groups_say_renews_and_logs_out
     anna = place.person(tmp_path, "u-1")
     assert anna("vm", "list").code == 4
     done = anna("login")
-    assert done.code == 0 and "You are anna, operator (tag shop), for 8 h" in done.out, done
+    assert done.code == 0 and "You are anna, operator (tag shop), until " in done.out, done
     assert [row["name"] for row in json.loads(anna("vm", "list", "-o", "json").out)] == ["shop01"]
     assert "person, who logs in at the issuer" in place.root("access", "info", "anna").out
     assert anna("vm", "start", "bank01").code == 4
