@@ -16,6 +16,7 @@ from pvc.daemon.config import Config
 from pvc.daemon.contact import contact_of, load_peer_secret, make_peer_secret
 from pvc.daemon.first_state import first_state
 from pvc.daemon.log_care import DaemonLogCare
+from pvc.daemon.login_parts import make_login
 from pvc.daemon.logs import (
     LogCopies,
     archive_parts,
@@ -92,6 +93,7 @@ async def _run_once(config: Config, stop: asyncio.Event) -> None:
             watch=services.watch,
             places={"data": config.data_dir, "archive": config.archive_dir},
             webhooks=opened.webhooks,
+            login=make_login(config.oidc, services.clock),
         )
         watching = [
             asyncio.create_task(_pass_on(stop, leave), name="stop"),
