@@ -252,7 +252,12 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
         state = None if config.log.kind == "memory" else await first_state(snapshots, log, peers)
         world = World(state, behind=True)
         people = People(keyring, world, clock, rng)
-        watch = AppendWatch(clock, node=config.node_name, tracer=await stack.enter_async_context(tracing(config)))
+        watch = AppendWatch(
+            clock,
+            node=config.node_name,
+            tracer=await stack.enter_async_context(tracing(config)),
+            caught_up=lambda: world.caught_up,
+        )
         stack.enter_context(world.listening(watch.folded))
         webhooks, post = await open_webhooks(config, world, people.readable, clock, rng)
         stack.push_async_callback(webhooks.store.close)
