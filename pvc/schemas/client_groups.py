@@ -27,6 +27,7 @@ ABOUT = {
     "cluster": "The cluster as a whole.",
     "faults": "What is wrong.",
     "log": "The log: what happened, proofs of it, and its care.",
+    "login": "Logging people in at an issuer, for programs that do so themselves.",
     "nodes": "The hypervisors.",
     "operations": "What is under way.",
     "vms": "The VMs.",
@@ -78,7 +79,7 @@ def _module(found: Sequence[Method], models: Models, *, waits: bool) -> str:
     classes.append(_groups_class(groups, waits=waits))
     text = "\n\n".join(classes)
     prefix, kind = ("Async", "asyncio") if waits else ("", "blocking programs")
-    used = sorted(name for name in [*models.names, *models.inputs] if re.search(rf"\b{name}\b", text))
+    used = sorted((name for name in [*models.names, *models.inputs] if re.search(rf"\b{name}\b", text)), key=str.lower)
     head = [
         f'"""The methods of the client for {kind}, in groups. Generated: see pvc/schemas."""',
         "",

@@ -20,6 +20,9 @@ from pvc.client.generated.models import (
     InclusionProof,
     KeyCopies,
     KeyList,
+    LoginBegun,
+    LoginInfo,
+    LoginReply,
     LogStatus,
     NicInput,
     NodeInfo,
@@ -349,7 +352,7 @@ class Audit(Group):
 
         Touched: whoever has a record about it, refused tries too. May: principals whose grants allow something with it
         at this position, whether they have a token or not; root on a node always may, and is not listed. `subject` may
-        also be `access/<name of a principal>`.
+        also be `access/<name of a principal>`, with its tokens.
 
         subject: `vm/<name or id>`, `node/<name>`, `access/<id or name>`, `webhook/<id>` or `cluster`.
         since: ISO 8601, or how long ago: 30m, 2h, 1d.
@@ -691,6 +694,41 @@ class Log(Group):
         log: Compare with the log's own bytes too, not this node's copy alone.
         """
         return self._get("/log/verify", {"first": first, "log": log}, VerifiedPortion)
+
+
+class Login(Group):
+    """Logging people in at an issuer, for programs that do so themselves."""
+
+    def finish(self, *, login: str, code: str | None = None, replaces: str | None = None) -> LoginReply:
+        """Finish a login: a token for a code.
+
+        code: What the browser has brought; none with `device`.
+        replaces: Id of a token of yours that is to end with this.
+        """
+        return self._post("/login/finish", {"login": login, "code": code, "replaces": replaces}, LoginReply)
+
+    def get(self) -> LoginInfo:
+        """How one logs in to this cluster."""
+        return self._get("/login", {}, LoginInfo)
+
+    def renew(self, *, refresh: str, replaces: str | None = None) -> LoginReply:
+        """Another token, without a browser.
+
+        Groups are read anew, and so are roles. The issuer may have ended it.
+
+        replaces: Id of a token of yours that is to end with this.
+        """
+        return self._post("/login/renew", {"refresh": refresh, "replaces": replaces}, LoginReply)
+
+    def start(self, *, flow: Literal["browser", "device"] | None = None, redirect: str | None = None) -> LoginBegun:
+        """Begin to log in at the issuer.
+
+        The browser comes back to `redirect` with `code` and `state`. Finish at the same gateway.
+
+        flow: `device`: by another machine with a browser. browser where nothing is said.
+        redirect: Where the browser brings the code to: http://127.0.0.1:PORT/PATH, of one's own machine.
+        """
+        return self._post("/login/start", {"flow": flow, "redirect": redirect}, LoginBegun)
 
 
 class Nodes(Group):
@@ -2113,6 +2151,8 @@ class Groups:
         """What is wrong."""
         self.log = Log(calls)
         """The log: what happened, proofs of it, and its care."""
+        self.login = Login(calls)
+        """Logging people in at an issuer, for programs that do so themselves."""
         self.nodes = Nodes(calls)
         """The hypervisors."""
         self.operations = Operations(calls)

@@ -401,6 +401,50 @@ class LogStatus(Model, frozen=True, kw_only=True):
     mended: list[str] = []
 
 
+class LoginBegun(Model, frozen=True, kw_only=True):
+    """A login that has begun at this gateway, and is to be finished there."""
+
+    position: int = 0
+    login: str = ""
+    """Give it back to finish. Only the gateway that made it can read it."""
+    url: str = ""
+    """Where a person's browser is to go."""
+    state: str = ""
+    """Must come back with the code; a code with another one is not yours."""
+    user_code: str = ""
+    """With `device`: what the person types there, or compares."""
+    interval_s: int = 0
+    """With `device`: ask no more often."""
+    expires_s: int = 0
+
+
+class LoginInfo(Model, frozen=True, kw_only=True):
+    """How one logs in to this cluster."""
+
+    position: int = 0
+    issuer: str = ""
+    """Empty: by a token of an admin's making alone."""
+    flows: list[str] = []
+    """`browser`, `device`."""
+
+
+class LoginReply(Model, frozen=True, kw_only=True):
+    """A token, or that it is not decided yet."""
+
+    position: int = 0
+    pending: bool = False
+    """With `device`: the person is not done. Ask again after `interval_s`."""
+    interval_s: int = 0
+    principal: str = ""
+    token: str = ""
+    """Shown here and never again."""
+    expires: str = ""
+    """ISO 8601, UTC."""
+    expires_us: int = 0
+    refresh: str = ""
+    """For `login.renew`, where the issuer gave one. As secret as a token."""
+
+
 class MigrationProgress(Model, frozen=True, kw_only=True):
     """How far a live migration has come, a second ago."""
 
@@ -715,6 +759,8 @@ class PrincipalRow(Model, frozen=True, kw_only=True):
     id: str = ""
     """For the history: `access/<id>`."""
     kind: str = ""
+    login: bool = False
+    """Whether it comes by logging in at the issuer, and in no other way."""
     grants: list[Grant] = []
     description: str = ""
     tokens: int = 0

@@ -20,6 +20,9 @@ from pvc.client.generated.models import (
     InclusionProof,
     KeyCopies,
     KeyList,
+    LoginBegun,
+    LoginInfo,
+    LoginReply,
     LogStatus,
     NicInput,
     NodeInfo,
@@ -370,7 +373,7 @@ class AsyncAudit(AsyncGroup):
 
         Touched: whoever has a record about it, refused tries too. May: principals whose grants allow something with it
         at this position, whether they have a token or not; root on a node always may, and is not listed. `subject` may
-        also be `access/<name of a principal>`.
+        also be `access/<name of a principal>`, with its tokens.
 
         subject: `vm/<name or id>`, `node/<name>`, `access/<id or name>`, `webhook/<id>` or `cluster`.
         since: ISO 8601, or how long ago: 30m, 2h, 1d.
@@ -723,6 +726,46 @@ class AsyncLog(AsyncGroup):
         log: Compare with the log's own bytes too, not this node's copy alone.
         """
         return await self._get("/log/verify", {"first": first, "log": log}, VerifiedPortion)
+
+
+class AsyncLogin(AsyncGroup):
+    """Logging people in at an issuer, for programs that do so themselves."""
+
+    async def finish(self, *, login: str, code: str | None = None, replaces: str | None = None) -> LoginReply:
+        """Finish a login: a token for a code.
+
+        code: What the browser has brought; none with `device`.
+        replaces: Id of a token of yours that is to end with this.
+        """
+        return await self._post("/login/finish", {"login": login, "code": code, "replaces": replaces}, LoginReply)
+
+    async def get(self) -> LoginInfo:
+        """How one logs in to this cluster."""
+        return await self._get("/login", {}, LoginInfo)
+
+    async def renew(self, *, refresh: str, replaces: str | None = None) -> LoginReply:
+        """Another token, without a browser.
+
+        Groups are read anew, and so are roles. The issuer may have ended it.
+
+        replaces: Id of a token of yours that is to end with this.
+        """
+        return await self._post("/login/renew", {"refresh": refresh, "replaces": replaces}, LoginReply)
+
+    async def start(
+        self,
+        *,
+        flow: Literal["browser", "device"] | None = None,
+        redirect: str | None = None,
+    ) -> LoginBegun:
+        """Begin to log in at the issuer.
+
+        The browser comes back to `redirect` with `code` and `state`. Finish at the same gateway.
+
+        flow: `device`: by another machine with a browser. browser where nothing is said.
+        redirect: Where the browser brings the code to: http://127.0.0.1:PORT/PATH, of one's own machine.
+        """
+        return await self._post("/login/start", {"flow": flow, "redirect": redirect}, LoginBegun)
 
 
 class AsyncNodes(AsyncGroup):
@@ -2189,6 +2232,8 @@ class AsyncGroups:
         """What is wrong."""
         self.log = AsyncLog(calls)
         """The log: what happened, proofs of it, and its care."""
+        self.login = AsyncLogin(calls)
+        """Logging people in at an issuer, for programs that do so themselves."""
         self.nodes = AsyncNodes(calls)
         """The hypervisors."""
         self.operations = AsyncOperations(calls)
