@@ -49,7 +49,9 @@ class DiffArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     new: Point = "now"
     subject: Subject = ""
     limit: Annotated[int, Meta(ge=1, le=MAX_OBJECTS, description="Objects at most.")] = DEFAULT_OBJECTS
-    after: Annotated[int, Meta(ge=0, description="So many objects are passed over: `next` of the page before.")] = 0
+    after: Annotated[
+        int, Meta(ge=0, le=1 << 62, description="So many objects are passed over: `next` of the page before.")
+    ] = 0
 
 
 class MomentView(msgspec.Struct, frozen=True, kw_only=True):

@@ -244,7 +244,7 @@ that the gateway ends: with the problem's status 503 come back at once. A client
             HeaderArgument(
                 name=LAST_EVENT_ID,
                 description="The id of the last event received; counts before `after`.",
-                schema={"type": "integer", "minimum": 0, "maximum": 10**18 - 1, "examples": [1042]},
+                schema={"type": "string", "pattern": "^([0-9]{1,18})?$", "examples": ["1042"]},
             ),
         ),
         reply=EventPage,

@@ -194,6 +194,21 @@ async def test_what_is_no_whole_number_is_refused(house: House, text: str) -> No
     assert reply.json()["code"] in ("input.invalid", "input.bad_json")
 
 
+async def test_who_has_touched_a_webhook_can_be_asked(house: House) -> None:
+    reply = await house.root.get("/audit/who", params={"subject": "webhook/nowhere"})
+    assert (reply.status_code, reply.json()["code"]) == (404, "webhook.not_found")
+    made = await house.root.post("/webhooks", json={"name": "billing", "url": "https://example.org/pvc"})
+    assert made.status_code == 200, made.text
+    who = (await house.root.get("/audit/who", params={"subject": "webhook/billing"})).json()
+    assert [touch["actor"] for touch in who["touched"]] == ["root"]
+    assert "webhook.manage" in who["may"][0]["actions"]
+
+
+async def test_a_page_beyond_all_numbers_is_refused_as_its_description_says(house: House) -> None:
+    reply = await house.root.get("/diff", params={"old": "1", "after": 10**27})
+    assert (reply.status_code, reply.json()["field"]) == (422, "after")
+
+
 async def test_the_greatest_position_that_is_described_is_understood(house: House) -> None:
     reply = await house.root.get("/history", params={"before": 1 << 62, "at": "now"})
     assert reply.status_code == 200 and reply.json()["records"]
