@@ -8,19 +8,26 @@ from typing import Any
 
 import click
 
-from pvc.cli import exits
+from pvc.cli import complete, exits
 from pvc.cli.access import granted
 from pvc.cli.base import PvcCommand, usage_error
 from pvc.cli.log import written
 from pvc.cli.session import Session, now_us
-from pvc.cli.table import Cell, Column, render_table
+from pvc.cli.table import Cell, Column
 from pvc.cli.times import ago
 
-COLUMNS = (Column("NAME"), Column("KEY"), Column("RECORDS", right=True), Column("STATE"))
+COLUMNS = (Column("NAME", rank=0), Column("KEY", rank=2), Column("RECORDS", right=True), Column("STATE"))
 
-TOUCHED = (Column("HAS TOUCHED IT"), Column("RECORDS", right=True), Column("LAST"), Column("WITH"))
-MAY = (Column("MAY TOUCH IT"), Column("ROLES"), Column("TOKENS", right=True), Column("ACTIONS"))
-LOGINS = (Column("WHEN"), Column("WHO"), Column("FROM"), Column("TOKEN"), Column("AT NODE"), Column("RESULT"))
+TOUCHED = (Column("HAS TOUCHED IT", rank=0), Column("RECORDS", right=True), Column("LAST"), Column("WITH"))
+MAY = (Column("MAY TOUCH IT", rank=0), Column("ROLES"), Column("TOKENS", right=True), Column("ACTIONS"))
+LOGINS = (
+    Column("WHEN"),
+    Column("WHO", rank=0),
+    Column("FROM", rank=0),
+    Column("TOKEN", rank=2),
+    Column("AT NODE", rank=2),
+    Column("RESULT"),
+)
 
 _TOLD = {"erasing": "to be erased, asked for", "erased": "erased"}
 
@@ -38,10 +45,14 @@ def show_people(session: Session) -> None:
     rows: list[list[str | Cell]] = []
     for person in people:
         readable = person["state"] == "readable"
-        told = person["state"] if readable else f"{_TOLD[person['state']]} {ago(person['since_us'], at_us)}"
+        told = (
+            person["state"]
+            if readable
+            else f"{_TOLD.get(person['state'], person['state'])} {ago(person['since_us'], at_us)}"
+        )
         style = {"readable": "green", "erasing": "yellow"}.get(person["state"], "dim")
         rows.append([person["name"], person["key"], str(person["records"]), Cell(told, style)])
-    session.show(render_table(COLUMNS, rows, session.look))
+    session.show_table(COLUMNS, rows)
     if not rows:
         session.note("Nobody has acted with a token yet.")
 
@@ -66,11 +77,15 @@ def show_who(session: Session, subject: str, since: str | None) -> None:
         [one["principal"], granted(one["grants"]), str(one["tokens"]), ", ".join(one["actions"])]
         for one in found["may"]
     ]
-    session.show(render_table(TOUCHED, touched, session.look))
-    session.show("\n" + render_table(MAY, may, session.look))
+    session.show_table(TOUCHED, touched)
+    session.show("\n")
+    session.show_table(MAY, may)
     if not found["complete"]:
         session.note(f"Only the newest {found['considered']:,} records were looked through; --since narrows it.")
     session.note("Root on a node may do everything, and is not listed.")
+
+
+LOGIN_EVENTS = ("access.token_used", "access.logged_in", "access.login_refused")
 
 
 def show_logins(session: Session, actor: str | None, refused: bool, since: str | None, limit: int) -> None:
@@ -84,6 +99,8 @@ def show_logins(session: Session, actor: str | None, refused: bool, since: str |
     rows: list[list[str | Cell]] = []
     for record in page["records"]:
         for event in record["events"]:
+            if event["type"] not in LOGIN_EVENTS:
+                continue  # a login is one record with the token that it made
             data, refusal = event["data"], event["type"] == "access.login_refused"
             more = f", and {data['unrecorded']} more before it" if data.get("unrecorded") else ""
             rows.append(
@@ -93,12 +110,18 @@ def show_logins(session: Session, actor: str | None, refused: bool, since: str |
                     data["network"] if refusal else record["actor"].get("address", ""),
                     data.get("token", ""),
                     data["node"],
-                    Cell(f"refused: {data['code']}{more}", "red") if refusal else Cell("ok", "green"),
+                    _result(event["type"], data, more),
                 ]
             )
-    session.show(render_table(LOGINS, rows, session.look))
+    session.show_table(LOGINS, rows)
     if page["next_before"] is not None:
         session.note(f"There are older ones: -n {2 * limit}")
+
+
+def _result(kind: str, data: dict[str, Any], more: str) -> Cell:
+    if kind == "access.login_refused":
+        return Cell(f"refused: {data['code']}{more}", "red")
+    return Cell(f"logged in by {data['how']}" if kind == "access.logged_in" else "ok", "green")
 
 
 def export_keys(session: Session, file: str) -> None:
@@ -145,7 +168,8 @@ def _keys_in(file: str) -> list[Any]:
 who = PvcCommand(
     "who",
     show_who,
-    params=[click.Argument(["subject"]), _since()],
+    reads=True,
+    params=[click.Argument(["subject"], shell_complete=complete.subjects), _since()],
     about={"subject": "vm/NAME, node/NAME, access/NAME or cluster."},
     help="Show who has touched a thing, and who may.\n\nTouched: whoever has a record about it, refused tries too. "
     "May: whoever was given a role that allows something with it.",
@@ -156,8 +180,11 @@ who = PvcCommand(
 login = PvcCommand(
     "login",
     show_logins,
+    reads=True,
     params=[
-        click.Option(["--actor"], metavar="NAME", help="Only of this person or service."),
+        click.Option(
+            ["--actor"], metavar="NAME", shell_complete=complete.actors, help="Only of this person or service."
+        ),
         click.Option(["--refused"], is_flag=True, help="Only those that were refused."),
         _since(),
         click.Option(
@@ -178,6 +205,7 @@ login = PvcCommand(
 people = PvcCommand(
     "people",
     show_people,
+    reads=True,
     help="List the people whom the log knows by name, and those who are erased.",
     example="pvc audit people",
 )
@@ -185,7 +213,7 @@ people = PvcCommand(
 export = PvcCommand(
     "export-keys",
     export_keys,
-    params=[click.Argument(["file"])],
+    params=[click.Argument(["file"], shell_complete=complete.files)],
     about={"file": "The file to write; - is standard output."},
     help="Write the keys that make people's names readable into a file.\n\nOnly as root on a node. A backup of the"
     " cluster has its log and not these keys.",
@@ -195,7 +223,7 @@ export = PvcCommand(
 restore = PvcCommand(
     "import-keys",
     import_keys,
-    params=[click.Argument(["file"])],
+    params=[click.Argument(["file"], shell_complete=complete.files)],
     about={"file": "A file of pvc audit export-keys."},
     help="Have keys again that were lost, from a copy.\n\nOnly as root on a node. After a restore, before anybody else"
     " acts. Keys of people who were erased are not kept.",

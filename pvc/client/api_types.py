@@ -316,6 +316,15 @@ class OperationInfo(Operation):
     vms: list[OperationVm]
 
 
+class HealthProblem(TypedDict):
+    """A reason why the cluster's health is not `ok`."""
+
+    code: str
+    health: str
+    message: str
+    hint: str
+
+
 class ClusterInfo(TypedDict):
     """The cluster at one look."""
 
@@ -325,6 +334,7 @@ class ClusterInfo(TypedDict):
     health: str
     reasons: list[str]
     hints: dict[str, str]
+    problems: list[HealthProblem]
     position: int
     state_hash: str
     primary: str

@@ -16,11 +16,14 @@ from pvc.events.types import Role
 class Action(StrEnum):
     """What can be asked for, in kinds that are allowed or refused together."""
 
+    SELF_LOGIN = "self.login"
+    """Needs no token at all."""
     SELF_READ = "self.read"
     CLUSTER_READ = "cluster.read"
     VM_READ = "vm.read"
     HISTORY_READ = "history.read"
     PAST_READ = "past.read"
+    METRICS_READ = "metrics.read"
     LOG_READ = "log.read"
     LOG_VERIFY = "log.verify"
     CONSOLE_READ = "console.read"
@@ -80,11 +83,14 @@ def _row(viewer: Cell, operator: Cell, admin: Cell, auditor: Cell) -> Row:
 
 TABLE: Mapping[Action, Row] = {
     #                           viewer  operator admin auditor
+    Action.SELF_LOGIN: _row(_YES, _YES, _YES, _YES),
     Action.SELF_READ: _row(_YES, _YES, _YES, _YES),
     Action.CLUSTER_READ: _row(_YES, _YES, _YES, _YES),
     Action.VM_READ: _row(_VMS, _VMS, _VMS, _VMS),
     Action.HISTORY_READ: _row(_VMS, _VMS, _VMS, _VMS),
     Action.PAST_READ: _row(_WHOLE, _WHOLE, _WHOLE, _WHOLE),
+    # What everybody does at a gateway is counted there, and VMs are named: not for who sees only some.
+    Action.METRICS_READ: _row(_WHOLE, _WHOLE, _WHOLE, _WHOLE),
     Action.LOG_READ: _row(_WHOLE, _WHOLE, _WHOLE, _WHOLE),
     Action.LOG_VERIFY: _row(_NO, _WHOLE, _WHOLE, _WHOLE),
     Action.CONSOLE_READ: _row(_VMS, _VMS, _VMS, _NO),

@@ -11,7 +11,9 @@ import asyncio
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from pvc.gateway.auth import NODE_SHOWN
 from pvc.gateway.event_stream import HANG_UP
+from pvc.peers.certificates import node_shown
 
 HEAD_DEADLINE_S = 20.0
 """For a request's line and headers, which fit into a few packets: many times what the worst line needs."""
@@ -25,7 +27,7 @@ class PatientProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The first head is waited for from here."""
         super().connection_made(transport)
-        self.app = _with_way_to_hang_up(self.app, transport)
+        self.app = _with_what_is_known_of(self.app, transport)
         self._look_later(None)
 
     def _look_later(self, waited_after: RequestResponseCycle | object | None) -> None:
@@ -46,8 +48,11 @@ class PatientProtocol(H11Protocol):
 _REPLYING = object()
 
 
-def _with_way_to_hang_up(app: ASGIApp, transport: asyncio.Transport) -> ASGIApp:
+def _with_what_is_known_of(app: ASGIApp, transport: asyncio.Transport) -> ASGIApp:
+    """The way to hang up, and which node has shown its certificate: known of a connection, and so of its requests."""
+    known = {HANG_UP: transport.abort, NODE_SHOWN: node_shown(transport.get_extra_info("ssl_object"))}
+
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        await app({**scope, HANG_UP: transport.abort}, receive, send)
+        await app({**scope, **known}, receive, send)
 
     return serve

@@ -22,6 +22,8 @@ from pvc.errors import PvcError, Unavailable
 from pvc.gateway.app import create_app, local_app
 from pvc.gateway.services import GatewayServices
 from pvc.node.node import Node
+from pvc.peers.certificates import ask_nodes
+from pvc.peers.secret import PeerSecret
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ async def serve(config: Config, node: Node, gateway: GatewayServices, stop: asyn
         listeners = [(_server(local_app(app)), local)]
         if config.gateway.listen:
             public = doors.enter_context(open_tcp_socket(config.gateway.listen))
-            listeners.append((_server(app, config.gateway), public))
+            listeners.append((_server(app, config.gateway, gateway.peers.secret), public))
         await _run(listeners, node, gateway, stop)
 
 
@@ -92,7 +94,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(app: ASGIApp, public: GatewayConfig | None = None) -> _Server:
+def _server(app: ASGIApp, public: GatewayConfig | None = None, secret: PeerSecret | None = None) -> _Server:
     settings = uvicorn.Config(
         app,
         lifespan="off",
@@ -114,4 +116,6 @@ def _server(app: ASGIApp, public: GatewayConfig | None = None) -> _Server:
             code="gateway.tls_failed",
             hint="give a certificate and its key, both PEM files that pvcd may read",
         ) from error
+    if settings.ssl is not None and secret is not None:
+        ask_nodes(settings.ssl, secret)
     return _Server(settings)

@@ -11,19 +11,20 @@ import logging
 from collections import defaultdict
 from collections.abc import Sequence
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from pvc.commands.access_rights import Rights, require_vm
+from pvc.commands.access_rights import Asker, Rights, require_vm
 from pvc.commands.base import require_cluster
 from pvc.errors import Forbidden, InvalidInput, PvcError, internal_error
 from pvc.gateway.access import ACCESS
 from pvc.gateway.access_log import told_in_access_log
 from pvc.gateway.audit import AUDIT
-from pvc.gateway.auth import LOCAL, Doorkeeper, Principal
+from pvc.gateway.auth import LOCAL, NO_TOKEN, Doorkeeper, Principal
 from pvc.gateway.bodies import control_of
 from pvc.gateway.cards import BASE_PATH
 from pvc.gateway.commands import command_endpoints
@@ -37,11 +38,14 @@ from pvc.gateway.log import LOG
 from pvc.gateway.log_care import LOG_CARE
 from pvc.gateway.log_parts import LOG_PARTS
 from pvc.gateway.log_proofs import PROOFS
+from pvc.gateway.login import BY_ISSUER, LOGIN, REFUSED, LoginForbidden
+from pvc.gateway.metrics import METRICS, METRICS_PATH
 from pvc.gateway.openapi import openapi_endpoint
 from pvc.gateway.operations import OPERATIONS
 from pvc.gateway.people import PEOPLE
 from pvc.gateway.problems import CONTENT_TYPE, NoSuchRoute, TooManyRequests, WrongMethod, problem_response
 from pvc.gateway.queries import QUERIES
+from pvc.gateway.request_meter import ENDPOINT, REFUSAL, RequestMeter
 from pvc.gateway.services import GatewayServices
 from pvc.gateway.tags import required_revisions, tag
 from pvc.gateway.undo import UNDO
@@ -71,7 +75,9 @@ def create_app(services: GatewayServices) -> ASGIApp:
     ]
     routes += [Route(f"{base}/health", _Health(services)) for base in ("", BASE_PATH)]
     routes.append(WebSocketRoute(BASE_PATH + CONSOLE_PATH, functools.partial(_console, services, doorkeeper, warden)))
-    return _Border(services, Router(routes, redirect_slashes=False, default=_no_such_route))
+    routes.append(Route(METRICS_PATH, _Methods(services, doorkeeper, warden, by_path[METRICS_PATH])))
+    router = Router(routes, redirect_slashes=False, default=_no_such_route)
+    return RequestMeter(services, _Border(services, router))
 
 
 def local_app(app: ASGIApp) -> ASGIApp:
@@ -100,6 +106,8 @@ def all_endpoints() -> Sequence[Endpoint]:
         *PEOPLE,
         *WEBHOOKS,
         *CONSOLE,
+        *METRICS,
+        *LOGIN,
         *command_endpoints(),
     ]
     return [*described, openapi_endpoint(described)]
@@ -124,6 +132,7 @@ class _Methods:
             raise WrongMethod(request.method, request.url.path, sorted(self._endpoints))
         if endpoint.deprecated is not None:
             scope[DEPRECATED] = endpoint.deprecated.headers
+        scope[ENDPOINT] = endpoint
         peer = self._peer(endpoint, request)
         response = await (self._answer_peer(endpoint, request, peer) if peer else self._answer(endpoint, request))
         await _make_readable(self._services, response)
@@ -143,7 +152,27 @@ class _Methods:
         call = Call(request=request, principal=peer, rights=Rights(everything=True))
         return await endpoint.handle(self._services, call)
 
+    async def _answer_anybody(self, endpoint: Endpoint, request: Request) -> Response:
+        """What is for those who have no token yet; what is refused of it is noted all the same."""
+        services, warden = self._services, self._warden
+        await services.world.until_caught_up(REACH_DEADLINE_S)
+        require_cluster(services.world.state)
+        somebody = self._doorkeeper.stranger(request)
+        try:
+            return await endpoint.handle(services, Call(request=request, principal=somebody, rights=Rights()))
+        except LoginForbidden as refusal:
+            actor = msgspec.structs.replace(somebody.actor, principal=refusal.name, method=BY_ISSUER)
+            known = Principal(actor=actor, asker=Asker(token=NO_TOKEN, shown=refusal.name))
+            await warden.refused(endpoint.name, endpoint.action, known, refusal, "")
+            raise
+        except REFUSED as refusal:
+            warden.login_refused("", refusal.code, somebody.actor.address)
+            self._doorkeeper.count_failure(somebody.actor.address)
+            raise
+
     async def _answer(self, endpoint: Endpoint, request: Request) -> Response:
+        if endpoint.open:
+            return await self._answer_anybody(endpoint, request)
         services, warden = self._services, self._warden
         await services.world.until_caught_up(REACH_DEADLINE_S)
         principal = self._doorkeeper.admit(request, services.world.state)
@@ -171,6 +200,7 @@ class _Health:
         self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[ENDPOINT] = "/health"
         request = Request(scope, receive, send)
         if request.method not in ("GET", "HEAD"):
             raise WrongMethod(request.method, request.url.path, ["GET"])
@@ -208,6 +238,7 @@ class _Border:
             # The border is the one place where a defect may not end the connection without an answer.
             logger.exception("gateway: internal error method=%s path=%r", scope.get("method"), scope.get("path"))
             problem = internal_error(error)
+        scope[REFUSAL] = problem.code
         if started:
             logger.warning("gateway: reply cut short path=%r code=%s", scope.get("path"), problem.code)
             return
@@ -235,6 +266,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, response: Response
 
 
 async def _console(services: GatewayServices, doorkeeper: Doorkeeper, warden: Warden, websocket: WebSocket) -> None:
+    websocket.scope[ENDPOINT] = CONSOLE_PATH
     await services.world.until_caught_up(REACH_DEADLINE_S)
     principal = doorkeeper.admit(websocket, services.world.state)
     ref = websocket.path_params["vm"]

@@ -178,6 +178,8 @@ def _operation(endpoint: Endpoint, schemas: _Schemas, codes: Mapping[str, list[s
         gone = endpoint.deprecated
         operation |= {"deprecated": True, "x-sunset": gone.sunset.isoformat()}
         operation["description"] += f"\n\nDeprecated since {gone.since}; works until {gone.sunset}. Use {gone.instead}."
+    if endpoint.open:
+        operation["security"] = []
     if endpoint.peers:
         operation["security"] = [{"token": []}, {"peer": []}]
     if endpoint.command is not None:

@@ -140,12 +140,18 @@ class TestReply(msgspec.Struct, frozen=True, kw_only=True):
 
 async def _list(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, WebhookListArguments)
-    state = services.world.state
-    rows = [await _row(services, state.webhooks[state.webhook_names[name]]) for name in sorted(state.webhook_names)]
-    wanted = [row for row, _ in rows if not arguments.state or row.state in arguments.state]
-    found, following = WEBHOOK_LIST.page(wanted, arguments)
-    items = WEBHOOK_LIST.cut(found, arguments.fields)
-    return json_response(WebhookList(position=state.position, items=items, next=following), state.position)
+    rows = [row for row in await webhook_rows(services) if not arguments.state or row.state in arguments.state]
+    found, following = WEBHOOK_LIST.page(rows, arguments)
+    page = WebhookList(
+        position=services.world.position, items=WEBHOOK_LIST.cut(found, arguments.fields), next=following
+    )
+    return json_response(page, page.position)
+
+
+async def webhook_rows(services: GatewayServices) -> list[WebhookRow]:
+    """All webhooks by name, each with its cursor read."""
+    hooks = services.world.state.webhooks
+    return [(await _row(services, hook))[0] for hook in sorted(hooks.values(), key=lambda hook: hook.name)]
 
 
 async def _info(services: GatewayServices, call: Call) -> Response:

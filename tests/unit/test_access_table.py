@@ -28,11 +28,13 @@ class Probe(NamedTuple):
 
 
 PROBES = {
+    Action.SELF_LOGIN: Probe("GET", "/login"),
     Action.SELF_READ: Probe("GET", "/whoami"),
     Action.CLUSTER_READ: Probe("GET", "/nodes"),
     Action.VM_READ: Probe("GET", "/vms/{vm}"),
     Action.HISTORY_READ: Probe("GET", "/history?subject=vm/{vm}"),
     Action.PAST_READ: Probe("GET", "/diff?old=1"),
+    Action.METRICS_READ: Probe("GET", "/metrics"),
     Action.LOG_READ: Probe("GET", "/log/records"),
     Action.LOG_VERIFY: Probe("GET", "/log/verify"),
     Action.CONSOLE_READ: Probe("GET", "/vms/{vm}/log"),
