@@ -140,11 +140,12 @@ class TestReply(msgspec.Struct, frozen=True, kw_only=True):
 
 async def _list(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, WebhookListArguments)
-    wanted = [row for row in await webhook_rows(services) if not arguments.state or row.state in arguments.state]
-    found, following = WEBHOOK_LIST.page(wanted, arguments)
-    items = WEBHOOK_LIST.cut(found, arguments.fields)
-    position = services.world.position
-    return json_response(WebhookList(position=position, items=items, next=following), position)
+    rows = [row for row in await webhook_rows(services) if not arguments.state or row.state in arguments.state]
+    found, following = WEBHOOK_LIST.page(rows, arguments)
+    page = WebhookList(
+        position=services.world.position, items=WEBHOOK_LIST.cut(found, arguments.fields), next=following
+    )
+    return json_response(page, page.position)
 
 
 async def webhook_rows(services: GatewayServices) -> list[WebhookRow]:
