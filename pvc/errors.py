@@ -49,6 +49,13 @@ class NotFound(Rejected):
     default_code = "not_found"
 
 
+class ChangedMeanwhile(Rejected):
+    """What the command is about is not any more as its sender has seen it. Nothing was changed."""
+
+    status = 412
+    default_code = "precondition.changed"
+
+
 class Unauthenticated(PvcError):
     """No valid credentials came with the request."""
 

@@ -11,7 +11,7 @@ from pvc.cli.session import SOURCE, Session
 from pvc.cli.text import clean
 
 if TYPE_CHECKING:
-    from pvc.client.client import Client
+    from pvc.client.json_client import JsonClient
 
 TIMEOUT_S = 0.7
 """A person waits at the Tab key; a gateway on the same continent answers well within this."""
@@ -52,7 +52,7 @@ def node_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
 def tag_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
     """Tags: of the VM where one is to be removed, of all VMs elsewhere."""
 
-    def ask(client: Client) -> list[str]:
+    def ask(client: JsonClient) -> list[str]:
         if ctx.info_name == "remove" and ctx.params.get("vm"):
             tags = {tag["tag"] for tag in client.vm(ctx.params["vm"])["tags"]}
         else:
@@ -75,7 +75,7 @@ def principal_names(ctx: click.Context, param: click.Parameter, incomplete: str)
 def actors(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
     """Who may have done something: people, services, root, and nodes."""
 
-    def ask(client: Client) -> list[str]:
+    def ask(client: JsonClient) -> list[str]:
         if incomplete.startswith("node/"):
             return _beginning(incomplete, [f"node/{node['name']}" for node in client.nodes()])
         return _beginning(incomplete, [*_principals(client), "root", "node/"])
@@ -89,7 +89,7 @@ def token_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 
     tokens: list[Any] = []
 
-    def ask(client: Client) -> list[str]:
+    def ask(client: JsonClient) -> list[str]:
         tokens.extend(client.get("/tokens")["items"])
         return []
 
@@ -124,7 +124,7 @@ def webhook_names(ctx: click.Context, param: click.Parameter, incomplete: str) -
 def subjects(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
     """What there is a history of: `vm/web01`, `node/hv1`, `cluster`."""
 
-    def ask(client: Client) -> list[str]:
+    def ask(client: JsonClient) -> list[str]:
         kind, _, name = incomplete.partition("/")
         if kind == "vm":
             return [f"vm/{row['name']}" for row in client.vms(name=f"{name}*", limit=MAX_NAMES)]
@@ -150,16 +150,16 @@ def connection_names(ctx: click.Context, param: click.Parameter, incomplete: str
         return []
 
 
-def _asked(ctx: click.Context, ask: Callable[[Client], list[str]]) -> list[Any]:
+def _asked(ctx: click.Context, ask: Callable[[JsonClient], list[str]]) -> list[Any]:
     from pvc.client import connections
-    from pvc.client.client import Client
     from pvc.client.errors import ClientError
+    from pvc.client.json_client import JsonClient
 
     session = ctx.find_object(Session)
     named = (session.connection if session else "") or ctx.find_root().params.get("connection") or ""
     try:
         connection = connections.choose_connection(named)
-        with Client(connection, source=SOURCE, tries=1, timeout_s=TIMEOUT_S) as client:
+        with JsonClient(connection, source=SOURCE, tries=1, timeout_s=TIMEOUT_S) as client:
             return _items(ask(client))
     except ClientError:
         return []  # the Tab key is no place for an error
@@ -169,7 +169,7 @@ def _beginning(incomplete: str, names: list[str]) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
-def _principals(client: Client) -> list[str]:
+def _principals(client: JsonClient) -> list[str]:
     return [principal["name"] for principal in client.get("/access")["items"]]
 
 

@@ -213,10 +213,10 @@ def _greet_each(session: Session, made: Connection) -> str:
 
 
 def _greet(made: Connection) -> str:
-    from pvc.client.client import Client
+    from pvc.client.json_client import JsonClient
 
     try:
-        with Client(made, source=SOURCE, tries=1) as client:
+        with JsonClient(made, source=SOURCE, tries=1) as client:
             me = client.whoami()
     except ClientError as error:
         if isinstance(error, ApiError) and error.status in (401, 403):

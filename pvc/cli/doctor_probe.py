@@ -164,7 +164,7 @@ def _secured(connection: Connection, plain: socket.socket, told: list[Told], abo
             told.append(("tls", "warn", "is not encrypted: the token can be read on its way", remedy, about))
         return plain
     from pvc.client.pins import check_pinned, unverified_context
-    from pvc.client.transport import tls_context
+    from pvc.client.tls import tls_context
 
     try:
         context = unverified_context() if connection.fingerprints else tls_context(connection)
@@ -224,10 +224,10 @@ def _versions(name: str, answering: list[Probed]) -> Iterator[Told]:
 
 def _standing(connection: Connection) -> Iterator[Told]:
     """Whom the cluster takes us for, for how long, and how it is."""
-    from pvc.client.client import Client
+    from pvc.client.json_client import JsonClient
 
     name = connection.name
-    with Client(connection, source=SOURCE, tries=1, timeout_s=TIMEOUT_S) as client:
+    with JsonClient(connection, source=SOURCE, tries=1, timeout_s=TIMEOUT_S) as client:
         try:
             me = client.whoami()
         except ClientError as error:

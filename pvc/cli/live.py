@@ -104,11 +104,11 @@ class Bell:
             return
 
     def _follow(self, i: int, connection: Connection) -> None:
-        from pvc.client.client import Client
+        from pvc.client.json_client import JsonClient
 
         while True:
             try:
-                with Client(connection, source=SOURCE) as client:
+                with JsonClient(connection, source=SOURCE) as client:
                     client.whoami()
                     stream = client.events(after=client.position)
                     self._blind.discard(i)

@@ -247,9 +247,9 @@ def _post(chosen: Connection, path: str, body: dict[str, str]) -> dict[str, Any]
 
 
 def _client(connection: Connection) -> Any:
-    from pvc.client.client import Client
+    from pvc.client.json_client import JsonClient
 
-    return Client(connection, source=SOURCE, tries=1)
+    return JsonClient(connection, source=SOURCE, tries=1)
 
 
 def _save_token(chosen: Connection, token: str) -> None:

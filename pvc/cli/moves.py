@@ -13,8 +13,8 @@ from pvc.cli.table import Cell, Column, render_table
 from pvc.cli.text import Look
 from pvc.cli.times import took
 from pvc.client.api_types import RecordView, Reply
-from pvc.client.client import Client
 from pvc.client.errors import ClientError
+from pvc.client.json_client import JsonClient
 
 MOVES = (Column("VM"), Column("FROM"), Column("TO"), Column("WHY"))
 RESULTS = (Column("VM"), Column("RESULT"), Column("TOOK", right=True))
@@ -60,7 +60,7 @@ def show_moves(session: Session, reply: Reply) -> None:
     session.show(render_table(MOVES, rows, session.look))
 
 
-def results_of(client: Client, records: Chain) -> list[dict[str, Any]]:
+def results_of(client: JsonClient, records: Chain) -> list[dict[str, Any]]:
     """What became of each VM in these records, in the order in which they set out; `success` None: nothing yet."""
     began: dict[str, int] = {}
     ended: dict[str, dict[str, Any]] = {}
@@ -83,7 +83,7 @@ def results_of(client: Client, records: Chain) -> list[dict[str, Any]]:
     return [{"vm": names[subject], **ended.get(subject, unknown)} for subject in began]
 
 
-def settled_chain(client: Client, record: str, wait_s: float, on_record: OnRecord | None = None) -> Chain:
+def settled_chain(client: JsonClient, record: str, wait_s: float, on_record: OnRecord | None = None) -> Chain:
     """All records that follow from this one, oldest first, once each of their VMs has ended up somewhere.
 
     Those that have not within `wait_s` are left on their way.
@@ -126,7 +126,7 @@ def render_results(results: Sequence[dict[str, Any]], look: Look) -> str:
     return render_table(RESULTS, rows, look)
 
 
-def _chain(client: Client, record: str) -> Chain:
+def _chain(client: JsonClient, record: str) -> Chain:
     found: Chain = []
     before: int | None = None
     while True:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pvc.client.api_types import RecordView, Reply
-from pvc.client.client import Client
 from pvc.client.errors import ApiError
+from pvc.client.json_client import JsonClient
 
 FEW = 20
 """Up to so many unknown VMs are asked for one by one; for more, one list is cheaper."""
@@ -14,7 +14,7 @@ FEW = 20
 SHORT_ID = 8
 
 
-def subject_names(client: Client, records: Iterable[RecordView | Reply]) -> dict[str, str]:
+def subject_names(client: JsonClient, records: Iterable[RecordView | Reply]) -> dict[str, str]:
     """Names by subject (`vm/<id>`, `node/<name>`): from the events themselves, else from the gateway."""
     names: dict[str, str] = {}
     for record in records:
@@ -34,7 +34,7 @@ def subject_names(client: Client, records: Iterable[RecordView | Reply]) -> dict
     return names
 
 
-def _ask(client: Client, subject: str) -> str:
+def _ask(client: JsonClient, subject: str) -> str:
     kind, _, ref = subject.partition("/")
     try:
         return str(client.get(f"/webhooks/{ref}")["name"]) if kind == "webhook" else client.vm(ref)["name"]

@@ -16,7 +16,7 @@ from pvc.cli.table import Column, Row, lay_out
 from pvc.cli.text import HALVES, Look, clean, escaped, harmless, is_harmless, paint
 
 if TYPE_CHECKING:
-    from pvc.client.client import Client
+    from pvc.client.json_client import JsonClient
 
 SOURCE = f"cli/{__version__}"
 
@@ -34,16 +34,16 @@ class Session:
         self.verbose = False
         self.among_several = False
         """Whether other clusters are asked the same, beside this one."""
-        self._client: Client | None = None
+        self._client: JsonClient | None = None
         self._kept: Kept | None = None
 
     @property
-    def client(self) -> Client:
+    def client(self) -> JsonClient:
         """The client, made when it is first needed. Raises ConfigError."""
         if self._client is None:
-            from pvc.client.client import Client
             from pvc.client.connections import choose_connection
             from pvc.client.errors import ConfigError
+            from pvc.client.json_client import JsonClient
 
             if self.everywhere:
                 raise ConfigError(
@@ -53,7 +53,7 @@ class Session:
                 )
             chosen = choose_connection(self.connection)
             patience = {"tries": 2, "timeout_s": AMONG_SEVERAL_S} if self.among_several else {}
-            self._client = Client(chosen, source=SOURCE, **patience)  # type: ignore[arg-type]
+            self._client = JsonClient(chosen, source=SOURCE, **patience)  # type: ignore[arg-type]
         return self._client
 
     @property

@@ -20,7 +20,7 @@ from pvc.client.errors import ClientError
 if TYPE_CHECKING:
     from pvc.cli.progress import ProgressLine
     from pvc.cli.session import Session
-    from pvc.client.client import Client
+    from pvc.client.json_client import JsonClient
 
 LOOK_S = 1.0
 """As often as a node publishes how far its migrations have come."""
@@ -44,7 +44,7 @@ class Seen(NamedTuple):
     bar: str = ""
 
 
-Look = Callable[["Client", str], Seen]
+Look = Callable[["JsonClient", str], Seen]
 
 
 class Watcher:
@@ -77,9 +77,9 @@ class Watcher:
         self._done.set()  # not joined: it may hang on a gateway, and only ever shows something
 
     def _run(self) -> None:
-        from pvc.client.client import Client
+        from pvc.client.json_client import JsonClient
 
-        with Client(self._connection, source=SOURCE, tries=1, timeout_s=TIMEOUT_S) as client:
+        with JsonClient(self._connection, source=SOURCE, tries=1, timeout_s=TIMEOUT_S) as client:
             pause_s = self._first_s
             while not self._done.wait(pause_s):
                 pause_s = self._every_s
@@ -135,7 +135,7 @@ def _per_cent(progress: MigrationProgress) -> float:
     return min(max(progress["per_cent"], 0.0), 100.0)
 
 
-def _migration(client: Client, vm: str) -> Seen:
+def _migration(client: JsonClient, vm: str) -> Seen:
     move = client.vm(vm)["migration"]
     if move is None:
         return Seen()
@@ -144,17 +144,17 @@ def _migration(client: Client, vm: str) -> Seen:
     return Seen("" if move["live"] else "by shutdown and start")
 
 
-def _flush(client: Client, node: str) -> Seen:
+def _flush(client: JsonClient, node: str) -> Seen:
     moving = [vm["name"] for vm in client.vms(state="migrating", node=node)]
     return _together(_left(client.node(node)["vms_running"], "still on it"), _of_each(client, moving))
 
 
-def _return(client: Client, node: str) -> Seen:
+def _return(client: JsonClient, node: str) -> Seen:
     moving = [vm["name"] for vm in client.vms(state="migrating") if vm["target"] == node]
     return _together(_left(client.node(node)["vms_away"], "still away"), _of_each(client, moving))
 
 
-def _everywhere(client: Client, _: str) -> Seen:
+def _everywhere(client: JsonClient, _: str) -> Seen:
     moving = [vm["name"] for vm in client.vms(state="migrating")]
     return _together(_left(len(moving), "on their way"), _of_each(client, moving))
 
@@ -163,7 +163,7 @@ def _left(count: int, where: str) -> str:
     return f"{count} {'VM' if count == 1 else 'VMs'} {where}" if count else ""
 
 
-def _of_each(client: Client, vms: Sequence[str]) -> str:
+def _of_each(client: JsonClient, vms: Sequence[str]) -> str:
     """How far each of the first few has come."""
     found = []
     for vm in vms[:MAX_LOOKED_AT]:

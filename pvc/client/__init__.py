@@ -1,15 +1,16 @@
 """The Python library on the gateway's API; the CLI's only way in.
 
-    from pvc.client import Client, choose_connection
+    from pvc.client import Client
 
-    client = Client(choose_connection())
-    reply = client.command("vm.start", {"vm": "web01"})
-    outcome = client.wait_for(reply, timeout_s=60)
-    for record in client.events(after=reply["position"], types=["vm.*"]):
-        print(record["events"][0]["summary"])
+    with Client("https://hv1:7370", token="pvc_...") as client:
+        client.vms.start("web01").wait()
+        for vm in client.vms.list(state=["running"]):
+            print(vm.name, vm.node)
+        for record in client.events(types=["vm.*"]):
+            print(record.events[0].summary)
 
-It speaks HTTP by the standard library and knows the commands by their cards (`commands.json`), so that it starts fast
-and needs nothing else of PVC. Names are loaded when they are first used, for the same reason.
+`AsyncClient` has the same methods for asyncio. docs/client.md tells all of it. It needs nothing else of PVC, and names
+are loaded when they are first used, so that what is not used costs no time at the start.
 """
 
 from __future__ import annotations
@@ -19,17 +20,51 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pvc.client.cards import load_cards
-    from pvc.client.client import Client, Outcome
+    from pvc.client.client import AsyncClient, Client
     from pvc.client.connections import Connection, choose_connection
-    from pvc.client.errors import ApiError, ClientError, ConfigError, Unreachable, WaitTimedOut
+    from pvc.client.errors import (
+        ApiError,
+        ClientError,
+        ConfigError,
+        Conflict,
+        Forbidden,
+        InvalidInput,
+        NotFound,
+        OperationFailed,
+        OutcomeUnknown,
+        PreconditionFailed,
+        TooManyRequests,
+        Unauthenticated,
+        Unavailable,
+        Unreachable,
+        WaitTimedOut,
+    )
+    from pvc.client.json_client import JsonClient
+    from pvc.client.operations import AsyncOperation, Operation
+    from pvc.client.streams import AsyncEvents, Events
 
 __all__ = [
     "ApiError",
+    "AsyncClient",
+    "AsyncEvents",
+    "AsyncOperation",
     "Client",
     "ClientError",
     "ConfigError",
+    "Conflict",
     "Connection",
-    "Outcome",
+    "Events",
+    "Forbidden",
+    "InvalidInput",
+    "JsonClient",
+    "NotFound",
+    "Operation",
+    "OperationFailed",
+    "OutcomeUnknown",
+    "PreconditionFailed",
+    "TooManyRequests",
+    "Unauthenticated",
+    "Unavailable",
     "Unreachable",
     "WaitTimedOut",
     "choose_connection",
@@ -38,7 +73,12 @@ __all__ = [
 
 _HOMES = {
     "Client": "client",
-    "Outcome": "client",
+    "AsyncClient": "client",
+    "Operation": "operations",
+    "AsyncOperation": "operations",
+    "Events": "streams",
+    "AsyncEvents": "streams",
+    "JsonClient": "json_client",
     "Connection": "connections",
     "choose_connection": "connections",
     "load_cards": "cards",

@@ -48,6 +48,13 @@ class RecordView(TypedDict):
     events: list[ToldEvent]
 
 
+class OperationRef(TypedDict):
+    """Where to find out what comes of a command."""
+
+    id: str
+    href: str
+
+
 class Reply(TypedDict):
     """What became of a command. `record` is None when nothing had to change, or in a dry run."""
 
@@ -61,6 +68,7 @@ class Reply(TypedDict):
     events: list[ToldEvent]
     notes: list[str]
     outcomes: dict[str, bool]
+    operation: NotRequired[OperationRef | None]
     token: NotRequired[str]
 
 
@@ -247,6 +255,65 @@ class NodeInfo(TypedDict):
     changed_us: int
     lost_at: int
     position: int
+
+
+class OperationSubject(TypedDict):
+    """Something an operation is about."""
+
+    subject: str
+    name: str
+
+
+class OperationProgress(TypedDict):
+    """How far an operation has come; `total` 1: it is about one thing, else VMs."""
+
+    done: int
+    total: int
+    failed: int
+    text: str
+    transfer: MigrationProgress | None
+
+
+class OperationProblem(TypedDict):
+    """Why an operation has failed or was cancelled."""
+
+    code: str
+    detail: str
+
+
+class Operation(TypedDict):
+    """Something that a command has begun; `state`: pending, running, succeeded, failed or cancelled."""
+
+    id: str
+    href: str
+    command: str
+    subjects: list[OperationSubject]
+    actor: str
+    state: str
+    progress: OperationProgress
+    problem: OperationProblem | None
+    cancellable: bool
+    position: int
+    started: str
+    started_us: int
+    ended: str | None
+    ended_us: int | None
+
+
+class OperationVm(TypedDict):
+    """One VM of an operation that is about many."""
+
+    subject: str
+    name: str
+    state: str
+    text: str
+    took_us: int | None
+
+
+class OperationInfo(Operation):
+    """All about an operation."""
+
+    vms: list[OperationVm]
 
 
 class HealthProblem(TypedDict):

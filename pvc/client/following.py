@@ -1,4 +1,4 @@
-"""The events as an endless iterator: a stream that is taken up again where it broke off, at whichever gateway answers.
+"""The events from a position on: a stream that is taken up again where it broke off, at whichever gateway answers.
 
 Nothing is lost and nothing comes twice: the position of the last record (or of a bookmark, which says how far all was
 looked through) is where the next gateway is asked to go on.
@@ -6,18 +6,17 @@ looked through) is where the next gateway is asked to go on.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
-import time
-from collections.abc import Callable, Iterator, Mapping
-from http.client import HTTPException, HTTPResponse
-from typing import Any, cast
-from urllib.parse import urlencode
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-from pvc.client.api_types import RecordView
-from pvc.client.errors import ApiError, ClientError, Unreachable
+from pvc.client.core import AGAIN, Core, target
+from pvc.client.errors import ApiError, ClientError, Unreachable, refusal
 from pvc.client.gateways import Gateways
-from pvc.client.transport import Answer, Lost, NoConnection
+from pvc.client.transport import Answer, Lost, NoConnection, Request, Wire
 
 PATIENCE_S = 60.0
 """A stream outlives this long a silence of all gateways, such as a restart of the only one."""
@@ -33,84 +32,186 @@ PAUSE_S = 0.25
 
 MAX_PAUSE_S = 5.0
 
+PAGE = 1000
+"""Records of a page, where the past alone is read."""
+
 NDJSON = "application/x-ndjson"
 
-AGAIN = frozenset({503, 504})
-"""What another gateway, or this one in a moment, may be able to do."""
 
-Refusal = Callable[[Answer], ClientError]
+class Reading(Protocol):
+    """Records, one after the other."""
+
+    position: int
+    """Everything up to here was considered: give it as `after` to go on another time."""
+
+    async def start(self) -> None:
+        """Find out what "now" is, where it begins there. Otherwise `next` does so. Raises ApiError, Unreachable."""
+
+    async def next(self) -> dict[str, Any] | None:
+        """The next record; None where there are no more. Raises ApiError, Unreachable."""
+
+    def close(self) -> None:
+        """End it."""
 
 
-def follow(
-    gateways: Gateways,
-    filters: Mapping[str, str],
-    *,
-    after: int,
-    refusal: Refusal,
-    freshness: Callable[[int], int],
-    patience_s: float = PATIENCE_S,
-) -> Iterator[RecordView]:
-    """Records after a position. `freshness` is told each position that is reached, and says which one the client was
-    told of at all. Raises ApiError, Unreachable."""
-    heard, round_, untried = False, 0, gateways.others
-    patient_until = time.monotonic() + patience_s
-    try:
-        while True:
+class Following:
+    """Records after a position, without an end."""
+
+    def __init__(
+        self, core: Core, filters: Mapping[str, Any], *, after: int | None, patience_s: float = PATIENCE_S
+    ) -> None:
+        self.position = after or 0
+        self._from_now = after is None
+        self._core = core
+        self._gateways = Gateways(core.io, core.connection, core.source, timeout_s=core.patience.timeout_s)
+        self._filters = filters
+        self._patience_s = patience_s
+        self._patient_until = core.io.now() + patience_s
+        self._heard = False
+        self._round, self._untried = 0, self._gateways.others
+        self._wire: Wire | None = None
+        self._lines: deque[bytes] = deque()
+        self._rest = b""
+        self._closed = False
+
+    async def start(self) -> None:
+        """See `Reading`."""
+        if self._from_now:
+            await self._core.query("/whoami", {})
+            self.position, self._from_now = self._core.position, False
+
+    async def next(self) -> dict[str, Any] | None:
+        """See `Reading`."""
+        await self.start()
+        while not self._closed:
             try:
-                query = {**filters, "after": after, "min_position": freshness(after)}
-                for document in _documents(gateways, query, refusal):
-                    if document is not None and "end" in document:
-                        raise _ended(document["end"])  # one that says no more than this has not been heard
-                    heard, round_, untried = True, 0, gateways.others
-                    patient_until = time.monotonic() + patience_s
-                    if document is None:
-                        continue
-                    after = max(after, document["position"])
-                    freshness(after)
-                    if "bookmark" not in document:
-                        yield cast("RecordView", document)
+                line = await self._line()
+                document: dict[str, Any] = json.loads(line) if line else {}
+                if "end" in document:
+                    raise _ended(document["end"])  # one that says no more than this has not been heard
+                if line is None:
+                    raise Unreachable(f"the gateway at {self._gateways.connection.url} has ended the stream of events")
             except ClientError as error:
                 passes = isinstance(error, Unreachable) or (isinstance(error, ApiError) and error.status in AGAIN)
                 # Where nobody ever answered, somebody rarely begins to within a minute.
-                if not passes or (not untried and (not heard or time.monotonic() > patient_until)):
+                patient = self._heard and self._core.io.now() <= self._patient_until
+                if not passes or not (self._untried or patient):
                     raise
-            gateways.next()
-            if untried:
-                untried -= 1
-            else:
-                time.sleep(random.uniform(0.2, 1.0) * min(PAUSE_S * 2**round_, MAX_PAUSE_S))  # noqa: S311 - jitter
-                round_ += 1
-    finally:
-        gateways.transport.close()
+                await self._to_the_next()
+                continue
+            self._heard, self._round, self._untried = True, 0, self._gateways.others
+            self._patient_until = self._core.io.now() + self._patience_s
+            if not document:
+                continue  # a sign of life
+            self.position = max(self.position, document["position"])
+            self._core.saw(self.position)
+            if "bookmark" not in document:
+                return document
+        return None
+
+    def close(self) -> None:
+        """See `Reading`."""
+        self._closed = True
+        self._hang_up()
+
+    def __del__(self) -> None:
+        # Left in the middle of a loop. Where the event loop has ended too, there is nothing left to close.
+        with contextlib.suppress(RuntimeError, AttributeError):
+            self._hang_up()
+
+    async def _to_the_next(self) -> None:
+        self._hang_up()
+        self._gateways.leave(self._gateways.at)
+        if self._untried:
+            self._untried -= 1
+            return
+        longest_s = min(PAUSE_S * 2**self._round, MAX_PAUSE_S)
+        self._round += 1
+        await self._core.io.sleep(random.uniform(0, longest_s))  # noqa: S311 - jitter, not a secret
+
+    async def _line(self) -> bytes | None:
+        """The next whole line; None where the line broke: what it leaves of one is dropped, as it comes again."""
+        try:
+            while not self._lines:
+                if self._wire is None:
+                    self._wire = await self._open()
+                piece = await self._wire.piece(SILENCE_S)
+                if not piece:
+                    return None
+                *lines, self._rest = (self._rest + piece).split(b"\n")
+                self._lines += lines
+        except Lost:
+            return None
+        except BaseException:
+            self._hang_up()  # given up in the middle, by a timeout or a cancellation: it can be asked for more later
+            raise
+        return self._lines.popleft()
+
+    async def _open(self) -> Wire:
+        query = {**self._filters, "after": self.position, "min_position": self._core.saw(self.position)}
+        request = Request("GET", target("/events", query), accept=NDJSON)
+        try:
+            answer, wire = await self._gateways.open(request, HEAD_TIMEOUT_S)
+        except (NoConnection, Lost) as error:
+            raise self._gateways.unreachable(error) from error
+        if answer.status >= 400 or answer.content_type != NDJSON:
+            wire.close()
+            raise self._refusal(answer)
+        return wire
+
+    def _refusal(self, answer: Answer) -> ClientError:
+        try:
+            self._core.checked(answer)
+        except ClientError as error:
+            return error
+        where = self._gateways.connection.url
+        return Unreachable(f"the gateway at {where} knows no event stream", hint="update PVC on that node")
+
+    def _hang_up(self) -> None:
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
+        self._lines.clear()
+        self._rest = b""
 
 
-def _documents(gateways: Gateways, query: Mapping[str, Any], refusal: Refusal) -> Iterator[dict[str, Any] | None]:
-    """What one gateway says, document by document, and None for a sign of life; ends when the line does."""
-    transport = gateways.transport
-    transport.close()  # a stream begins on a fresh connection: a kept one may have died unnoticed
-    path = f"/events?{urlencode({name: value for name, value in query.items() if value != ''})}"
-    try:
-        answer, response = transport.stream(path, timeout_s=HEAD_TIMEOUT_S, accept=NDJSON, silence_s=SILENCE_S)
-    except (NoConnection, Lost) as error:
-        raise gateways.unreachable(error) from error
-    if response is None or answer.content_type != NDJSON:
-        raise refusal(answer)
-    for line in _lines(response):
-        yield json.loads(line) if line else None
+class Catching:
+    """Records after a position, up to what there is when the reading begins."""
+
+    def __init__(self, core: Core, filters: Mapping[str, Any], *, after: int | None) -> None:
+        self.position = after or 0
+        self._core = core
+        self._filters = filters
+        self._until: int | None = None
+        self._records: deque[dict[str, Any]] = deque()
+
+    async def start(self) -> None:
+        """See `Reading`."""
+
+    async def next(self) -> dict[str, Any] | None:
+        """See `Reading`."""
+        wait_s = 0
+        while not self._records:
+            if self._until is not None and self.position >= self._until:
+                return None
+            query = {**self._filters, "after": self.position, "wait_s": wait_s, "limit": PAGE}
+            page = self._core.document(await self._core.query("/events", query))
+            if self._until is None:
+                self._until = page["position"]
+            self._records += [record for record in page["records"] if record["position"] <= self._until]
+            if not self._records:
+                # A gateway looks through the past in portions; where it got no further, it is to take its time.
+                wait_s = 0 if page["next_after"] > self.position else 1
+                self.position = max(self.position, min(page["next_after"], self._until))
+        record = self._records.popleft()
+        self.position = record["position"]
+        return record
+
+    def close(self) -> None:
+        """See `Reading`."""
+        self._records.clear()
+        self._until = self.position
 
 
-def _lines(response: HTTPResponse) -> Iterator[bytes]:
-    """Whole lines; what a broken line leaves of one is dropped, as it comes again."""
-    rest = b""
-    try:
-        while piece := response.read1(65536):
-            *lines, rest = (rest + piece).split(b"\n")
-            yield from lines
-    except (OSError, HTTPException):
-        return
-
-
-def _ended(problem: Mapping[str, Any]) -> ApiError:
-    return ApiError(
-        int(problem["status"]), problem["detail"], code=problem["code"], hint=problem["hint"], field=problem["field"]
-    )
+def _ended(problem: dict[str, Any]) -> ApiError:
+    return refusal(int(problem["status"]), problem)

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, cast
 
 from pvc.client.api_types import Actor, RecordView, Reply, ToldEvent
-from pvc.client.client import Client
+from pvc.client.json_client import JsonClient
 
 
-def fetch_diff(client: Client, old: str, new: str = "now", subject: str = "") -> Diff:
+def fetch_diff(client: JsonClient, old: str, new: str = "now", subject: str = "") -> Diff:
     """What differs between two moments, all of it."""
     query: dict[str, Any] = {"old": old, "new": new, "subject": subject}
     diff = cast("Diff", client.get("/diff", query))
@@ -24,13 +24,13 @@ def fetch_diff(client: Client, old: str, new: str = "now", subject: str = "") ->
     return {**diff, "next": None}
 
 
-def undo(client: Client, position: int, *, dry_run: bool = False, key: str = "") -> UndoReply:
+def undo(client: JsonClient, position: int, *, dry_run: bool = False, key: str = "") -> UndoReply:
     """Undo what a record did, or show the command that would."""
     asked = "true" if dry_run else ""
     return cast("UndoReply", client.post(f"/undo/{position}", key=key or os.urandom(16).hex(), dry_run=asked))
 
 
-def what_if(client: Client, steps: Sequence[Mapping[str, Any]]) -> Forecast:
+def what_if(client: JsonClient, steps: Sequence[Mapping[str, Any]]) -> Forecast:
     """What would come of commands (`{"command": ..., "fields": {...}}`) and losses (`{"node_loss": ...}`)."""
     return cast("Forecast", client.post("/whatif", body={"steps": steps}, min_position=client.position or ""))
 

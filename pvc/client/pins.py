@@ -39,7 +39,7 @@ def unverified_context() -> ssl.SSLContext:
     return context
 
 
-def check_pinned(sock: ssl.SSLSocket, connection: Connection) -> None:
+def check_pinned(sock: ssl.SSLSocket | ssl.SSLObject, connection: Connection) -> None:
     """Raise ConfigError unless the other side has one of the certificates that the connection knows."""
     shown = fingerprint_of(sock)
     if not any(hmac.compare_digest(shown, pinned) for pinned in connection.fingerprints):
@@ -52,7 +52,7 @@ def check_pinned(sock: ssl.SSLSocket, connection: Connection) -> None:
         )
 
 
-def fingerprint_of(sock: ssl.SSLSocket) -> str:
+def fingerprint_of(sock: ssl.SSLSocket | ssl.SSLObject) -> str:
     """The SHA-256 of the other side's certificate, in hex."""
     return hashlib.sha256(sock.getpeercert(binary_form=True) or b"").hexdigest()
 

@@ -1,20 +1,19 @@
-"""One HTTP/1.1 connection to a gateway, over TCP, TLS or a Unix socket, by the standard library.
+"""One HTTP/1.1 connection to a gateway, over TCP, TLS or a Unix socket. HTTP itself is h11's, the bytes are a port's.
 
-No retries here and no meaning: bytes out, bytes in. What goes wrong comes out as `Lost` (the request may have been
-carried out) or `NoConnection` (it certainly was not); `pvc.client.client` decides what to do about it.
+No retries here and no meaning: requests out, answers in. What goes wrong comes out as `Lost` (the request may have been
+carried out) or `NoConnection` (it certainly was not); `pvc.client.core` decides what to do about it.
 """
 
 from __future__ import annotations
 
-import http.client
-import socket
-import ssl
+from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from pvc.client.connections import UNIX_SCHEME, Connection
-from pvc.client.errors import ConfigError
-from pvc.client.pins import connect_pinned
+import h11
+
+from pvc.client.connections import Connection
+from pvc.client.ports import Io, Line
 
 CONNECT_TIMEOUT_S = 5.0
 """A gateway on the other side of the world answers a SYN well within this; a dead address never does."""
@@ -30,6 +29,21 @@ class Moment(NamedTuple):
     """ISO 8601, when that position's record was written."""
 
 
+class Request(NamedTuple):
+    """A request below the API's prefix."""
+
+    method: str
+    path: str
+    """With the query."""
+    body: bytes | None = None
+    """JSON."""
+    key: str = ""
+    """The idempotency key."""
+    accept: str = "application/json"
+    if_match: str = ""
+    """The tag of what it is for, in the only state in which it is to be done."""
+
+
 class Answer(NamedTuple):
     """A reply as it came."""
 
@@ -40,6 +54,8 @@ class Answer(NamedTuple):
     body: bytes
     at: Moment | None = None
     """Of what moment it is, where that is not now."""
+    retry_after_s: float | None = None
+    """When to come back, where the gateway says so."""
 
 
 class NoConnection(Exception):
@@ -49,153 +65,110 @@ class NoConnection(Exception):
 class Lost(Exception):
     """The connection broke, or the time was over, after something had been sent: the outcome is not known."""
 
+    stale = False
+    """Whether the connection had been kept from an earlier request: the gateway may have hung up long before."""
 
-class Transport:
-    """Makes the connection when it is first needed and keeps it for the next request. Not for several threads."""
 
-    def __init__(self, connection: Connection, source: str, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
-        self._connection = connection
-        self._connect_timeout_s = connect_timeout_s
-        self._http: http.client.HTTPConnection | None = None
-        self._headers = {"Accept": "application/json", "PVC-Source": source}
+async def connect(io: Io, connection: Connection, source: str, timeout_s: float) -> Wire:
+    """Raises NoConnection, and ConfigError where the gateway is not who it should be."""
+    try:
+        return Wire(io, await io.connect(connection, timeout_s), connection, source)
+    except OSError as error:
+        raise NoConnection(_reason(error)) from error
+
+
+class Wire:
+    """One request at a time; close it unless it is `fit` for the next."""
+
+    def __init__(self, io: Io, line: Line, connection: Connection, source: str) -> None:
+        self._io = io
+        self._line = line
+        self._http = h11.Connection(h11.CLIENT)
+        parts = urlsplit("http://localhost" if connection.is_unix else connection.url)
+        self._prefix = parts.path.rstrip("/") + API_PREFIX
+        self._headers = {"Host": parts.netloc, "PVC-Source": source}
         if connection.token:
             self._headers["Authorization"] = f"Bearer {connection.token}"
 
     @property
-    def reused(self) -> bool:
-        """Whether the next request goes out on a connection that may have gone stale."""
-        return self._http is not None
+    def fit(self) -> bool:
+        """Whether another request can follow."""
+        return self._http.our_state is h11.IDLE
 
-    def request(self, method: str, path: str, *, body: bytes | None = None, key: str = "", timeout_s: float) -> Answer:
-        """Send one request below the API's prefix and read the whole reply. Raises NoConnection, Lost."""
-        response = self._send(method, path, body, key, timeout_s)
+    async def exchange(self, request: Request, timeout_s: float) -> Answer:
+        """Send a request and read the whole reply. Raises Lost."""
+        until = self._io.now() + timeout_s
+        head = await self.begin(request, timeout_s)
+        pieces = []
+        while piece := await self.piece(until - self._io.now()):
+            pieces.append(piece)
+        return head._replace(body=b"".join(pieces))
+
+    async def begin(self, request: Request, timeout_s: float) -> Answer:
+        """Send a request and read the head of the reply; its body follows by `piece`. Raises Lost."""
+        until = self._io.now() + timeout_s
+        headers = {**self._headers, "Accept": request.accept}
+        if request.body is not None:
+            headers["Content-Type"] = "application/json"
+        if request.body is not None or request.method not in ("GET", "DELETE"):
+            headers["Content-Length"] = str(len(request.body or b""))
+        if request.key:
+            headers["Idempotency-Key"] = request.key
+        if request.if_match:
+            headers["If-Match"] = request.if_match
+        head = h11.Request(method=request.method, target=self._prefix + request.path, headers=list(headers.items()))
+        data = (self._http.send(head) or b"") + (self._http.send(h11.Data(data=request.body or b"")) or b"")
+        data += self._http.send(h11.EndOfMessage()) or b""
         try:
-            data = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
+            await self._line.send(data, until - self._io.now())
+        except OSError as error:
             raise Lost(_reason(error)) from error
-        if response.will_close:
-            self.close()
-        return _answer(response, data)
+        while not isinstance(event := await self._event(until - self._io.now()), h11.Response):
+            pass  # an interim one
+        return _answer(event)
 
-    def stream(
-        self, path: str, *, timeout_s: float, accept: str = "", silence_s: float | None = None
-    ) -> tuple[Answer, http.client.HTTPResponse | None]:
-        """GET something endless: the head as an Answer, and where it succeeded the response to read from.
-
-        Reading raises TimeoutError after `silence_s`; None where silence is no failure: a guest may say nothing for
-        days.
-        """
-        response = self._send("GET", path, None, "", timeout_s, accept)
-        if response.status >= http.client.BAD_REQUEST:
-            return _answer(response, response.read()), None
-        assert self._http is not None and self._http.sock is not None, "a response came over it"
-        self._http.sock.settimeout(silence_s)
-        return _answer(response, b""), response
+    async def piece(self, timeout_s: float | None) -> bytes:
+        """The next piece of the reply's body, nothing at its end. Raises Lost."""
+        while isinstance(event := await self._event(timeout_s), h11.Data):
+            if event.data:
+                return bytes(event.data)
+        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+            self._http.start_next_cycle()
+        return b""
 
     def close(self) -> None:
-        """End the connection; the next request makes another."""
-        if self._http is not None:
-            self._http.close()
-            self._http = None
+        """End the connection."""
+        self._line.close()
 
-    def _send(
-        self, method: str, path: str, body: bytes | None, key: str, timeout_s: float, accept: str = ""
-    ) -> http.client.HTTPResponse:
-        connected = self._http or self._connect()
-        self._http = connected
-        headers = dict(self._headers)
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-        if key:
-            headers["Idempotency-Key"] = key
-        if accept:
-            headers["Accept"] = accept
-        assert connected.sock is not None, "connected above, and closed only by forgetting it"
-        connected.sock.settimeout(timeout_s)
+    async def _event(self, timeout_s: float | None) -> object:
+        data = b"?"
         try:
-            connected.request(method, self._prefix() + path, body=body, headers=headers)
-            return connected.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
-            raise Lost(_reason(error)) from error
-
-    def _prefix(self) -> str:
-        base = "" if self._connection.is_unix else urlsplit(self._connection.url).path.rstrip("/")
-        return base + API_PREFIX
-
-    def _connect(self) -> http.client.HTTPConnection:
-        made = _http_connection(self._connection, self._connect_timeout_s)
-        try:
-            made.connect()
-        except (OSError, http.client.HTTPException) as error:
-            made.close()
-            raise NoConnection(_reason(error)) from error
-        return made
+            while (event := self._http.next_event()) is h11.NEED_DATA:
+                data = await self._line.receive(timeout_s)
+                self._http.receive_data(data)
+        except (OSError, h11.RemoteProtocolError) as error:
+            raise Lost(_reason(error) if data else "the gateway hung up") from error
+        if isinstance(event, h11.ConnectionClosed):
+            raise Lost("the gateway hung up")
+        return event
 
 
-class _PinnedHTTPSConnection(http.client.HTTPConnection):
-    """To a gateway that is known by its certificate."""
-
-    def __init__(self, connection: Connection, timeout_s: float) -> None:
-        parts = urlsplit(connection.url)
-        super().__init__(parts.hostname or "", parts.port, timeout=timeout_s)
-        self._pinned = connection
-        self._connect_timeout_s = timeout_s
-
-    def connect(self) -> None:
-        self.sock = connect_pinned(self._pinned, self._connect_timeout_s)
-
-
-class _UnixHTTPConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-def tls_context(connection: Connection) -> ssl.SSLContext:
-    """The TLS settings of a connection: the system's authorities, or its own `ca_file`. Raises ConfigError."""
-    try:
-        return ssl.create_default_context(cafile=connection.ca_file or None)
-    except OSError as error:
-        raise ConfigError(
-            f"the CA file {connection.ca_file!r} of connection {connection.name!r} cannot be used: {_reason(error)}",
-            hint="give a PEM file with the authority's certificate",
-        ) from error
-
-
-def _http_connection(connection: Connection, timeout_s: float) -> http.client.HTTPConnection:
-    if connection.is_unix:
-        return _UnixHTTPConnection(connection.url.removeprefix(UNIX_SCHEME), timeout_s)
-    parts = urlsplit(connection.url)
-    host = parts.hostname or ""
-    if parts.scheme == "https" and connection.fingerprints:
-        return _PinnedHTTPSConnection(connection, timeout_s)
-    if parts.scheme == "https":
-        context = tls_context(connection)
-        return http.client.HTTPSConnection(host, parts.port, timeout=timeout_s, context=context)
-    return http.client.HTTPConnection(host, parts.port, timeout=timeout_s)
-
-
-def _answer(response: http.client.HTTPResponse, data: bytes) -> Answer:
-    position = response.headers.get("PVC-Position", "0")
+def _answer(response: h11.Response) -> Answer:
+    headers = {name.decode().lower(): value.decode("latin-1") for name, value in response.headers}
+    position, later = headers.get("pvc-position", "0"), headers.get("retry-after", "")
     return Answer(
-        status=response.status,
-        content_type=response.headers.get_content_type(),
+        status=response.status_code,
+        content_type=headers.get("content-type", "").partition(";")[0].strip().lower(),
         position=int(position) if position.isdecimal() else 0,
-        body=data,
-        at=_moment(response),
+        body=b"",
+        at=_moment(headers),
+        retry_after_s=float(later) if later.isdecimal() else None,
     )
 
 
-def _moment(response: http.client.HTTPResponse) -> Moment | None:
-    position = response.headers.get("PVC-At", "")
-    return Moment(int(position), response.headers.get("PVC-At-Time", "")) if position.isdecimal() else None
+def _moment(headers: Mapping[str, str]) -> Moment | None:
+    position = headers.get("pvc-at", "")
+    return Moment(int(position), headers.get("pvc-at-time", "")) if position.isdecimal() else None
 
 
 def _reason(error: BaseException) -> str:

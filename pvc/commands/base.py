@@ -13,6 +13,7 @@ from pvc.commands.access_table import Action
 from pvc.errors import InvalidInput, NotFound, Rejected
 from pvc.events.record import Actor
 from pvc.events.registry import Event
+from pvc.projections.operations import Course, OperationKind
 from pvc.projections.state import Cluster, ClusterState, Node, Vm
 
 MAX_COMPARED = 500
@@ -79,6 +80,8 @@ class CommandSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Field values of a typical call; becomes the API's and the CLI's example."""
     outcomes: Mapping[str, bool] = {}
     """Event types that end the operation, caused by its record -> whether that is success. Empty: it ends at once."""
+    course: Course = Course.OUTCOME
+    """How what it begins goes on; where that is over with one of the outcomes, `OUTCOME`."""
     internal: tuple[str, ...] = ()
     """Fields that only the gateway sets: no body may name them, no reader is shown them."""
     personal: tuple[str, ...] = ()
@@ -87,6 +90,13 @@ class CommandSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Fields that name a principal there is: the gateway looks up how the name stands in the log."""
     confirm: str = ""
     """Where it can do damage: the question that the CLI asks first, with `{field}`s. `--yes` answers it."""
+
+    @property
+    def operation(self) -> OperationKind | None:
+        """What its operations end with; None where it is done as soon as it is recorded."""
+        if not self.outcomes and self.course is Course.OUTCOME:
+            return None
+        return OperationKind(course=self.course, outcomes=self.outcomes)
 
 
 def find_vm(state: ClusterState, ref: str) -> Vm:

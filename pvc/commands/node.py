@@ -15,6 +15,7 @@ from pvc.errors import Rejected
 from pvc.events import node as e
 from pvc.events.fence import FenceSettings
 from pvc.events.types import NodeName
+from pvc.projections.operations import Course
 from pvc.projections.state import ClusterState, FlushState, Node, NodeState
 from pvc.projections.vm_machine import ACTIVE
 
@@ -289,6 +290,7 @@ SPECS = (
         cli=("node", "flush"),
         args=("node",),
         example={"node": "hv2"},
+        course=Course.EMPTYING,
         outcomes={e.NodeFlushed.TYPE: True, e.NodeFlushIncomplete.TYPE: False, e.NodeReturnRequested.TYPE: False},
     ),
     CommandSpec(
@@ -300,6 +302,7 @@ SPECS = (
         cli=("node", "ready"),
         args=("node",),
         example={"node": "hv2"},
+        course=Course.FILLING,
         outcomes={e.NodeReturned.TYPE: True, e.NodeFlushRequested.TYPE: False},
     ),
     CommandSpec(
@@ -311,6 +314,7 @@ SPECS = (
         cli=("node", "confirm-fenced"),
         args=("node",),
         example={"node": "hv2"},
+        course=Course.RECOVERY,
         confirm="Is the power of {node} off? VMs that still run there would run twice and destroy their data",
     ),
 )

@@ -14,6 +14,7 @@ from pvc.commands.vm_move import migration_of
 from pvc.events import vm_moves as m
 from pvc.events.types import MigrationMethod
 from pvc.projections.evolve_moves import way_of
+from pvc.projections.operations import Course
 from pvc.projections.state import ClusterState, Node, Vm, held_mib
 from pvc.projections.vm_machine import VmState
 
@@ -130,5 +131,6 @@ SPECS = (
         path="/cluster/rebalance",
         cli=("cluster", "rebalance"),
         example={"moves": 10},
+        course=Course.MOVES,
     ),
 )

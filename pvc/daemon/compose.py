@@ -18,6 +18,7 @@ from pvc.daemon.first_state import first_state
 from pvc.daemon.log_care import DaemonLogCare
 from pvc.daemon.login_parts import make_login
 from pvc.daemon.logs import (
+    OPERATIONS_FILE,
     LogCopies,
     archive_parts,
     await_whole_log,
@@ -52,6 +53,7 @@ from pvc.peers.client import Peers
 from pvc.presence.base import Member, Presence
 from pvc.runtime.append_watch import AppendWatch
 from pvc.runtime.appender import Appender
+from pvc.runtime.operations import Operations
 from pvc.runtime.past_files import PastFiles
 from pvc.runtime.people import People
 from pvc.runtime.snapshots import SnapshotFile, store_snapshot
@@ -79,6 +81,7 @@ async def _run_once(config: Config, stop: asyncio.Event) -> None:
             appender=services.appender,
             log=services.log,
             history=history,
+            operations=opened.operations,
             hypervisor=services.hypervisor,
             clock=services.clock,
             rng=services.rng,
@@ -200,6 +203,7 @@ class _Opened:
 
     services: Services
     history: HistoryIndex
+    operations: Operations
     telemetry: Telemetry
     copies: LogCopies
     people: People
@@ -216,6 +220,8 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
             remove_replica(config)  # of a log that is no more
         history = await HistoryIndex.open(config.data_dir / "history.db")
         stack.push_async_callback(history.close)
+        operations = await Operations.open(config.data_dir / OPERATIONS_FILE)
+        stack.push_async_callback(operations.close)
         presence: Presence | None = None
 
         async def members() -> Mapping[str, Member]:
@@ -310,6 +316,7 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
         yield _Opened(
             services=services,
             history=history,
+            operations=operations,
             telemetry=telemetry,
             copies=copies,
             people=people,

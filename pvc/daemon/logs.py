@@ -113,10 +113,14 @@ def incarnation_of(log: Log) -> str:
     return incarnation
 
 
+OPERATIONS_FILE = "operations.db"
+
+
 def remove_replica(config: Config) -> None:
-    """Delete the replica. Raises OSError."""
-    for suffix in ("", "-wal", "-shm"):
-        (config.data_dir / f"history.db{suffix}").unlink(missing_ok=True)
+    """Delete the replica, and what is made of it. Raises OSError."""
+    for name in ("history.db", OPERATIONS_FILE):
+        for suffix in ("", "-wal", "-shm"):
+            (config.data_dir / f"{name}{suffix}").unlink(missing_ok=True)
 
 
 async def await_whole_log(

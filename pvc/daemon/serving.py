@@ -50,6 +50,7 @@ async def _run(
     serving = [asyncio.create_task(server.serve(sockets=[door]), name="gateway") for server, door in listeners]
     parts = [*serving, asyncio.create_task(node.run(), name="node")]
     history = asyncio.create_task(_keep_history(gateway), name="history")
+    operations = asyncio.create_task(_keep_operations(gateway), name="operations")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
         done, _ = await asyncio.wait([*parts, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -61,7 +62,7 @@ async def _run(
         for server, _ in listeners:
             server.should_exit = True
         await asyncio.wait(serving, timeout=GRACE_S + 1)
-        rest = (*parts, history, stopping)
+        rest = (*parts, history, operations, stopping)
         for task in rest:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
@@ -75,6 +76,14 @@ async def _keep_history(gateway: GatewayServices) -> None:
     except Exception:
         # A defect in the index must not end the node either: /health tells that the index is behind.
         logger.exception("history: stopped by a defect position=%d", gateway.history.position)
+
+
+async def _keep_operations(gateway: GatewayServices) -> None:
+    try:
+        await gateway.operations.run(gateway.history)
+    except Exception:
+        # As with the index: what is known of operations can still be asked, and whoever asks for more is told so.
+        logger.exception("operations: stopped by a defect position=%d", gateway.operations.position)
 
 
 class _Server(uvicorn.Server):

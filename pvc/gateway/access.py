@@ -15,9 +15,11 @@ from pvc.events.access import Grant
 from pvc.events.types import PrincipalKind, Role
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.erasure import name_in_log
+from pvc.gateway.lists import MAX_ITEMS, Limit, ListArguments, ListOf, Next, by_attributes
 from pvc.gateway.queries import NoArguments
 from pvc.gateway.records import iso_time
 from pvc.gateway.services import GatewayServices
+from pvc.gateway.tags import revision_of
 from pvc.projections.access_state import PrincipalState, Token
 from pvc.projections.state import ClusterState
 
@@ -57,6 +59,21 @@ class PrincipalRow(msgspec.Struct, frozen=True, kw_only=True):
     added_us: int
 
 
+class PrincipalListArguments(ListArguments, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which principals are listed."""
+
+    limit: Limit = MAX_ITEMS
+    kind: Annotated[tuple[PrincipalKind, ...], Meta(description="Only those of one of these kinds.")] = ()
+
+
+class TokenListArguments(ListArguments, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which tokens are listed: those that match everything given."""
+
+    limit: Limit = MAX_ITEMS
+    role: Annotated[tuple[Role, ...], Meta(description="Only those limited to one of these roles.")] = ()
+    expired: Annotated[bool | None, Meta(description="Only those that have expired, or only the others.")] = None
+
+
 class PrincipalInfo(msgspec.Struct, frozen=True, kw_only=True):
     """All about a principal."""
 
@@ -70,6 +87,7 @@ class PrincipalList(msgspec.Struct, frozen=True, kw_only=True):
 
     position: int
     items: list[PrincipalRow]
+    next: Next
 
 
 class TokenList(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,17 +95,21 @@ class TokenList(msgspec.Struct, frozen=True, kw_only=True):
 
     position: int
     items: list[TokenInfo]
+    next: Next
 
 
 async def _list(services: GatewayServices, call: Call) -> Response:
-    arguments_of(call.request, NoArguments)
+    arguments = arguments_of(call.request, PrincipalListArguments)
     state, now_us = services.world.state, services.clock.wall_us()
     by_owner: dict[str, list[Token]] = {}
     for token in state.tokens.values():
         by_owner.setdefault(token.principal, []).append(token)
     shown = [principal for principal in state.principals.values() if call.rights.covers_principal(principal.name)]
-    items = [_row(principal, by_owner.get(principal.name, []), now_us) for principal in shown]
-    return json_response(PrincipalList(position=state.position, items=items), state.position)
+    rows = [_row(principal, by_owner.get(principal.name, []), now_us) for principal in shown]
+    rows = [row for row in rows if not arguments.kind or row.kind in arguments.kind]
+    found, following = PRINCIPALS.page(rows, arguments)
+    items = PRINCIPALS.cut(found, arguments.fields)
+    return json_response(PrincipalList(position=state.position, items=items, next=following), state.position)
 
 
 async def _info(services: GatewayServices, call: Call) -> Response:
@@ -100,7 +122,7 @@ async def _info(services: GatewayServices, call: Call) -> Response:
         principal=_row(principal, tokens, now_us),
         tokens=[_token_info(token, now_us) for token in tokens],
     )
-    return json_response(info, state.position)
+    return json_response(info, state.position, revision=revision_of(principal))
 
 
 async def _asked_for(services: GatewayServices, state: ClusterState, call: Call) -> PrincipalState:
@@ -122,11 +144,18 @@ async def _asked_for(services: GatewayServices, state: ClusterState, call: Call)
 
 
 async def _tokens(services: GatewayServices, call: Call) -> Response:
-    arguments_of(call.request, NoArguments)
+    arguments = arguments_of(call.request, TokenListArguments)
     state, now_us = services.world.state, services.clock.wall_us()
     shown = [token for token in state.tokens.values() if call.rights.covers_principal(token.principal)]
-    items = [_token_info(token, now_us) for token in shown]
-    return json_response(TokenList(position=state.position, items=items), state.position)
+    rows = [_token_info(token, now_us) for token in shown]
+    rows = [
+        row
+        for row in rows
+        if (not arguments.role or row.role in arguments.role) and arguments.expired in (None, row.expired)
+    ]
+    found, following = TOKENS.page(rows, arguments)
+    items = TOKENS.cut(found, arguments.fields)
+    return json_response(TokenList(position=state.position, items=items, next=following), state.position)
 
 
 def _row(principal: PrincipalState, tokens: list[Token], now_us: int) -> PrincipalRow:
@@ -167,6 +196,20 @@ def _time(time_us: int) -> str:
     return iso_time(time_us) if time_us else ""
 
 
+# Not by name: people's are sealed in the state.
+PRINCIPALS: ListOf[PrincipalRow] = ListOf(
+    item=PrincipalRow,
+    sorts=by_attributes("added_us", "used_us", "kind", "tokens", "id"),
+    order="added_us",
+    key=lambda row: row.id,
+)
+TOKENS: ListOf[TokenInfo] = ListOf(
+    item=TokenInfo,
+    sorts=by_attributes("created_us", "expires_us", "used_us", "role", "id"),
+    order="created_us",
+    key=lambda row: row.id,
+)
+
 ACCESS = (
     Endpoint(
         name="access.list",
@@ -176,7 +219,8 @@ ACCESS = (
         handle=_list,
         summary="Principals, and what each may do.",
         help="Who may not see all is shown themselves.",
-        arguments=NoArguments,
+        arguments=PrincipalListArguments,
+        listing=PRINCIPALS,
         reply=PrincipalList,
     ),
     Endpoint(
@@ -198,7 +242,8 @@ ACCESS = (
         handle=_tokens,
         summary="Tokens, without their secrets.",
         help="Who may not see all is shown their own. A token that was revoked is in the history alone.",
-        arguments=NoArguments,
+        arguments=TokenListArguments,
+        listing=TOKENS,
         reply=TokenList,
     ),
 )

@@ -41,17 +41,22 @@ from pvc.gateway.log_proofs import PROOFS
 from pvc.gateway.login import BY_ISSUER, LOGIN, REFUSED, LoginForbidden
 from pvc.gateway.metrics import METRICS, METRICS_PATH
 from pvc.gateway.openapi import openapi_endpoint
+from pvc.gateway.operations import OPERATIONS
 from pvc.gateway.people import PEOPLE
 from pvc.gateway.problems import CONTENT_TYPE, NoSuchRoute, TooManyRequests, WrongMethod, problem_response
 from pvc.gateway.queries import QUERIES
 from pvc.gateway.request_meter import ENDPOINT, REFUSAL, RequestMeter
 from pvc.gateway.services import GatewayServices
+from pvc.gateway.tags import required_revisions, tag
 from pvc.gateway.undo import UNDO
 from pvc.gateway.warden import Warden
 from pvc.gateway.webhooks import WEBHOOKS
 from pvc.gateway.what_if import WHAT_IF
 
 logger = logging.getLogger(__name__)
+
+DEPRECATED = "pvc.deprecated"
+"""In a request's scope: the headers by which each reply says that what was asked is to go."""
 
 REACH_DEADLINE_S = 10.0
 """How long a request waits for the fold to reach its `min_position`."""
@@ -91,6 +96,7 @@ def all_endpoints() -> Sequence[Endpoint]:
         *QUERIES,
         *HISTORY,
         *EVENTS,
+        *OPERATIONS,
         *DIFF,
         *UNDO,
         *WHAT_IF,
@@ -124,10 +130,14 @@ class _Methods:
         endpoint = self._endpoints.get(method)
         if endpoint is None:
             raise WrongMethod(request.method, request.url.path, sorted(self._endpoints))
+        if endpoint.deprecated is not None:
+            scope[DEPRECATED] = endpoint.deprecated.headers
         scope[ENDPOINT] = endpoint
         peer = self._peer(endpoint, request)
         response = await (self._answer_peer(endpoint, request, peer) if peer else self._answer(endpoint, request))
         await _make_readable(self._services, response)
+        if method == "GET":
+            response = tag(request, response)
         await response(scope, receive, send)
 
     def _peer(self, endpoint: Endpoint, request: Request) -> Principal | None:
@@ -171,6 +181,8 @@ class _Methods:
             await _reach(services, request)
             if not endpoint.before_init:
                 require_cluster(services.world.state)
+            if endpoint.method != "GET":
+                required_revisions(request, endpoint.command)
             response = await endpoint.handle(services, Call(request=request, principal=principal, rights=rights))
         except (Forbidden, TooManyRequests) as refusal:
             ref = request.path_params.get("vm", "")
@@ -212,6 +224,8 @@ class _Border:
                 headers = message.setdefault("headers", [])
                 if not any(name == b"pvc-position" for name, _ in headers):
                     headers.append((b"pvc-position", str(self._services.world.position).encode()))
+                told: dict[str, str] = scope.get(DEPRECATED, {})
+                headers.extend((name.lower().encode(), value.encode()) for name, value in told.items())
             started = started or message["type"] in ("websocket.accept", "websocket.close")
             await send(message)
 

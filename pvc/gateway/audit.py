@@ -12,12 +12,13 @@ from starlette.responses import Response
 from pvc.commands.access_rights import rights_by_grants
 from pvc.commands.access_table import Action
 from pvc.commands.base import find_node, find_vm
+from pvc.commands.webhook import find_webhook
 from pvc.errors import InvalidInput
 from pvc.events.access import Grant, LoggedIn, LoginRefused, TokenUsed
 from pvc.events.types import PrincipalKind
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.erasure import name_in_log
-from pvc.gateway.history import Position, Subject, Time, check_subject
+from pvc.gateway.history import Position, SomeSubject, Time, check_subject
 from pvc.gateway.moments import INDEX_DEADLINE_S
 from pvc.gateway.records import RecordView, decode_record, iso_time
 from pvc.gateway.services import GatewayServices
@@ -36,6 +37,7 @@ OF_VMS = (Action.VM_READ, Action.CONSOLE_READ, *CHANGING)
 OF_OTHERS = {
     "node": (Action.CLUSTER_READ, Action.CLUSTER_MANAGE),
     "cluster": (Action.CLUSTER_READ, Action.FAULT_ACKNOWLEDGE, Action.CLUSTER_MANAGE, Action.LOG_MANAGE),
+    "webhook": (Action.WEBHOOK_READ, Action.WEBHOOK_INSPECT, Action.WEBHOOK_MANAGE),
     "access": (Action.ACCESS_READ, Action.AUDIT_READ, Action.ACCESS_MANAGE),
 }
 
@@ -43,7 +45,7 @@ OF_OTHERS = {
 class WhoArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whom is asked about."""
 
-    subject: Subject
+    subject: SomeSubject
     since: Time = ""
 
 
@@ -129,6 +131,8 @@ async def _found_subject(services: GatewayServices, subject: str) -> str:
         find_vm(state, name)
     elif kind == "node":
         find_node(state, name, field="subject")
+    elif kind == "webhook" and not await services.history.subjects(subject):
+        return f"webhook/{find_webhook(state, name).id}"
     elif kind == "access" and name not in state.tokens:
         by_id = {principal.id: principal.id for principal in state.principals.values()}
         if name not in by_id:

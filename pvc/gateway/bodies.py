@@ -21,6 +21,9 @@ MAX_BODY_BYTES = 1024 * 1024
 BODY_DEADLINE_S = 30.0
 """How long a body may take to arrive: 1 MiB over a slow line."""
 
+MAX_WHOLE = 1 << 53
+"""Below it each whole number is a float of its own."""
+
 CONTROLS = ("dry_run", "min_position")
 """Query arguments that are about the request and not about the command."""
 
@@ -131,7 +134,12 @@ async def _read_bytes(request: Request) -> bytes:
 
 def _parse_json(body: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(body.decode(), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
+        document = json.loads(
+            body.decode(),
+            object_pairs_hook=_without_repeats,
+            parse_constant=_refuse_constant,
+            parse_float=_number,
+        )
         json.dumps(document, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     except json.JSONDecodeError as error:
         raise _bad_json(
@@ -163,6 +171,12 @@ def _without_repeats(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
             )
         found[name] = value
     return found
+
+
+def _number(text: str) -> int | float:
+    """`17.0` and `1e3` are whole numbers, as JSON Schema has it: some languages write them so."""
+    number = float(text)
+    return int(number) if number.is_integer() and abs(number) < MAX_WHOLE else number
 
 
 def _refuse_constant(name: str) -> None:

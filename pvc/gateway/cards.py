@@ -112,10 +112,14 @@ def _type_card(name: str, of: types.Type) -> FieldCard:
         "example": next(iter(described.get("examples", ())), None),
     }
     match of:
-        case types.StrType(pattern=pattern) if pattern and (choice := _PLAIN_CHOICE.match(pattern)):
+        case types.StrType(pattern=words) if words and (choice := _PLAIN_CHOICE.match(words)):
             return FieldCard(type="enum", enum=choice[1].split("|"), **about)
         case types.StrType():
-            about |= {"min_length": of.min_length, "max_length": of.max_length, "pattern": of.pattern}
+            about |= {
+                "min_length": of.min_length,
+                "max_length": of.max_length,
+                "pattern": of.pattern or described.get("pattern"),
+            }
             return FieldCard(type="string", **about)
         case types.IntType():
             return FieldCard(type="integer", minimum=of.ge, maximum=of.le, **about)
@@ -123,6 +127,8 @@ def _type_card(name: str, of: types.Type) -> FieldCard:
             return FieldCard(type="boolean", **about)
         case types.EnumType():
             return FieldCard(type="enum", enum=_values(of.cls), **about)
+        case types.LiteralType(values=values):
+            return FieldCard(type="enum", enum=[str(value) for value in values], **about)
         case types.VarTupleType(item_type=types.StructType() as item):
             fields = [field_card(field) for field in item.fields]
             about |= {"min_length": of.min_length, "max_length": of.max_length}

@@ -16,22 +16,23 @@ from starlette.responses import Response
 from pvc.clock import new_ulid
 from pvc.commands.access_rights import Asker, Rights, guarded, require_covered
 from pvc.commands.audit import ErasePerson
-from pvc.commands.base import CommandSpec, Decision
+from pvc.commands.base import CommandSpec, Decide, Decision
 from pvc.commands.cluster import InitCluster
-from pvc.commands.registry import COMMANDS
+from pvc.commands.registry import BY_NAME, COMMANDS
 from pvc.errors import InvalidInput, NotFound, OutcomeUnknown
 from pvc.events.record import Actor, Record
 from pvc.events.registry import encode_event
 from pvc.gateway.access_log import told_in_access_log
 from pvc.gateway.auth import NewToken, make_token
 from pvc.gateway.bodies import control_of, read_fields
-from pvc.gateway.cards import docstring
+from pvc.gateway.cards import BASE_PATH, docstring
 from pvc.gateway.endpoint import Call, Endpoint, json_response
 from pvc.gateway.erasure import erased_before, notes_on_erasure, sealed_command
 from pvc.gateway.fields import Fields
 from pvc.gateway.records import decode_record
 from pvc.gateway.request_meter import RECORD
 from pvc.gateway.services import GatewayServices
+from pvc.gateway.tags import held_to, required_revisions
 from pvc.gateway.webhook_commands import completed
 from pvc.projections.state import RECENT_COMMANDS
 from pvc.projections.story import ToldEvent, tell
@@ -45,6 +46,13 @@ _DIGEST_BYTES = 8
 """Told apart are a client's own mistakes, not an attacker's forgeries."""
 
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class OperationRef(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to find out what comes of a command that takes time."""
+
+    id: Annotated[str, Meta(description="That of the command's record.")]
+    href: Annotated[str, Meta(examples=["/api/v1/operations/01JJXW6S00VTW2Z7Q4C9RTAH3N"])]
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +73,10 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
             description="Types of the events that end the operation, and whether that is success; none: it has ended."
         ),
     ]
+    operation: Annotated[
+        OperationRef | None,
+        Meta(description="What the command has begun; null where it is done already, and for a dry run."),
+    ] = None
 
 
 class TokenReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
@@ -123,7 +135,16 @@ async def _handle(spec: CommandSpec, fields: Fields, services: GatewayServices, 
             command = msgspec.structs.replace(command, **made)
         key_or_new = key or new_ulid(services.clock, services.rng)
         actor = call.principal.actor if dry_run else await services.people.seal_actor(call.principal.actor)
-        submission = _submission(spec, services, call.principal.asker, actor, command, key_or_new, digest)
+        submission = _submission(
+            spec,
+            services,
+            call.principal.asker,
+            actor,
+            command,
+            key_or_new,
+            digest,
+            held_to(spec.decide, spec, required_revisions(call.request, spec)),
+        )
         repeated = await _done_long_ago(services, submission) if key else None
         if key and not call.rights.everything:
             await _refuse_others_outcome(services, call.rights, submission, repeated)
@@ -184,8 +205,11 @@ def digest_of(command: msgspec.Struct) -> str:
 
 def dry_run_of(request: Request) -> bool:
     """Whether nothing is to be done. Raises InvalidInput."""
+    if "dry_run" not in request.query_params:
+        return False
     text = control_of(request, "dry_run").lower()
-    if text not in ("true", "1", "false", "0", ""):
+    # Empty is neither: who wrote `dry_run=` did not mean it to be done.
+    if text not in ("true", "1", "false", "0"):
         raise InvalidInput(
             f"`dry_run` cannot be {text[:40]!r}", hint="it is true or false", code="input.invalid", field="dry_run"
         )
@@ -200,6 +224,7 @@ def _submission(
     command: msgspec.Struct,
     key: str,
     digest: str,
+    decide: Decide,
 ) -> Submission:
     state = services.world.state
     vm = getattr(command, "vm", "")
@@ -207,7 +232,7 @@ def _submission(
     return Submission(
         name=spec.name,
         command=command,
-        decide=guarded(spec.decide, spec.action, asker),
+        decide=guarded(decide, spec.action, asker),
         actor=actor,
         command_id=key,
         digest=digest,
@@ -269,7 +294,35 @@ def reply_of(
         events=[tell(raw) for raw in events],
         notes=list(decision.notes),
         outcomes=dict(spec.outcomes),
+        operation=operation_ref(record.id) if record and events and spec.operation is not None else None,
     )
+
+
+class _Again(msgspec.Struct):
+    """Stands for a command that is not decided again."""
+
+
+async def given_before(services: GatewayServices, actor: Actor, key: str, digest: str) -> Reply | None:
+    """The reply of an undo or a cancellation that was sent again: by now its own effect would stand in its way."""
+    data = await services.history.find_command(key)
+    if data is None:
+        return None
+    record = decode_record(data)
+    name = record.command.name
+    request = Submission(name=name, command=_Again(), decide=_never, actor=actor, command_id=key, digest=digest)
+    refusal = key_reused(request, record)
+    if refusal is not None:
+        raise refusal
+    return reply_of(BY_NAME[name], key, record.position, record, Decision(events=()), repeated=True)
+
+
+def _never(*_: Any) -> Decision:
+    raise AssertionError("what was carried out before is not decided again")
+
+
+def operation_ref(record_id: str) -> OperationRef:
+    """The operation that a record began."""
+    return OperationRef(id=record_id, href=f"{BASE_PATH}/operations/{record_id}")
 
 
 async def _submit(services: GatewayServices, submission: Submission) -> Outcome:

@@ -15,7 +15,7 @@ from pvc.errors import NotFound
 from pvc.events.record import Actor
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.history import Subject, check_subject, known_access
-from pvc.gateway.moments import Moment, find_moment, state_at
+from pvc.gateway.moments import MOMENT_PATTERN, Moment, find_moment, state_at
 from pvc.gateway.records import iso_time, record_view
 from pvc.gateway.services import GatewayServices
 from pvc.log.history import Found, HistoryQuery
@@ -37,6 +37,7 @@ Point = Annotated[
         max_length=40,
         description="A moment: a position of the log, a time in ISO 8601, how long ago (30m, 2h, 1d), or `now`.",
         examples=["2h"],
+        extra_json_schema={"pattern": MOMENT_PATTERN},
     ),
 ]
 
@@ -48,7 +49,9 @@ class DiffArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     new: Point = "now"
     subject: Subject = ""
     limit: Annotated[int, Meta(ge=1, le=MAX_OBJECTS, description="Objects at most.")] = DEFAULT_OBJECTS
-    after: Annotated[int, Meta(ge=0, description="So many objects are passed over: `next` of the page before.")] = 0
+    after: Annotated[
+        int, Meta(ge=0, le=1 << 62, description="So many objects are passed over: `next` of the page before.")
+    ] = 0
 
 
 class MomentView(msgspec.Struct, frozen=True, kw_only=True):

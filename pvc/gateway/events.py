@@ -17,7 +17,7 @@ from pvc.gateway.event_frames import Form, seen_of
 from pvc.gateway.event_hub import Reader
 from pvc.gateway.event_sight import sight_of
 from pvc.gateway.event_stream import Bookmark, EventStream, Pace, StreamEnd
-from pvc.gateway.history import ActorName, Correlation, TagName, Types, check_subject
+from pvc.gateway.history import SUBJECT_PATTERN, ActorName, Correlation, TagName, Types, check_subject
 from pvc.gateway.moments import INDEX_DEADLINE_S
 from pvc.gateway.records import RecordView
 from pvc.gateway.services import GatewayServices
@@ -55,6 +55,7 @@ class EventArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             description="`vm/<name or id>`, `node/<name>`, `access/<token id>`, `webhook/<id>` or `cluster`. A VM's "
             "name covers every VM from the record on that gave it the name, whatever it is called later.",
             examples=["vm/web01"],
+            extra_json_schema={"pattern": SUBJECT_PATTERN},
         ),
     ] = ""
     actor: ActorName = ""
@@ -243,7 +244,7 @@ that the gateway ends: with the problem's status 503 come back at once. A client
             HeaderArgument(
                 name=LAST_EVENT_ID,
                 description="The id of the last event received; counts before `after`.",
-                schema={"type": "integer", "minimum": 0, "examples": [1042]},
+                schema={"type": "string", "pattern": "^([0-9]{1,18})?$", "examples": ["1042"]},
             ),
         ),
         reply=EventPage,

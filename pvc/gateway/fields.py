@@ -108,7 +108,7 @@ def _from_texts(card: FieldCard, texts: list[str]) -> Any:
             field=card.name,
         )
     (text,) = texts
-    if card.type == "integer" and re.fullmatch(r"-?[0-9]{1,18}", text):
+    if card.type == "integer" and re.fullmatch(r"-?[0-9]{1,19}", text):
         return int(text)
     if card.type == "boolean" and text.lower() in _TRUE | _FALSE:
         return text.lower() in _TRUE

@@ -19,12 +19,15 @@ from pvc.gateway.moments import INDEX_DEADLINE_S, At, find_moment
 from pvc.gateway.records import RecordView
 from pvc.gateway.services import GatewayServices
 from pvc.gateway.sight import seen_page
-from pvc.gateway.times import parse_time_us
+from pvc.gateway.times import TIME_PATTERN, parse_time_us
 from pvc.log.history import HistoryQuery
 from pvc.projections.state import ClusterState
 
 MAX_RECORDS = 1_000
 """Records of a page at most: some 500 kB."""
+
+SUBJECT_PATTERN = "^((vm|node|access|webhook)/[^/\\x00-\\x20\\x7f]{1,80}|cluster)?$"
+"""What manuals tell of subjects."""
 
 _SUBJECT = re.compile(r"(vm|node|access|webhook)/[^/\x00-\x20\x7f]{1,80}|cluster")
 
@@ -36,6 +39,16 @@ Subject = Annotated[
         "`cluster`. "
         "A VM's name covers every VM that ever had it.",
         examples=["vm/web01"],
+        extra_json_schema={"pattern": SUBJECT_PATTERN},
+    ),
+]
+SomeSubject = Annotated[
+    str,
+    Meta(
+        max_length=100,
+        description="`vm/<name or id>`, `node/<name>`, `access/<id or name>`, `webhook/<id>` or `cluster`.",
+        examples=["vm/web01"],
+        extra_json_schema={"pattern": SUBJECT_PATTERN.replace(")?$", ")$")},
     ),
 ]
 Types = Annotated[
@@ -44,7 +57,15 @@ Types = Annotated[
 ]
 Correlation = Annotated[str, Meta(max_length=64, description="Id of any record of a chain of causes: the whole chain.")]
 Limit = Annotated[int, Meta(ge=1, le=MAX_RECORDS, description="Records at most.")]
-Time = Annotated[str, Meta(max_length=40, description="ISO 8601, or how long ago: 30m, 2h, 1d.", examples=["2h"])]
+Time = Annotated[
+    str,
+    Meta(
+        max_length=40,
+        description="ISO 8601, or how long ago: 30m, 2h, 1d.",
+        examples=["2h"],
+        extra_json_schema={"pattern": f"^({TIME_PATTERN})?$"},
+    ),
+]
 Position = Annotated[int, Meta(ge=0, le=1 << 62, description="A position of the log, itself not included.")]
 
 

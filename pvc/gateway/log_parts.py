@@ -206,6 +206,9 @@ LOG_PARTS = (
         secret=True,
         method="GET",
         path=SEGMENT_PATH,
+        places={
+            "segment": {"type": "string", "pattern": "^[1-9][0-9]{0,17}-[1-9][0-9]{0,17}$", "examples": ["1-4096"]}
+        },
         peers=True,
         before_init=True,
         handle=_segment,

@@ -17,7 +17,7 @@ from msgspec import Meta
 from pvc.errors import InvalidInput, NotFound, Unavailable
 from pvc.gateway.records import decode_record, iso_time
 from pvc.gateway.services import GatewayServices
-from pvc.gateway.times import parse_time_us
+from pvc.gateway.times import TIME_PATTERN, parse_time_us
 from pvc.projections.state import ClusterState
 from pvc.runtime.past import not_indexed
 
@@ -29,6 +29,9 @@ INDEX_DEADLINE_S = 10.0
 
 MOMENT_HINT = "write a position of the log, a time (2025-01-31T12:00:00Z), or how long ago: 30m, 2h, 1d"
 
+MOMENT_PATTERN = f"^({TIME_PATTERN}|[0-9]{{1,18}}|now)$"
+"""What manuals tell of moments."""
+
 At = Annotated[
     str,
     Meta(
@@ -36,6 +39,7 @@ At = Annotated[
         description="The moment to look at, instead of now: a position of the log, a time in ISO 8601, or how long ago "
         "(30m, 2h, 1d).",
         examples=["2h"],
+        extra_json_schema={"pattern": MOMENT_PATTERN.replace(")$", ")?$")},
     ),
 ]
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import inspect as types
@@ -17,34 +19,34 @@ from pvc.commands.base import CommandSpec
 from pvc.gateway.cards import BASE_PATH, FieldCard, field_card
 from pvc.gateway.console import CONSOLE_ACTION, CONSOLE_PATH
 from pvc.gateway.endpoint import Call, Endpoint
+from pvc.gateway.examples import example_of_reply
 from pvc.gateway.health import Health
-from pvc.gateway.problems import CONTENT_TYPE, Problem
+from pvc.gateway.lists import ListOf
+from pvc.gateway.openapi_parts import (
+    INTRODUCTION,
+    PROBLEMS,
+    REF,
+    TAG_EXAMPLE,
+    dry_run,
+    if_match,
+    if_none_match,
+    key,
+    min_position,
+    not_modified,
+    position_header,
+    problem,
+    security_schemes,
+    source,
+    tag_header,
+)
+from pvc.gateway.problems import Problem
 from pvc.gateway.services import GatewayServices
-from pvc.peers.credentials import SCHEME
+from pvc.gateway.tags import subject_kind
+
+Codes: TypeAlias = Mapping[str, Mapping[str, list[str]]]
 
 _OWN_NAME = "api.openapi"
 _OR_PEER = ", or another node of the cluster"
-_REF = "#/components/schemas/{name}"
-_INTRODUCTION = """\
-Every command is a record in one log, and every reply tells the log's position (`PVC-Position`). A read with
-`min_position` waits until the answering node has folded that position, so you read your own writes anywhere.
-
-Fields of a command come as JSON, as a form, or as query arguments. Errors are problems (RFC 9457) with a stable `code`
-and a `hint`.
-"""
-_PROBLEMS = {
-    "400": "The body cannot be read.",
-    "401": "There is no valid token.",
-    "403": "The token's role does not allow it, or not for this VM.",
-    "404": "Something named does not exist.",
-    "409": "The present state does not allow it; or there is no cluster yet.",
-    "413": "The body, or the record it would make, is too large.",
-    "415": "The body is neither JSON nor a form.",
-    "422": "A field's value cannot be accepted.",
-    "429": "Too many wrong tokens came from this address.",
-    "503": "The log or the node cannot answer now. Nothing was changed.",
-    "504": "The outcome is not known. Ask again with the same key.",
-}
 _OTHER_SCHEMAS: dict[str, dict[str, Any]] = {
     "text/plain": {"type": "string"},
     "application/json": {"type": "object"},
@@ -53,12 +55,15 @@ _OTHER_SCHEMAS: dict[str, dict[str, Any]] = {
 _FOR_QUERIES = ("401", "403", "404", "409", "422", "429", "503")
 
 
-def openapi_document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
-    """The document as JSON-compatible values."""
+def openapi_document(endpoints: Sequence[Endpoint], codes: Codes | None = None) -> dict[str, Any]:
+    """The document as JSON-compatible values; `codes`: endpoint -> status -> problem codes, else those of the file."""
     schemas = _schemas(endpoints)
+    codes = codes if codes is not None else _known_codes()
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
-        paths.setdefault(BASE_PATH + endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, schemas)
+        paths.setdefault(BASE_PATH + endpoint.path, {})[endpoint.method.lower()] = _operation(
+            endpoint, schemas, codes.get(endpoint.name, {})
+        )
     paths[BASE_PATH + CONSOLE_PATH] = {"get": _console_operation()}
     paths[f"{BASE_PATH}/health"] = {"get": _health_operation(schemas)}
     return {
@@ -66,7 +71,7 @@ def openapi_document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         "info": {
             "title": "PVC",
             "version": __version__,
-            "description": _INTRODUCTION,
+            "description": INTRODUCTION,
             "license": {"name": "GPL-3.0-only", "identifier": "GPL-3.0-only"},
         },
         "servers": [{"url": "/"}],
@@ -74,23 +79,27 @@ def openapi_document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": schemas.components,
-            "securitySchemes": {
-                "token": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "description": "A token `pvc_<id>_<secret>`. Over the Unix socket none is needed.",
-                },
-                "peer": {
-                    "type": "http",
-                    "scheme": SCHEME,
-                    "description": "How another node proves that it is one: docs/decisions/0018-peers.md.",
-                },
+            "securitySchemes": security_schemes(),
+            "parameters": {
+                "min_position": min_position(),
+                "dry_run": dry_run(),
+                "key": key(),
+                "source": source(),
+                "if_match": if_match(),
+                "if_none_match": if_none_match(),
             },
-            "parameters": {"min_position": _min_position(), "dry_run": _dry_run(), "key": _key(), "source": _source()},
             "headers": {
-                "position": {"description": "The log's position at this reply.", "schema": {"type": "integer"}}
+                "position": {"description": "The log's position at this reply.", "schema": {"type": "integer"}},
+                "tag": {
+                    "description": "Give it as `If-None-Match` to be spared what has not changed; that of one thing, "
+                    "as `If-Match` to hold a command to it.",
+                    "schema": {"type": "string", "examples": [TAG_EXAMPLE]},
+                },
             },
-            "responses": {status: _problem(text) for status, text in _PROBLEMS.items()},
+            "responses": {
+                **{status: problem(status, text) for status, text in PROBLEMS.items()},
+                "304": not_modified(),
+            },
         },
     }
 
@@ -108,7 +117,7 @@ class _Schemas:
     """JSON Schemas of types, and the components they refer to."""
 
     def __init__(self, of: Sequence[Any]) -> None:
-        schemas, self.components = msgspec.json.schema_components(of, ref_template=_REF)
+        schemas, self.components = msgspec.json.schema_components(of, ref_template=REF)
         self._schemas = dict(zip(map(_key_of, of), schemas, strict=True))
 
     def of(self, type_: Any) -> dict[str, Any]:
@@ -146,8 +155,10 @@ def _drop_given_elsewhere(component: dict[str, Any], spec: CommandSpec) -> None:
         component["required"] = required
 
 
-def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
-    statuses = _PROBLEMS if endpoint.method != "GET" else _FOR_QUERIES
+def _operation(endpoint: Endpoint, schemas: _Schemas, codes: Mapping[str, list[str]]) -> dict[str, Any]:
+    statuses = [status for status in PROBLEMS if status != "412" or _is_held(endpoint)]
+    if endpoint.method == "GET":
+        statuses = list(_FOR_QUERIES)
     or_peer = _OR_PEER if endpoint.peers else ""
     operation: dict[str, Any] = {
         "operationId": endpoint.name,
@@ -159,9 +170,14 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         "parameters": _parameters(endpoint),
         "responses": {
             "200": _success(endpoint, schemas),
-            **{status: {"$ref": f"#/components/responses/{status}"} for status in statuses},
+            **({"304": {"$ref": "#/components/responses/304"}} if _is_tagged(endpoint) else {}),
+            **{status: _refusal(status, codes.get(status, ())) for status in statuses},
         },
     }
+    if endpoint.deprecated is not None:
+        gone = endpoint.deprecated
+        operation |= {"deprecated": True, "x-sunset": gone.sunset.isoformat()}
+        operation["description"] += f"\n\nDeprecated since {gone.since}; works until {gone.sunset}. Use {gone.instead}."
     if endpoint.open:
         operation["security"] = []
     if endpoint.peers:
@@ -176,8 +192,25 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     return operation
 
 
+def _refusal(status: str, codes: Sequence[str]) -> dict[str, Any]:
+    """The reply with this status; where its codes are known, with them."""
+    if not codes:
+        return {"$ref": f"#/components/responses/{status}"}
+    return problem(status, PROBLEMS[status], codes)
+
+
+@functools.cache
+def _known_codes() -> Codes:
+    codes: Codes = json.loads(Path(__file__).with_name("problem_codes.json").read_bytes())
+    return codes
+
+
 def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     names = ["min_position", *(["dry_run", "key", "source"] if endpoint.command or endpoint.controls else [])]
+    if _is_held(endpoint):
+        names.append("if_match")
+    if _is_tagged(endpoint):
+        names.append("if_none_match")
     parameters: list[dict[str, Any]] = [{"$ref": f"#/components/parameters/{name}"} for name in names]
     struct = endpoint.command.struct if endpoint.command else endpoint.arguments
     cards = _cards(struct) if struct else {}
@@ -189,11 +222,11 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
                 "in": "path",
                 "required": True,
                 "description": card.description if card else f"The {name}.",
-                "schema": _card_schema(card) if card else {"type": "string"},
+                "schema": _card_schema(card) if card else dict(endpoint.places.get(name, {"type": "string"})),
             }
         )
     if endpoint.arguments is not None:
-        parameters += [_query_parameter(card) for card in cards.values()]
+        parameters += [_query_parameter(card, endpoint.listing) for card in cards.values()]
     parameters += [
         {"name": header.name, "in": "header", "description": header.description, "schema": dict(header.schema)}
         for header in endpoint.headers
@@ -201,9 +234,16 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     return parameters
 
 
-def _query_parameter(card: FieldCard) -> dict[str, Any]:
+def _query_parameter(card: FieldCard, listing: ListOf[Any] | None) -> dict[str, Any]:
     style: dict[str, Any] = {"style": "form", "explode": False} if card.type == "list" else {}
-    about = {"name": card.name, "in": "query", "description": card.description, "schema": _card_schema(card)}
+    schema = _card_schema(card)
+    if listing is not None and card.name in ("sort", "fields"):
+        words = listing.sortable if card.name == "sort" else listing.fields
+        schema["items"] = {"type": "string", "enum": list(words)}
+        schema["examples"] = [[words[1]]]
+    about: dict[str, Any] = {"name": card.name, "in": "query", "description": card.description, "schema": schema}
+    if card.required:
+        about["required"] = True
     return {**about, **style}
 
 
@@ -211,7 +251,8 @@ def _card_schema(card: FieldCard) -> dict[str, Any]:
     """The JSON Schema of a plain field."""
     if card.type == "list":
         assert card.item, "a list has items"
-        return {"type": "array", "items": _card_schema(card.item)}
+        limit = {"maxItems": card.max_length} if card.max_length is not None else {}
+        return {"type": "array", "items": _card_schema(card.item), **limit}
     schema = {
         "type": "string" if card.type == "enum" else card.type,
         "enum": card.enum,
@@ -248,9 +289,9 @@ def _success(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     if endpoint.reply is None:
         content = {endpoint.media_type: {"schema": _OTHER_SCHEMAS[endpoint.media_type]}}
     else:
-        content = {"application/json": {"schema": schemas.of(endpoint.reply)}}
-        if endpoint.reply_example is not None:
-            content["application/json"]["example"] = dict(endpoint.reply_example)
+        content = {"application/json": {"schema": _reply_schema(endpoint, schemas)}}
+        told = endpoint.reply_example
+        content["application/json"]["example"] = dict(told) if told is not None else example_of_reply(endpoint)
     for media_type, (items, example) in endpoint.streams.items():
         # What comes is a text without an end; OpenAPI 3.1 has no word for a sequence of documents.
         schema: dict[str, Any] = {"type": "string"}
@@ -258,7 +299,30 @@ def _success(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
             each = {"anyOf": [schemas.of(item) for item in items]}
             schema |= {"contentMediaType": "application/json", "contentSchema": each}
         content[media_type] = {"schema": schema, "example": example}
-    return {"description": endpoint.summary, "headers": _position_header(), "content": content}
+    headers = {**position_header(), **(tag_header() if _is_tagged(endpoint) else {})}
+    return {"description": endpoint.summary, "headers": headers, "content": content}
+
+
+def _is_tagged(endpoint: Endpoint) -> bool:
+    """Whether its replies have an entity tag."""
+    return endpoint.method == "GET" and (endpoint.reply is not None or endpoint.media_type == "application/json")
+
+
+def _is_held(endpoint: Endpoint) -> bool:
+    """Whether it can be held to what its sender has seen."""
+    return endpoint.command is not None and subject_kind(endpoint.command) is not None
+
+
+def _reply_schema(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
+    """The schema of a JSON reply; in a list each item may have come with some fields only."""
+    if endpoint.listing is None:
+        return schemas.of(endpoint.reply)
+    item = schemas.components[endpoint.listing.item.__name__]
+    some = {"type": "object", "properties": item["properties"], "additionalProperties": False}
+    page = schemas.components[endpoint.reply.__name__]
+    whole = page["properties"]["items"]["items"]
+    items = {"type": "array", "items": {"anyOf": [whole, some]}}
+    return {**page, "properties": {**page["properties"], "items": items}}
 
 
 def _console_operation() -> dict[str, Any]:
@@ -286,41 +350,10 @@ def _health_operation(schemas: _Schemas) -> dict[str, Any]:
         "description": "Needs no token. Also at /health.",
         "security": [],
         "responses": {
-            "200": {"description": "It can.", "headers": _position_header(), "content": content},
-            "503": {"description": "It cannot take commands.", "headers": _position_header(), "content": content},
+            "200": {"description": "It can.", "headers": position_header(), "content": content},
+            "503": {"description": "It cannot take commands.", "headers": position_header(), "content": content},
         },
     }
-
-
-def _problem(text: str) -> dict[str, Any]:
-    schema = {"$ref": _REF.format(name=Problem.__name__)}
-    return {"description": text, "headers": _position_header(), "content": {CONTENT_TYPE: {"schema": schema}}}
-
-
-def _position_header() -> dict[str, Any]:
-    return {"PVC-Position": {"$ref": "#/components/headers/position"}}
-
-
-def _min_position() -> dict[str, Any]:
-    text = "Wait until this position is folded, at most 10 s."
-    return {"name": "min_position", "in": "query", "description": text, "schema": {"type": "integer", "minimum": 0}}
-
-
-def _dry_run() -> dict[str, Any]:
-    text = "Say what would happen, and change nothing."
-    return {"name": "dry_run", "in": "query", "description": text, "schema": {"type": "boolean", "default": False}}
-
-
-def _key() -> dict[str, Any]:
-    text = "Makes the command safe to send again: with the same key it is not done twice."
-    schema = {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"}
-    return {"name": "Idempotency-Key", "in": "header", "description": text, "schema": schema}
-
-
-def _source() -> dict[str, Any]:
-    text = "Through what the command comes, for the history."
-    schema = {"type": "string", "maxLength": 64, "examples": ["cli/0.1.0"]}
-    return {"name": "PVC-Source", "in": "header", "description": text, "schema": schema}
 
 
 def _in_path(path: str) -> list[str]:

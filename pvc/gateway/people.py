@@ -15,6 +15,7 @@ from pvc.events.types import END
 from pvc.gateway.access_log import told_in_access_log
 from pvc.gateway.bodies import read_document
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
+from pvc.gateway.lists import MAX_ITEMS, Limit, ListArguments, ListOf, Next, by_attributes
 from pvc.gateway.moments import INDEX_DEADLINE_S
 from pvc.gateway.queries import NoArguments
 from pvc.gateway.records import iso_time
@@ -74,15 +75,25 @@ class ImportReply(msgspec.Struct, frozen=True, kw_only=True):
     ]
 
 
+class PersonListArguments(ListArguments, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which people are listed."""
+
+    limit: Limit = MAX_ITEMS
+    state: Annotated[
+        tuple[Literal["readable", "erasing", "erased"], ...], Meta(description="Only those in one of these states.")
+    ] = ()
+
+
 class PersonList(msgspec.Struct, frozen=True, kw_only=True):
     """People by name; the erased ones last."""
 
     position: int
     items: list[PersonInfo]
+    next: Next
 
 
 async def _people(services: GatewayServices, call: Call) -> Response:
-    arguments_of(call.request, NoArguments)
+    arguments = arguments_of(call.request, PersonListArguments)
     state = services.world.state
     await services.history.reach(state.position, INDEX_DEADLINE_S)
     acted = await services.history.actors(ALL_PEOPLE)
@@ -111,7 +122,10 @@ async def _people(services: GatewayServices, call: Call) -> Response:
                 records=records.get(erasure.key, 0),
             )
         )
-    return json_response(PersonList(position=state.position, items=people), state.position)
+    people = [person for person in people if not arguments.state or person.state in arguments.state]
+    found, following = PERSONS.page(people, arguments)
+    page = PersonList(position=state.position, items=PERSONS.cut(found, arguments.fields), next=following)
+    return json_response(page, state.position)
 
 
 async def _export(services: GatewayServices, call: Call) -> Response:
@@ -155,6 +169,16 @@ def _require_local(call: Call) -> None:
         )
 
 
+PERSONS: ListOf[PersonInfo] = ListOf(
+    item=PersonInfo,
+    sorts={
+        **by_attributes("name", "key", "since_us", "records"),
+        "state": lambda person: ("readable", "erasing", "erased").index(person.state),
+    },
+    order="name",
+    key=lambda person: person.key,
+)
+
 PEOPLE = (
     Endpoint(
         name="audit.people",
@@ -164,7 +188,8 @@ PEOPLE = (
         handle=_people,
         summary="The people whom the log knows by name, and those who are erased.",
         help="Who acted only before names were sealed is not among them.",
-        arguments=NoArguments,
+        arguments=PersonListArguments,
+        listing=PERSONS,
         reply=PersonList,
     ),
     Endpoint(

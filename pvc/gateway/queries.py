@@ -26,11 +26,22 @@ from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.listing import page_of
 from pvc.gateway.live import fence_checks, migration_progress, node_usage, vm_usage
 from pvc.gateway.moments import At, seen_at, told_of_then
+from pvc.gateway.query_lists import (
+    FAULTS,
+    NODES,
+    VMS,
+    FaultList,
+    FaultListArguments,
+    NodeList,
+    NodeListArguments,
+    VmList,
+    VmListArguments,
+)
 from pvc.gateway.records import iso_time
 from pvc.gateway.services import GatewayServices
+from pvc.gateway.tags import revision_of
 from pvc.projections.cluster_views import (
     ClusterInfo,
-    FaultInfo,
     NodeInfo,
     cluster_info,
     fault_info,
@@ -39,49 +50,6 @@ from pvc.projections.cluster_views import (
 )
 from pvc.projections.state import ClusterState
 from pvc.projections.views import VmInfo, VmRow, vm_info, vm_row
-from pvc.projections.vm_machine import VmState
-
-DEFAULT_ITEMS = 1_000
-"""Items of a list when no limit is given: most clusters in one page, some 250 kB."""
-
-MAX_ITEMS = 10_000
-"""Items of a list at most: some 2.5 MB, made in a few tens of milliseconds while the event loop waits."""
-
-Limit = Annotated[int, Meta(ge=1, le=MAX_ITEMS, description=f"Items at most, {DEFAULT_ITEMS:,} if not given.")]
-After = Annotated[str, Meta(max_length=63, description="Begin after this name: `next` of the page before.")]
-Glob = Annotated[
-    str, Meta(max_length=100, description="Names that match, with `*`, `?` and `[...]`.", examples=["web*"])
-]
-
-
-class VmListArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which VMs are listed: those that match everything given."""
-
-    state: Annotated[tuple[VmState, ...], Meta(description="Only VMs in one of these states.")] = ()
-    tag: Annotated[str, Meta(max_length=63, description="Only VMs with this tag.", examples=["production"])] = ""
-    node: Annotated[str, Meta(max_length=63, description="Only VMs on this node.", examples=["hv1"])] = ""
-    name: Glob = ""
-    limit: Limit = DEFAULT_ITEMS
-    after: After = ""
-    at: At = ""
-
-
-class NodeListArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which nodes are listed."""
-
-    name: Glob = ""
-    limit: Limit = DEFAULT_ITEMS
-    after: After = ""
-    at: At = ""
-
-
-class FaultListArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which faults are listed."""
-
-    acknowledged: Annotated[
-        bool | None, Meta(description="Only those that somebody has taken notice of, or only the others.")
-    ] = None
-    at: At = ""
 
 
 class OneArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,29 +60,6 @@ class OneArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 class NoArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """None."""
-
-
-class VmList(msgspec.Struct, frozen=True, kw_only=True):
-    """VMs by name."""
-
-    position: int
-    items: list[VmRow]
-    next: Annotated[str | None, Meta(description="The last name here, where more follow: give it as `after`.")]
-
-
-class NodeList(msgspec.Struct, frozen=True, kw_only=True):
-    """Nodes by name."""
-
-    position: int
-    items: list[NodeInfo]
-    next: str | None
-
-
-class FaultList(msgspec.Struct, frozen=True, kw_only=True):
-    """Faults, the newest first."""
-
-    position: int
-    items: list[FaultInfo]
 
 
 class WhoAmI(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,8 +112,11 @@ async def _faults(services: GatewayServices, call: Call) -> Response:
     faults = [fault for fault in faults_in_order(state) if wanted in (None, bool(fault.acknowledged_by))]
     visible = rights_of(services.world.state, call.principal.asker, Action.VM_READ)
     faults = [fault for fault in faults if sees_subject(services.world.state, visible, fault.subject)]
-    items = [fault_info(state, fault) for fault in faults]
-    return json_response(FaultList(position=state.position, items=items), state.position, seen.headers)
+    told = [fault_info(state, fault) for fault in faults]
+    told = [fault for fault in told if arguments.code in ("", fault.code) and arguments.subject in ("", fault.subject)]
+    found, following = FAULTS.page(told, arguments)
+    page = FaultList(position=state.position, items=FAULTS.cut(found, arguments.fields), next=following)
+    return json_response(page, state.position, seen.headers)
 
 
 async def _nodes(services: GatewayServices, call: Call) -> Response:
@@ -176,10 +124,17 @@ async def _nodes(services: GatewayServices, call: Call) -> Response:
     heard = await hear(services, arguments.at)
     seen = await seen_at(services, arguments.at)
     state = seen.state
-    names, following = page_of(sorted(state.nodes), _glob(arguments.name), arguments.after, arguments.limit)
-    tell = _node_teller(state, heard)
-    items = [tell(name) for name in names]
-    return json_response(NodeList(position=state.position, items=items, next=following), state.position, seen.headers)
+    named, states, flushes = _glob(arguments.name), set(arguments.state), set(arguments.flush)
+    wanted = (
+        node.name
+        for node in state.nodes.values()
+        if (named is None or named(node.name))
+        and (not states or node.state in states)
+        and (not flushes or node.flush in flushes)
+    )
+    found, following = NODES.page(map(_node_teller(state, heard), wanted), arguments)
+    page = NodeList(position=state.position, items=NODES.cut(found, arguments.fields), next=following)
+    return json_response(page, state.position, seen.headers)
 
 
 async def _node(services: GatewayServices, call: Call) -> Response:
@@ -191,7 +146,8 @@ async def _node(services: GatewayServices, call: Call) -> Response:
     seen = await seen_at(services, at)
     with told_of_then(services, seen, name):
         find_node(seen.state, name)
-    return json_response(_node_teller(seen.state, heard)(name), seen.state.position, seen.headers)
+    revision = revision_of(seen.state.nodes[name])
+    return json_response(_node_teller(seen.state, heard)(name), seen.state.position, seen.headers, revision)
 
 
 def _node_teller(state: ClusterState, heard: Heard) -> Callable[[str], NodeInfo]:
@@ -211,20 +167,25 @@ def _node_teller(state: ClusterState, heard: Heard) -> Callable[[str], NodeInfo]
 
 async def _vms(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, VmListArguments)
+    VMS.check_fields(arguments.fields)
     seen = await seen_at(services, arguments.at)
     state, rows = seen.state, services.rows
+    wanted = _seen_by(services, call, state, _vm_filter(state, arguments))
     ordered = services.names.ordered(state.vm_names) if seen.moment is None else sorted(state.vm_names)
-    names, following = page_of(
-        ordered, _seen_by(services, call, state, _vm_filter(state, arguments)), arguments.after, arguments.limit
-    )
-    vms = [state.vms[state.vm_names[name]] for name in names]
+    if arguments.sort:
+        named = filter(wanted, ordered) if wanted is not None else ordered
+        vms, following = VMS.page((state.vms[state.vm_names[name]] for name in named), arguments)
+    else:  # the order in which they are kept
+        names, following = page_of(ordered, wanted, arguments.after, arguments.limit)
+        vms = [state.vms[state.vm_names[name]] for name in names]
     if seen.moment is not None:
         items = [vm_row(vm) for vm in vms]
     else:
         # Encoded already, each when its VM last changed; the type is that of what a reader finds there.
         items = cast("list[VmRow]", [rows.row(vm) for vm in vms])
         rows.forget_but(state.vms)
-    return json_response(VmList(position=state.position, items=items, next=following), state.position, seen.headers)
+    page = VmList(position=state.position, items=VMS.cut(items, arguments.fields), next=following)
+    return json_response(page, state.position, seen.headers)
 
 
 async def _vm(services: GatewayServices, call: Call) -> Response:
@@ -238,7 +199,7 @@ async def _vm(services: GatewayServices, call: Call) -> Response:
     with told_of_then(services, seen, ref):
         vm = find_vm(seen.state, ref)
     info = vm_info(vm, usage=vm_usage(figures, vm), progress=migration_progress(figures, vm))
-    return json_response(info, seen.state.position, seen.headers)
+    return json_response(info, seen.state.position, seen.headers, revision_of(vm))
 
 
 async def _whoami(services: GatewayServices, call: Call) -> Response:
@@ -317,6 +278,7 @@ QUERIES = (
         summary="What is wrong with the cluster, the newest first.",
         help="A fault is there until its cause is gone, whether somebody has taken notice of it or not.",
         arguments=FaultListArguments,
+        listing=FAULTS,
         reply=FaultList,
     ),
     Endpoint(
@@ -328,6 +290,7 @@ QUERIES = (
         summary="Nodes by name.",
         help="With what was measured on each within the last seconds; null where it was not heard of, and in the past.",
         arguments=NodeListArguments,
+        listing=NODES,
         reply=NodeList,
     ),
     Endpoint(
@@ -349,6 +312,7 @@ QUERIES = (
         summary="VMs by name.",
         help="Those that match everything given. A long list comes in pages: give `next` as `after`.",
         arguments=VmListArguments,
+        listing=VMS,
         reply=VmList,
     ),
     Endpoint(

@@ -26,6 +26,7 @@ from pvc.presence.base import Presence
 from pvc.runtime.append_watch import AppendWatch
 from pvc.runtime.appender import Appender
 from pvc.runtime.log_care import LogCare
+from pvc.runtime.operations import Operations
 from pvc.runtime.past import PastStates
 from pvc.runtime.past_files import PastFiles
 from pvc.runtime.people import People
@@ -68,6 +69,7 @@ class GatewayServices:
     appender: Appender
     log: Log
     history: HistoryIndex
+    operations: Operations
     hypervisor: Hypervisor | None
     """None on a coordinator that runs no VMs: consoles are then on other nodes."""
     clock: Clock

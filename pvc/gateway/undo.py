@@ -14,12 +14,19 @@ from pvc.clock import new_ulid
 from pvc.commands.access_rights import guarded, require
 from pvc.commands.access_table import Action
 from pvc.commands.base import Context, Decision
-from pvc.commands.registry import BY_NAME
 from pvc.commands.undo import ChangedSince, Inverse, inverse_of
 from pvc.errors import InvalidInput, NotFound, Rejected
 from pvc.events.record import Record
 from pvc.gateway.access_log import told_in_access_log
-from pvc.gateway.commands import Reply, digest_of, dry_reply, dry_run_of, idempotency_key_of, real_reply, reply_of
+from pvc.gateway.commands import (
+    Reply,
+    digest_of,
+    dry_reply,
+    dry_run_of,
+    given_before,
+    idempotency_key_of,
+    real_reply,
+)
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.moments import INDEX_DEADLINE_S
 from pvc.gateway.queries import NoArguments
@@ -28,7 +35,6 @@ from pvc.gateway.services import GatewayServices
 from pvc.log.history import Found, HistoryQuery
 from pvc.projections.state import ClusterState
 from pvc.runtime.appender import Request as Submission
-from pvc.runtime.appender import key_reused
 from pvc.runtime.past import not_indexed
 
 
@@ -59,7 +65,7 @@ async def _undo(services: GatewayServices, call: Call) -> Response:
         found = await _record_at(services, position)
         record = decode_record(found.data)
         digest = digest_of(_Undo(undo=position))
-        earlier = await _given_before(services, call, key, digest) if key else None
+        earlier = await given_before(services, call.principal.actor, key, digest) if key else None
         fields: dict[str, Any] = {}
         if earlier is not None:
             reply = earlier
@@ -124,26 +130,6 @@ async def _record_at(services: GatewayServices, position: int) -> Found:
     return found[0]
 
 
-async def _given_before(services: GatewayServices, call: Call, key: str, digest: str) -> Reply | None:
-    """The reply of an undo that was sent again: by now its own effect would stand in its way."""
-    data = await services.history.find_command(key)
-    if data is None:
-        return None
-    record = decode_record(data)
-    name = record.command.name
-    request = Submission(
-        name=name, command=_Undo(undo=0), decide=_never, actor=call.principal.actor, command_id=key, digest=digest
-    )
-    refusal = key_reused(request, record)
-    if refusal is not None:
-        raise refusal
-    return reply_of(BY_NAME[name], key, record.position, record, Decision(events=()), repeated=True)
-
-
-def _never(*_: Any) -> Decision:
-    raise AssertionError("what was carried out before is not decided again")
-
-
 async def _inverse(services: GatewayServices, before: ClusterState, record: Record) -> Inverse:
     try:
         return inverse_of(before, record, services.world.state)
@@ -184,6 +170,7 @@ UNDO = (
         action=Action.UNDO,
         method="POST",
         path="/undo/{position}",
+        places={"position": {"type": "integer", "minimum": 1, "maximum": 10**18 - 1, "examples": [1234]}},
         handle=_undo,
         summary="Undo what a command did, by the command that takes it back.",
         help="`name` and `fields` in the reply say which command that is; `dry_run=true` shows it first. Refused where "

@@ -15,6 +15,7 @@ from pvc.errors import PvcError, Unavailable
 from pvc.events.webhook import WebhookSettings
 from pvc.gateway.access_log import told_in_access_log
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
+from pvc.gateway.lists import ListArguments, ListOf, Next, by_attributes
 from pvc.gateway.queries import NoArguments
 from pvc.gateway.records import decode_record, iso_time
 from pvc.gateway.services import GatewayServices
@@ -61,6 +62,14 @@ class WebhookRow(msgspec.Struct, frozen=True, kw_only=True):
     parked: Annotated[int, Meta(description="Events that were given up, and not replayed since.")]
 
 
+class WebhookListArguments(ListArguments, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which webhooks are listed."""
+
+    state: Annotated[
+        tuple[Annotated[str, Meta(max_length=40)], ...], Meta(max_length=20, description="Only those in one of these.")
+    ] = ()
+
+
 class WebhookInfo(WebhookRow, frozen=True, kw_only=True):
     """All about a webhook."""
 
@@ -82,6 +91,7 @@ class WebhookList(msgspec.Struct, frozen=True, kw_only=True):
 
     position: int
     items: list[WebhookRow]
+    next: Next
 
 
 class DeliveryInfo(c.Try, frozen=True, kw_only=True):
@@ -95,6 +105,7 @@ class DeliveryList(msgspec.Struct, frozen=True, kw_only=True):
 
     position: int
     items: list[DeliveryInfo]
+    next: Next
 
 
 class ParkedInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +125,7 @@ class ParkedList(msgspec.Struct, frozen=True, kw_only=True):
 
     position: int
     items: list[ParkedInfo]
+    next: Next
 
 
 class TestReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,9 +139,13 @@ class TestReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def _list(services: GatewayServices, call: Call) -> Response:
-    arguments_of(call.request, NoArguments)
-    rows = await webhook_rows(services)
-    return json_response(WebhookList(position=services.world.position, items=rows), services.world.position)
+    arguments = arguments_of(call.request, WebhookListArguments)
+    rows = [row for row in await webhook_rows(services) if not arguments.state or row.state in arguments.state]
+    found, following = WEBHOOK_LIST.page(rows, arguments)
+    page = WebhookList(
+        position=services.world.position, items=WEBHOOK_LIST.cut(found, arguments.fields), next=following
+    )
+    return json_response(page, page.position)
 
 
 async def webhook_rows(services: GatewayServices) -> list[WebhookRow]:
@@ -161,19 +177,23 @@ async def _info(services: GatewayServices, call: Call) -> Response:
 
 
 async def _deliveries(services: GatewayServices, call: Call) -> Response:
-    arguments_of(call.request, NoArguments)
+    arguments = arguments_of(call.request, ListArguments)
     hook = _named(services, call)
     cursor = await _cursor(services, hook)
     tries = cursor.recent[::-1] if cursor is not None else ()
     items = [DeliveryInfo(**msgspec.structs.asdict(one), time=iso_time(one.time_us)) for one in tries]
-    return json_response(DeliveryList(position=services.world.position, items=items), services.world.position)
+    found, following = DELIVERIES.page(items, arguments)
+    page = DeliveryList(position=services.world.position, items=DELIVERIES.cut(found, arguments.fields), next=following)
+    return json_response(page, services.world.position)
 
 
 async def _parked(services: GatewayServices, call: Call) -> Response:
-    arguments_of(call.request, NoArguments)
+    arguments = arguments_of(call.request, ListArguments)
     hook = _named(services, call)
     items = [ParkedInfo(**msgspec.structs.asdict(one), time=iso_time(one.time_us)) for one in hook.parked]
-    return json_response(ParkedList(position=services.world.position, items=items), services.world.position)
+    found, following = PARKED.page(items, arguments)
+    page = ParkedList(position=services.world.position, items=PARKED.cut(found, arguments.fields), next=following)
+    return json_response(page, services.world.position)
 
 
 async def _test(services: GatewayServices, call: Call) -> Response:
@@ -276,6 +296,22 @@ def _time(time_us: int) -> str:
     return iso_time(time_us) if time_us else ""
 
 
+WEBHOOK_LIST: ListOf[WebhookRow] = ListOf(
+    item=WebhookRow,
+    sorts=by_attributes("name", "state", "lag", "delivered", "parked"),
+    order="name",
+    key=lambda row: row.id,
+)
+DELIVERIES: ListOf[DeliveryInfo] = ListOf(
+    item=DeliveryInfo, sorts=by_attributes("time_us"), order="-time_us", key=lambda one: f"{one.id}.{one.number}"
+)
+PARKED: ListOf[ParkedInfo] = ListOf(
+    item=ParkedInfo,
+    sorts=by_attributes("position", "time_us"),
+    order="position",
+    key=lambda one: f"{one.position:020}.{one.index:06}",
+)
+
 WEBHOOKS = (
     Endpoint(
         name="webhook.list",
@@ -284,7 +320,8 @@ WEBHOOKS = (
         path="/webhooks",
         handle=_list,
         summary="Webhooks by name, and how far each is.",
-        arguments=NoArguments,
+        arguments=WebhookListArguments,
+        listing=WEBHOOK_LIST,
         reply=WebhookList,
     ),
     Endpoint(
@@ -304,7 +341,8 @@ WEBHOOKS = (
         path="/webhooks/{hook}/deliveries",
         handle=_deliveries,
         summary="The last requests to a webhook, and what was answered.",
-        arguments=NoArguments,
+        arguments=ListArguments,
+        listing=DELIVERIES,
         reply=DeliveryList,
     ),
     Endpoint(
@@ -315,7 +353,8 @@ WEBHOOKS = (
         handle=_parked,
         summary="The events that a webhook was not given after the last try.",
         help="Replaying their positions tries them anew.",
-        arguments=NoArguments,
+        arguments=ListArguments,
+        listing=PARKED,
         reply=ParkedList,
     ),
     Endpoint(

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pvc.client.blocking import Transport
 from pvc.client.connections import Connection
-from pvc.client.transport import Lost, NoConnection, Transport
+from pvc.client.transport import Lost, NoConnection
 from pvc.errors import DriverError, Unavailable
 from pvc.files import replace_file
 from pvc.lab.host import LabHost
@@ -100,8 +101,6 @@ def ask_gateway(host: LabHost, method: str, path: str, fields: dict[str, Any] | 
         )
     except (Lost, NoConnection) as error:
         raise Unavailable(f"{host.name}'s gateway does not answer: {error}", code="lab.no_answer") from error
-    finally:
-        transport.close()
     reply: dict[str, Any] = json.loads(answer.body)
     if answer.status >= 400 and answer.status != _CONFLICT:
         raise DriverError(

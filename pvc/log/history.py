@@ -129,6 +129,11 @@ class HistoryIndex:
                 hint="try again in a moment; after damage it is built anew from the log",
             ) from None
 
+    async def beyond(self, position: int) -> None:
+        """Return when there is more than this."""
+        while self._position <= position:
+            await self._moved.wait()
+
     @contextlib.contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
         """Call `listener` after each batch, within the block."""

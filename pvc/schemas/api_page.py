@@ -91,6 +91,7 @@ _TITLES = {
     "fault": "Faults",
     "history": "History",
     "event": "Events",
+    "operation": "Operations",
     "log": "The log itself",
     "access": "Access",
     "login": "Logging in",

@@ -15,12 +15,14 @@ from pvc.gateway.openapi import json_schema, openapi_document
 from pvc.schemas.access_page import access_page
 from pvc.schemas.api_page import api_page
 from pvc.schemas.cli_page import cli_page
+from pvc.schemas.client_groups import client_files
 from pvc.schemas.dashboard import dashboard_file
 from pvc.schemas.monitoring_pages import health_page, metrics_page
 from pvc.schemas.monitoring_rules import rules_file
+from pvc.schemas.problem_codes import problem_codes
 from pvc.schemas.states_page import states_page
 
-GENERATED_FOLDERS = ("schemas", "docs/reference")
+GENERATED_FOLDERS = ("schemas", "docs/reference", "pvc/client/generated")
 """Folders in which every file is generated, so that one of a removed command does not stay behind."""
 
 NOT_GENERATED = "schemas/released"
@@ -31,13 +33,16 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def generated_files() -> dict[str, str]:
     """Path from the top of the repository -> the text it must have."""
+    codes = problem_codes(all_endpoints())
     files = {
         "pvc/client/commands.json": _json([command_card(spec) for spec in COMMANDS]),
-        "schemas/openapi.json": _json(openapi_document(all_endpoints())),
+        "pvc/gateway/problem_codes.json": _json(codes),
+        "schemas/openapi.json": _json(openapi_document(all_endpoints(), codes)),
         "docs/reference/api.md": api_page(all_endpoints()),
         "docs/reference/commands.md": cli_page(),
         "docs/vm-states.md": states_page(),
         "docs/access.md": access_page(all_endpoints()),
+        **client_files(all_endpoints()),
         "docs/reference/metrics.md": metrics_page(),
         "docs/reference/health.md": health_page(),
         "deploy/monitoring/pvc.rules.yml": rules_file(),
@@ -54,7 +59,8 @@ def generated_files() -> dict[str, str]:
 def generated_present(root: Path) -> set[str]:
     """Paths of the files there are that ought to be generated."""
     found = (path for folder in GENERATED_FOLDERS for path in (root / folder).rglob("*") if path.is_file())
-    return {str(path.relative_to(root)) for path in found if not path.is_relative_to(root / NOT_GENERATED)}
+    kept = (path for path in found if path.suffix != ".pyc" and not path.is_relative_to(root / NOT_GENERATED))
+    return {str(path.relative_to(root)) for path in kept}
 
 
 def event_schema(event: type[Event]) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import msgspec
 
-from pvc.client.client import Client
 from pvc.client.connections import Connection
+from pvc.client.json_client import JsonClient
 from pvc.events.record import unseal
 from pvc.log.history import HistoryIndex
 from pvc.projections.snapshot import snapshot
@@ -187,7 +187,7 @@ async def _records(replica: Path) -> list[bytes]:
 
 
 def _add_node(own: Daemon) -> None:
-    with Client(Connection(name="bench", url=f"unix://{own.socket}")) as client:
+    with JsonClient(Connection(name="bench", url=f"unix://{own.socket}")) as client:
         client.command("node.add", {"node": OTHER, "coordinator": True})
 
 

@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pvc.client.client import MAX_TRIES, Client
 from pvc.client.connections import Connection
+from pvc.client.core import MAX_TRIES
 from pvc.client.errors import ClientError
+from pvc.client.json_client import JsonClient
 
 START_S = 20.0
 DYING = Path(__file__).with_name("dying_daemon.py")
@@ -48,15 +49,17 @@ class DaemonProcess:
             lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
         self.config.write_text("\n".join(lines) + "\n")
 
-    def start(self, *, kill_after: int = 0) -> None:
-        """Start it and wait until it serves. With `kill_after` it kills itself (-9) right after so many effects."""
-        program = [str(DYING)] if kill_after else ["-m", "pvc.daemon.main"]
+    def start(self, *, kill_after: int = 0, program: Path | None = None) -> None:
+        """Start it and wait until it serves. With `kill_after` it kills itself (-9) right after so many effects.
+
+        `program`: another one that begins like `pvcd` does."""
+        begun = [str(DYING)] if kill_after else [str(program)] if program else ["-m", "pvc.daemon.main"]
         environment = {**os.environ, "PVC_TEST_KILL_AFTER": str(kill_after)}
         if self.source is not None:
             environment["PYTHONPATH"] = str(self.source)
         with self.log_file.open("ab") as out:
             self._process = subprocess.Popen(
-                [sys.executable, *program, "--config", str(self.config)],
+                [sys.executable, *begun, "--config", str(self.config)],
                 stdout=out,
                 stderr=out,
                 env=environment,
@@ -105,9 +108,9 @@ class DaemonProcess:
         """Whether the process has ended."""
         return self._process is not None and self._process.poll() is not None
 
-    def client(self, *, tries: int = MAX_TRIES) -> Client:
+    def client(self, *, tries: int = MAX_TRIES) -> JsonClient:
         """A client on its socket."""
-        return Client(Connection(name="test", url=f"unix://{self.socket}"), tries=tries)
+        return JsonClient(Connection(name="test", url=f"unix://{self.socket}"), tries=tries)
 
     def _answers(self) -> bool:
         with self.client() as client:

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
@@ -31,13 +31,26 @@ class Say(NamedTuple):
     body: Any
     status: int = 200
     content_type: str = "application/json"
+    headers: Mapping[str, str] = {}
+
+
+class Pour(NamedTuple):
+    """A stream of lines, which then breaks off in the middle of one, or ends as it should."""
+
+    lines: tuple[Any, ...]
+    broken: bool = True
+
+
+class Hang(NamedTuple):
+    """Say nothing for as long as the test goes on."""
 
 
 class Drop(NamedTuple):
     """Hang up without a word."""
 
 
-Answer = Callable[[Asked], Say | Drop]
+Said = Say | Pour | Hang | Drop
+Answer = Callable[[Asked], Said]
 
 
 def problem(status: int, detail: str, *, code: str = "test.problem", hint: str = "") -> Say:
@@ -87,6 +100,7 @@ class FakeGateway:
     def __init__(self, directory: Path, answer: Answer) -> None:
         self.socket = directory / "fake.sock"
         self.asked: list[Asked] = []
+        self.over = threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -109,13 +123,36 @@ class FakeGateway:
                     self.close_connection = True
                     self.connection.shutdown(socket.SHUT_RDWR)
                     return
+                if isinstance(said, Hang):
+                    outer.over.wait()
+                    return
+                if isinstance(said, Pour):
+                    self._pour(said)
+                    return
                 body = said.body if isinstance(said.body, bytes) else json.dumps(said.body).encode()
                 with contextlib.suppress(BrokenPipeError):  # who asked has left
                     self.send_response(said.status)
                     self.send_header("Content-Type", said.content_type)
                     self.send_header("Content-Length", str(len(body)))
+                    for name, value in said.headers.items():
+                        self.send_header(name, value)
                     self.end_headers()
                     self.wfile.write(body)
+
+            def _pour(self, said: Pour) -> None:
+                self.close_connection = True
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    self.send_response(200)
+                    self.send_header("Content-Type", "application/x-ndjson")
+                    self.send_header("Transfer-Encoding", "chunked")
+                    self.end_headers()
+                    for line in said.lines:
+                        self._chunk(json.dumps(line).encode() + b"\n")
+                    self._chunk(b'{"position": 99' if said.broken else b"")
+                    self.connection.shutdown(socket.SHUT_RDWR)
+
+            def _chunk(self, data: bytes) -> None:
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
 
             do_GET = do_POST = do_PATCH = do_DELETE = _serve  # noqa: N815 - the standard library's names
 
@@ -136,6 +173,7 @@ class FakeGateway:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.over.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

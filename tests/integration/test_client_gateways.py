@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pvc.client import client as client_module
-from pvc.client.client import Client
+from pvc.client import core
 from pvc.client.connections import Connection
 from pvc.client.errors import ApiError, Unreachable
+from pvc.client.json_client import JsonClient
 from tests.integration.fake_gateway import Answer, Asked, Drop, FakeGateway, Say, events, problem, reply
 
 ELSEWHERE = problem(409, "the console of web01 is on node hv2, this is hv1", code="vm.console_elsewhere")
@@ -20,7 +20,7 @@ SEEN = Say({"position": 12, "name": "web01"})
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "RETRY_PAUSE_S", 0.01)
+    monkeypatch.setattr(core, "RETRY_PAUSE_S", 0.01)
 
 
 def says(answer: Say | Drop) -> Answer:
@@ -37,9 +37,9 @@ def gateways(folder: Path, *answers: Answer) -> Iterator[list[FakeGateway]]:
         yield made
 
 
-def client_of(*sockets: Path) -> Client:
+def client_of(*sockets: Path) -> JsonClient:
     url, *others = (f"unix://{socket}" for socket in sockets)
-    return Client(Connection("test", url, others=tuple(others)))
+    return JsonClient(Connection("test", url, others=tuple(others)))
 
 
 def test_a_gateway_that_is_down_is_passed_over_at_once_and_from_then_on(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_what_one_gateway_said_the_next_has_to_have_seen(tmp_path: Path) -> None
     with gateways(tmp_path, lambda _: first.pop(0), says(SEEN)) as (one, other):
         client = client_of(one.socket, other.socket)
         client.vm("web01")
-        client._gateways.transport.close()  # so that what follows is lost, and not only stale
+        client.core.gateways.close()  # so that what follows is lost, and not only stale
         client.vm("web01")
     assert other.asked[0].query["min_position"] == "12"
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from pvc.client import client as client_module
-from pvc.client.client import Client
+from pvc.client import core
 from pvc.client.connections import Connection
 from pvc.client.errors import ApiError, Unreachable, WaitTimedOut
+from pvc.client.json_client import JsonClient
 from tests.integration.fake_gateway import Answer, Asked, Drop, FakeGateway, Say, events, problem, reply
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "RETRY_PAUSE_S", 0.01)
+    monkeypatch.setattr(core, "RETRY_PAUSE_S", 0.01)
 
 
 def in_turn(*answers: Say | Drop) -> Answer:
@@ -25,8 +25,8 @@ def in_turn(*answers: Say | Drop) -> Answer:
     return lambda asked: left.pop(0) if len(left) > 1 else left[0]
 
 
-def client_of(gateway: FakeGateway) -> Client:
-    return Client(Connection("test", f"unix://{gateway.socket}"))
+def client_of(gateway: FakeGateway) -> JsonClient:
+    return JsonClient(Connection("test", f"unix://{gateway.socket}"))
 
 
 def test_a_lost_reply_is_asked_for_again_under_the_same_key(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_trying_again_has_an_end_and_the_last_reason_is_told(tmp_path: Path) -> 
     with FakeGateway(tmp_path, in_turn(full)) as gateway, pytest.raises(ApiError) as caught:
         client_of(gateway).command("vm.start", {"vm": "web01"})
     assert caught.value.code == "log.disk_full"
-    assert len(gateway.asked) == client_module.MAX_TRIES
+    assert len(gateway.asked) == core.MAX_TRIES
 
 
 def test_a_command_whose_reply_never_comes_may_have_been_carried_out(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_command_whose_reply_never_comes_may_have_been_carried_out(tmp_path: P
 def test_where_nobody_listens_nobody_waits(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(Unreachable) as caught:
-        Client(Connection("test", f"unix://{tmp_path}/nothing.sock")).whoami()
+        JsonClient(Connection("test", f"unix://{tmp_path}/nothing.sock")).whoami()
     assert caught.value.code == "client.unreachable"
     assert time.monotonic() - began < 1
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pvc.client.client import Client
 from pvc.client.connections import Connection
 from pvc.client.errors import ClientError
+from pvc.client.json_client import JsonClient
 from tests.integration.cli_cluster import free_port
 from tests.integration.cli_process import Cli
 from tests.integration.daemon_process import DaemonProcess
@@ -22,7 +22,7 @@ NAME = "anna.kowalska"
 ADDRESS = "127.0.0.1"
 
 
-def start_cluster(directory: Path, **parts: dict[str, Any]) -> tuple[DaemonProcess, Client]:
+def start_cluster(directory: Path, **parts: dict[str, Any]) -> tuple[DaemonProcess, JsonClient]:
     """A daemon, initialised, and its first admin's client over TCP."""
     port = free_port()
     gateway = {"socket": str(directory / "pvc.sock"), "listen": f"127.0.0.1:{port}"}
@@ -31,10 +31,10 @@ def start_cluster(directory: Path, **parts: dict[str, Any]) -> tuple[DaemonProce
     with daemon.client() as root:
         token = root.command("cluster.init", {"name": "main", "admin": NAME})["token"]
         wait_until(lambda: root.get("/nodes")["items"], "a node")
-    return daemon, Client(Connection(name="anna", url=f"http://127.0.0.1:{port}", token=token))
+    return daemon, JsonClient(Connection(name="anna", url=f"http://127.0.0.1:{port}", token=token))
 
 
-def act(anna: Client, name: str = "web01") -> None:
+def act(anna: JsonClient, name: str = "web01") -> None:
     anna.command("vm.define", {"name": name, "memory_mib": 64, "vcpus": 1})
     with pytest.raises(ClientError):
         anna.command("vm.stop", {"vm": name})

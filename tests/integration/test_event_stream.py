@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from pvc.client import following
-from pvc.client.client import Client
 from pvc.client.connections import Connection
 from pvc.client.errors import ApiError, ClientError, Unreachable
+from pvc.client.json_client import JsonClient
 from pvc.events.record import Entry
 from pvc.events.vm import VmTagAdded, VmTagRemoved
 from pvc.log.sqlite import SqliteLog
@@ -44,14 +44,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 class Following:
     """A client in a thread of its own that follows the events."""
 
-    def __init__(self, client: Client, **wanted: Any) -> None:
+    def __init__(self, client: JsonClient, **wanted: Any) -> None:
         self.positions: list[int] = []
         self.error: ClientError | None = None
         self._stop = False
         self._thread = threading.Thread(target=self._run, args=(client, wanted), daemon=True)
         self._thread.start()
 
-    def _run(self, client: Client, wanted: dict[str, Any]) -> None:
+    def _run(self, client: JsonClient, wanted: dict[str, Any]) -> None:
         try:
             for record in client.events(**wanted):
                 self.positions.append(record["position"])
@@ -61,7 +61,7 @@ class Following:
             self.error = error
 
 
-def tag_often(client: Client, count: int, vm: str = "web01") -> int:
+def tag_often(client: JsonClient, count: int, vm: str = "web01") -> int:
     """Write `count` records about a VM; returns the last position."""
     position = 0
     for _ in range(count // 2 + 1):
@@ -80,7 +80,7 @@ def check_whole(positions: list[int], first: int, last: int) -> None:
 @pytest.mark.parametrize("door", ["tcp", "socket"])
 def test_events_come_over_tcp_and_the_socket_alike(cluster: Cluster, door: str) -> None:
     url = cluster.url if door == "tcp" else f"unix://{cluster.daemon.socket}"
-    client = Client(Connection("test", url, token=cluster.token if door == "tcp" else ""))
+    client = JsonClient(Connection("test", url, token=cluster.token if door == "tcp" else ""))
     followed = Following(client, after=0, subject="vm/web01")
     with cluster.daemon.client() as writer:
         last = tag_often(writer, 5)
@@ -134,7 +134,7 @@ async def _prepare(directory: Path, count: int) -> None:
 def test_a_client_that_never_reads_costs_nobody_anything_and_one_that_reads_slowly_gets_all(cluster: Cluster) -> None:
     silent = raw_stream(cluster)
     slow = raw_stream(cluster)
-    followed = Following(Client(Connection("test", cluster.url, token=cluster.token)), after=0)
+    followed = Following(JsonClient(Connection("test", cluster.url, token=cluster.token)), after=0)
     with cluster.daemon.client() as writer:
         last = tag_often(writer, 300)
         wait_until(lambda: last in followed.positions, "the reader beside them")
@@ -182,7 +182,7 @@ def test_a_daemon_that_stops_ends_its_streams_with_a_word_and_at_once(tmp_path: 
 def test_a_killed_daemon_is_followed_on_when_it_is_back(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path)
     cluster.cli("vm", "define", "web01", "--memory", "64")
-    followed = Following(Client(Connection("test", cluster.url, token=cluster.token)), after=0)
+    followed = Following(JsonClient(Connection("test", cluster.url, token=cluster.token)), after=0)
     with cluster.daemon.client() as writer:
         before = tag_often(writer, 20)
     wait_until(lambda: before in followed.positions, "what came before")
@@ -198,7 +198,7 @@ def test_a_killed_daemon_is_followed_on_when_it_is_back(tmp_path: Path) -> None:
 async def test_a_line_that_breaks_again_and_again_loses_nothing(cluster: Cluster) -> None:
     async with TcpProxy.to(cluster.port) as proxy:
         url = f"http://127.0.0.1:{proxy.port}"
-        followed = Following(Client(Connection("test", url, token=cluster.token)), after=0)
+        followed = Following(JsonClient(Connection("test", url, token=cluster.token)), after=0)
         last = 0
         for _ in range(5):
             with cluster.daemon.client() as writer:
@@ -225,7 +225,7 @@ def test_pvc_event_follow_prints_a_record_a_line_for_programs(cluster: Cluster) 
 
 
 def test_a_token_that_is_refused_ends_the_following_with_the_reason(cluster: Cluster) -> None:
-    stranger = Client(Connection("test", cluster.url, token="pvc_000000000000_" + "0" * 64))
+    stranger = JsonClient(Connection("test", cluster.url, token="pvc_000000000000_" + "0" * 64))
     with pytest.raises(ApiError) as refused:
         next(iter(stranger.events(after=0)))
     assert (refused.value.status, refused.value.code) == (401, "access.token_invalid")
@@ -251,7 +251,7 @@ def test_a_stream_that_one_gateway_ends_goes_on_at_the_next(tmp_path: Path, monk
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     with FakeGateway(tmp_path / "a", answer) as one, FakeGateway(tmp_path / "b", answer) as other:
-        client = Client(Connection("test", f"unix://{one.socket}", others=(f"unix://{other.socket}",)))
+        client = JsonClient(Connection("test", f"unix://{one.socket}", others=(f"unix://{other.socket}",)))
         stream = client.events(after=0, types=("vm.*",))
         assert [next(stream)["position"] for _ in range(4)] == [1, 2, 3, 10]
         stream.close()
@@ -262,4 +262,4 @@ def test_a_stream_that_one_gateway_ends_goes_on_at_the_next(tmp_path: Path, monk
 
 def test_where_nobody_ever_answered_following_ends_at_once(tmp_path: Path) -> None:
     with pytest.raises(Unreachable):
-        next(iter(Client(Connection("test", f"unix://{tmp_path}/nobody")).events(after=0)))
+        next(iter(JsonClient(Connection("test", f"unix://{tmp_path}/nobody")).events(after=0)))

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pvc.client.client import Client
+from pvc.client import AsyncClient
 from pvc.client.connections import Connection
+from pvc.client.json_client import JsonClient
 from pvc.log.zookeeper_layout import Layout
 from tests.integration.daemon_process import DaemonProcess
 from tests.integration.test_event_stream import Following, check_whole, tag_often
 from tests.integration.zookeeper_clients import zk_client
 from tests.integration.zookeeper_server import ZookeeperServer
 from tests.support.certificates import a_certificate
-from tests.support.waiting import wait_until
+from tests.support.waiting import until, wait_until
 
 pytestmark = pytest.mark.zookeeper
 
@@ -57,7 +59,7 @@ def test_a_killed_gateway_is_followed_on_at_the_next_from_the_archive_into_live(
     with zk_client(own_zookeeper.hosts) as zookeeper:
         wait_until(lambda: len(zookeeper.get_children(Layout(cluster).segments)) <= 3, "old segments leave ZooKeeper")
     followed = [
-        Following(Client(Connection("test", url, others=(other,))), after=after)
+        Following(JsonClient(Connection("test", url, others=(other,))), after=after)
         for url, other, after in ((first, second, 0), (second, first, 0), (first, second, 5))
     ]
     with daemons["hv2"].client() as writer:
@@ -71,3 +73,27 @@ def test_a_killed_gateway_is_followed_on_at_the_next_from_the_archive_into_live(
     )
     for one, begin in zip(followed, (1, 1, 6), strict=True):
         check_whole(one.positions, begin, last)
+
+
+async def test_a_program_of_asyncio_goes_on_at_the_next_gateway_with_all_that_it_does(
+    daemons: dict[str, DaemonProcess],
+) -> None:
+    positions: list[int] = []
+    urls = [f"unix://{daemons[name].socket}" for name in ("hv1", "hv2")]
+    async with AsyncClient(urls) as client:
+
+        async def follow() -> None:
+            async for record in client.events(after=0):
+                positions.append(record.position)
+
+        following = asyncio.create_task(follow())
+        with daemons["hv2"].client() as writer:
+            before = await asyncio.to_thread(tag_often, writer, 20)
+            await until(lambda: before in positions)
+            daemons["hv1"].kill()
+            last = await asyncio.to_thread(tag_often, writer, 20)
+        await until(lambda: last in positions)
+        assert (await client.vms.get("web01")).name == "web01"
+        assert (await client.vms.add_tag("web01", "after")).changed
+        following.cancel()
+    check_whole(positions, 1, last)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pvc.client.client import Client
 from pvc.client.errors import ClientError
+from pvc.client.json_client import JsonClient
 from pvc.log.quota import MIB, Quota, read_quota, set_quota
 from pvc.log.zookeeper_layout import Layout
 from pvc.zookeeper.bridge import Bridge
@@ -80,7 +80,7 @@ def server_of(daemon: DaemonProcess) -> int | None:
     return pid if runs else None
 
 
-def accepts_commands(client: Client) -> bool:
+def accepts_commands(client: JsonClient) -> bool:
     """A server that has just been started again may take longer than a command waits for it."""
     try:
         client.command("vm.define", {"name": "web01", "memory_mib": 64})

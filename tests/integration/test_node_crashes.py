@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pvc.client.client import Client
 from pvc.client.errors import ApiError, ClientError
+from pvc.client.json_client import JsonClient
 from tests.integration.daemon_process import DaemonProcess
 from tests.support.waiting import wait_until
 
@@ -39,7 +39,7 @@ class Admin:
     def records(self) -> list[dict[str, Any]]:
         return self._insist(lambda: [dict(record) for record in self._client().history(limit=200)["records"]])
 
-    def _client(self) -> Client:
+    def _client(self) -> JsonClient:
         return self._daemon.client(tries=1)
 
     def _insist(self, action: Callable[[], Any]) -> Any:

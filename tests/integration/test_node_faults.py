@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 
-from pvc.client.client import Client
 from pvc.client.errors import ApiError
+from pvc.client.json_client import JsonClient
 from tests.integration.daemon_process import DaemonProcess
 from tests.support.waiting import wait_until
 
 
-def until(client: Client, name: str, state: str) -> None:
+def until(client: JsonClient, name: str, state: str) -> None:
     wait_until(lambda: client.vm(name)["state"] == state, f"{name} is {state}")
 
 
-def until_ready(client: Client) -> None:
+def until_ready(client: JsonClient) -> None:
     wait_until(lambda: any(node["ready"] for node in client.nodes()), "the node is ready")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -13,8 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
+from pvc.client import AsyncClient, OperationFailed
 from pvc.client.errors import ApiError
 from tests.integration.daemon_process import DaemonProcess
+from tests.support.both_clients import KINDS, clients
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.libvirt
@@ -212,6 +215,37 @@ def test_a_start_that_cannot_be_says_why(house: House) -> None:
     with pytest.raises(ApiError) as refusal:
         house.client.command("vm.shutdown", {"vm": "web01"})
     assert refusal.value.code == "vm.is_failed"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_program_sees_a_guest_boot_and_fall_and_is_told_why_another_cannot_start(house: House, kind: str) -> None:
+    for make in clients(kind):
+        client = make(f"unix://{house.daemon.socket}")
+        devices = {"kernel": str(house._image.kernel), "initrd": str(house._image.initrd), "cmdline": CMDLINE}
+        client.vms.define("web01", memory_mib=128, **devices)
+        client.vms.start("web01", wait=PATIENCE_S)
+        wait_until(lambda c=client: b"heartbeat" in b"".join(c.vms.log("web01", lines=500)), "it boots", PATIENCE_S)
+        events = client.events(subject="vm/web01", types=["vm.crashed", "vm.stopped"])
+        stopping = client.vms.shutdown("web01", timeout_s=40)
+        assert next(events).events[0].type == "vm.stopped"
+        assert stopping.wait(PATIENCE_S).state == "succeeded"
+        events.close()
+        client.vms.modify("web01", kernel="/nowhere/vmlinuz")
+        with pytest.raises(OperationFailed, match=r"vm\.start has failed: .*vmlinuz") as caught:
+            client.vms.start("web01", wait=PATIENCE_S)
+        assert caught.value.operation.problem.code == "hypervisor.start_failed"
+        client.vms.remove("web01")
+
+
+async def test_a_console_can_be_typed_into_by_asyncio(house: House) -> None:
+    house.define_and_start()
+    house.until_booted()
+    async with AsyncClient(f"unix://{house.daemon.socket}") as client, await client.vms.console("web01") as console:
+        await console.send(b"\n")
+        seen = b""
+        async with asyncio.timeout(PATIENCE_S):
+            while b"# " not in seen:
+                seen += await console.recv()
 
 
 def test_what_libvirt_measures_is_in_the_metrics(house: House, tmp_path: Path) -> None:

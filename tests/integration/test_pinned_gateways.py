@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from pvc.client.client import Client
 from pvc.client.connections import Connection
 from pvc.client.console import open_console
 from pvc.client.errors import ConfigError
+from pvc.client.json_client import JsonClient
 from pvc.client.pins import check_fingerprint
 from tests.integration.cli_cluster import free_port
 from tests.integration.cli_process import Cli
 from tests.integration.daemon_process import DaemonProcess
+from tests.support.both_clients import KINDS, clients
 
 
 class Cluster:
@@ -78,7 +80,7 @@ def test_at_a_terminal_it_is_shown_and_asked_once(cluster: Cluster, tmp_path: Pa
 
 def test_whoever_has_another_certificate_is_sent_nothing(cluster: Cluster, tmp_path: Path) -> None:
     connection = Connection("lab", cluster.url, token=cluster.token, fingerprints=("5f" * 32,))
-    with Client(connection) as client, pytest.raises(ConfigError) as refused:
+    with JsonClient(connection) as client, pytest.raises(ConfigError) as refused:
         client.whoami()
     assert refused.value.code == "client.wrong_certificate" and cluster.fingerprint() in refused.value.message
     with pytest.raises(ConfigError):
@@ -106,13 +108,13 @@ def test_the_certificate_outlives_a_restart_and_a_new_one_is_noticed(tmp_path: P
         connection = Connection("lab", cluster.url, token=cluster.token, fingerprints=(before,))
         cluster.daemon.stop()
         cluster.daemon.start()
-        with Client(connection) as client:
+        with JsonClient(connection) as client:
             assert client.whoami()["principal"] == "admin"
         cluster.daemon.stop()
         (tmp_path / "node" / "data" / "tls" / "gateway.pem").unlink()
         cluster.daemon.start()
         assert cluster.fingerprint() != before
-        with Client(connection) as client, pytest.raises(ConfigError):
+        with JsonClient(connection) as client, pytest.raises(ConfigError):
             client.whoami()
     finally:
         cluster.daemon.stop()
@@ -123,3 +125,26 @@ def test_what_is_no_fingerprint_is_refused(text: str) -> None:
     with pytest.raises(ConfigError) as refused:
         check_fingerprint(text)
     assert refused.value.code == "client.fingerprint_malformed"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_clients_know_a_gateway_by_its_fingerprint(cluster: Cluster, kind: str) -> None:
+    for make in clients(kind):
+        pinned = make(cluster.url, token=cluster.token, fingerprints=[cluster.fingerprint()])
+        assert pinned.access.whoami().principal == "admin"
+        with pinned.events(after=0) as events:
+            assert next(events).position == 1
+        with pytest.raises(ConfigError) as wrong:
+            make(cluster.url, token=cluster.token, fingerprints=["5f" * 32]).access.whoami()
+        with pytest.raises(ConfigError) as unknown:
+            make(cluster.url, token=cluster.token).access.whoami()
+        assert (wrong.value.code, unknown.value.code) == ("client.wrong_certificate", "client.unknown_certificate")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_clients_believe_an_authority(cluster: Cluster, kind: str, tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    authority.write_text(ssl.get_server_certificate(("127.0.0.1", cluster.port)))
+    for make in clients(kind):
+        believing = make(cluster.url, token=cluster.token, ca_file=str(authority))
+        assert believing.access.whoami().principal == "admin"

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook as StandardWebhook
 
-from pvc.client.client import Client
 from pvc.client.errors import ClientError
+from pvc.client.json_client import JsonClient
 from tests.integration.cli_cluster import free_port
 from tests.integration.cli_process import Cli
 from tests.integration.daemon_process import DaemonProcess
@@ -43,7 +43,7 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
-def add(client: Client, receiver: Receiver, **more: Any) -> str:
+def add(client: JsonClient, receiver: Receiver, **more: Any) -> str:
     fields = {"name": "billing", "url": receiver.url, "allow_private": receiver.allowed, "rate": 1000, **more}
     return str(client.command("webhook.add", fields)["secret"])  # type: ignore[typeddict-item]
 
@@ -52,11 +52,11 @@ def has_taken(receiver: Receiver, number: int) -> bool:
     return len(receiver.taken) >= number
 
 
-def state_of(client: Client) -> str:
+def state_of(client: JsonClient) -> str:
     return str(client.get("/webhooks/billing")["state"])
 
 
-def define(client: Client, *names: str, tags: list[str] | None = None) -> None:
+def define(client: JsonClient, *names: str, tags: list[str] | None = None) -> None:
     for name in names:
         client.command("vm.define", {"name": name, "memory_mib": 64, "vcpus": 1, "tags": tags or []})
 

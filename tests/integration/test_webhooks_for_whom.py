@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from pvc.client.cards import load_cards
-from pvc.client.client import Client
 from pvc.client.connections import Connection
 from pvc.client.errors import ClientError
+from pvc.client.json_client import JsonClient
 from tests.integration.cli_cluster import free_port
 from tests.integration.daemon_process import DaemonProcess
 from tests.support.receiver import Receiver, a_receiver
@@ -35,12 +35,12 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
-def add(client: Client, receiver: Receiver, **more: Any) -> None:
+def add(client: JsonClient, receiver: Receiver, **more: Any) -> None:
     fields = {"name": "billing", "url": receiver.url, "allow_private": receiver.allowed, "rate": 1000, **more}
     client.command("webhook.add", fields)
 
 
-def define(client: Client, *names: str, tags: list[str] | None = None) -> None:
+def define(client: JsonClient, *names: str, tags: list[str] | None = None) -> None:
     for name in names:
         client.command("vm.define", {"name": name, "memory_mib": 64, "vcpus": 1, "tags": tags or []})
 
@@ -57,7 +57,7 @@ def test_names_of_people_are_sent_sealed_unless_the_endpoint_says_otherwise(
             token: Any = root.command("cluster.init", {"name": "main", "admin": "anna.kowalska"})
             wait_until(lambda: root.get("/nodes")["items"], "a node")
             add(root, receiver, types=["vm.*"], reveal_names=reveal)
-            anna = Client(Connection(name="anna", url=f"http://127.0.0.1:{port}", token=token["token"]))
+            anna = JsonClient(Connection(name="anna", url=f"http://127.0.0.1:{port}", token=token["token"]))
             define(anna, "web01")
             wait_until(lambda: receiver.taken, "the event")
             actor = receiver.taken[0]["data"]["actor"]

@@ -30,6 +30,7 @@ from pvc.presence.alone import AlonePresence
 from pvc.projections.state import ClusterState
 from pvc.runtime.append_watch import AppendWatch
 from pvc.runtime.appender import Appender, Outcome, Request
+from pvc.runtime.operations import Operations
 from pvc.runtime.people import People
 from pvc.runtime.telemetry import NodeFigures, Telemetry
 from pvc.runtime.world import World
@@ -73,7 +74,7 @@ class House:
         """A client that comes over TCP with this token."""
         return _client(self.app, {"Authorization": f"Bearer {token}"}, address)
 
-    async def be_ready(self, node: str, **changes: Any) -> None:
+    async def be_ready(self, node: str, cause: str = "", **changes: Any) -> None:
         """Let a node say that it is ready."""
         self_description: dict[str, Any] = {
             "memory_mib": 8192,
@@ -84,7 +85,7 @@ class House:
             "boot": "b1",
             **changes,
         }
-        await self.report(ReportNodeReady(node=node, **self_description))
+        await self.report(ReportNodeReady(node=node, **self_description), cause)
 
     async def second_node(self, node: str = "hv2", **changes: Any) -> None:
         """Let another node join and be ready."""
@@ -114,7 +115,7 @@ class House:
         """Initialise the cluster and let its node be ready; returns the admin token."""
         reply = await self.root.post("/cluster/init", json={"name": "main"})
         assert reply.status_code == 200, reply.text
-        await self.be_ready(NODE)
+        await self.be_ready(NODE, cause=reply.json()["record"])
         token: str = reply.json()["token"]
         return token
 
@@ -194,6 +195,7 @@ async def a_house(
     world, log, clock, rng = World(), MemoryLog(), SystemClock(), SystemRng()
     hypervisor = SimulatedHypervisor(console_dir=folder)
     history = await HistoryIndex.open(folder / "history.db")
+    operations = await Operations.open(folder / "operations.db")
     presence = AlonePresence()
     watch = AppendWatch(clock, node=node, tracer=tracer)
     appender = Appender(world, log, origin=NODE, clock=clock, rng=rng, watch=watch)
@@ -203,6 +205,7 @@ async def a_house(
         appender=appender,
         log=log,
         history=history,
+        operations=operations,
         hypervisor=hypervisor,
         clock=clock,
         rng=rng,
@@ -216,7 +219,11 @@ async def a_house(
         places={"data": folder},
         webhooks=WebhookPorts(store=store, sender=Sender(store, DeafPost(), _as_it_is, clock, rng)),
     )
-    running = [asyncio.create_task(appender.run()), asyncio.create_task(history.run(log))]
+    running = [
+        asyncio.create_task(appender.run()),
+        asyncio.create_task(history.run(log)),
+        asyncio.create_task(operations.run(history)),
+    ]
     house = House(services, log, hypervisor)
     stack = contextlib.ExitStack()
     stack.enter_context(world.listening(watch.folded))
@@ -230,6 +237,7 @@ async def a_house(
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         await hypervisor.close()
+        await operations.close()
         await history.close()
         await house.root.aclose()
         await house.outside.aclose()

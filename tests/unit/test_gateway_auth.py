@@ -76,6 +76,7 @@ def url_of(endpoint: Endpoint, *, position: int) -> str:
         "segment": "1-2",
         "principal": "nobody",
         "token": "nobodys0",
+        "operation": "none",
         "hook": "billing",
     }
     url = endpoint.path.format(position=position, **values)

@@ -75,6 +75,13 @@ async def test_a_dry_run_is_refused_as_the_real_thing_is_and_leaves_no_record(ho
     assert house.services.world.position == before
 
 
+async def test_an_empty_dry_run_is_neither_carried_out_nor_tried_out(house: House) -> None:
+    await house.define()
+    reply = await house.root.delete("/vms/web01?dry_run=")
+    assert (reply.status_code, reply.json()["field"]) == (422, "dry_run")
+    assert "web01" in house.state.vm_names
+
+
 async def test_json_form_multipart_and_query_mean_the_same(house: House) -> None:
     fields = {"memory_mib": 1024, "vcpus": 2, "autostart": True, "tags": ["a", "b"], "description": "null"}
     disks = [{"path": "/srv/{name}.raw", "read_only": True}]

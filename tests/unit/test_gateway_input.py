@@ -180,6 +180,40 @@ async def test_a_change_too_large_for_a_record_is_refused_and_loses_nothing(hous
     ).status_code == 200
 
 
+@pytest.mark.parametrize("text", ["70", "70.0", "7e1", "7.0E+1"])
+async def test_a_whole_number_may_be_written_as_some_languages_do(house: House, text: str) -> None:
+    reply = await house.root.post("/vms/web01/priority", content=f'{{"priority": {text}}}', headers=JSON)
+    assert reply.status_code == 200, reply.text
+    assert house.state.vms[house.state.vm_names["web01"]].priority == 70
+
+
+@pytest.mark.parametrize("text", ["70.5", "1e400", "-1e400", "1e40", "NaN"])
+async def test_what_is_no_whole_number_is_refused(house: House, text: str) -> None:
+    reply = await house.root.post("/vms/web01/priority", content=f'{{"priority": {text}}}', headers=JSON)
+    assert reply.status_code in (400, 422), reply.text
+    assert reply.json()["code"] in ("input.invalid", "input.bad_json")
+
+
+async def test_who_has_touched_a_webhook_can_be_asked(house: House) -> None:
+    reply = await house.root.get("/audit/who", params={"subject": "webhook/nowhere"})
+    assert (reply.status_code, reply.json()["code"]) == (404, "webhook.not_found")
+    made = await house.root.post("/webhooks", json={"name": "billing", "url": "https://example.org/pvc"})
+    assert made.status_code == 200, made.text
+    who = (await house.root.get("/audit/who", params={"subject": "webhook/billing"})).json()
+    assert [touch["actor"] for touch in who["touched"]] == ["root"]
+    assert "webhook.manage" in who["may"][0]["actions"]
+
+
+async def test_a_page_beyond_all_numbers_is_refused_as_its_description_says(house: House) -> None:
+    reply = await house.root.get("/diff", params={"old": "1", "after": 10**27})
+    assert (reply.status_code, reply.json()["field"]) == (422, "after")
+
+
+async def test_the_greatest_position_that_is_described_is_understood(house: House) -> None:
+    reply = await house.root.get("/history", params={"before": 1 << 62, "at": "now"})
+    assert reply.status_code == 200 and reply.json()["records"]
+
+
 @pytest.mark.parametrize("value", ["x", "-1", "1.5", "9" * 30, "١"])
 async def test_a_min_position_that_is_none_is_refused(house: House, value: str) -> None:
     check_problem(await house.root.get("/vms", params={"min_position": value}), 422, "input.invalid")

@@ -15,8 +15,9 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from pvc.client.blocking import Transport
 from pvc.client.connections import Connection
-from pvc.client.transport import Answer, Lost, NoConnection, Transport
+from pvc.client.transport import Answer, Lost, NoConnection
 from pvc.commands.registry import BY_NAME
 from pvc.lab.host import LabHost
 
@@ -54,11 +55,8 @@ class Asked(msgspec.Struct, kw_only=True):
 def ask(host: LabHost, method: str, path: str, fields: dict[str, Any] | None = None, *, key: str = "") -> Answer:
     """One request to one gateway. Raises Lost, NoConnection."""
     transport = Transport(Connection(host.name, f"unix://{host.socket}"), "chaos", connect_timeout_s=PATIENCE_S)
-    try:
-        body = None if fields is None else json.dumps(fields).encode()
-        return transport.request(method, path, body=body, key=key, timeout_s=PATIENCE_S)
-    finally:
-        transport.close()
+    body = None if fields is None else json.dumps(fields).encode()
+    return transport.request(method, path, body=body, key=key, timeout_s=PATIENCE_S)
 
 
 def command(

@@ -1,0 +1,281 @@
+"""`pvc operation`: what commands have begun, how far it has come, waiting for it, and giving it up."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, cast
+from urllib.parse import quote
+
+import click
+
+from pvc.cli import exits
+from pvc.cli.base import PvcCommand
+from pvc.cli.progress import ProgressLine
+from pvc.cli.run import show_reply
+from pvc.cli.session import Session, now_us, write_error
+from pvc.cli.table import Cell, Column, render_facts, render_table
+from pvc.cli.text import Look
+from pvc.cli.times import ago, took
+from pvc.cli.watch import transfer
+from pvc.client.api_types import Operation, OperationInfo, Reply
+from pvc.client.errors import ClientError, Unreachable, WaitTimedOut
+
+COLUMNS = (
+    Column("OPERATION"),
+    Column("COMMAND"),
+    Column("ABOUT"),
+    Column("STATE"),
+    Column("DONE", right=True),
+    Column("STARTED"),
+    Column("TOOK", right=True),
+    Column("BY"),
+    Column("WHAT"),
+)
+VMS = (Column("VM"), Column("STATE"), Column("TOOK", right=True), Column("WHAT"))
+
+STYLES = {"failed": "red", "cancelled": "yellow", "running": "cyan", "pending": "cyan", "succeeded": ""}
+
+STATES = tuple(STYLES)
+
+OPEN = frozenset({"pending", "running"})
+
+LIMIT = 50
+
+POLL_S = 10
+"""How long a gateway holds an answer about what goes on: less than a query may take where there are several."""
+
+DEFAULT_WAIT_S = 600
+
+
+def list_all(
+    session: Session, state: tuple[str, ...], subject: str | None, command: str | None, actor: str | None, limit: int
+) -> None:
+    """Operations, the newest first."""
+    query = {"state": ",".join(state), "subject": subject, "command": command, "actor": actor}
+    operations: list[Operation] = []
+    after: str | None = None
+    while len(operations) < limit:
+        page = session.client.get(
+            "/operations", {**query, "limit": min(limit - len(operations), 1_000), "after": after}
+        )
+        operations += page["items"]
+        after = page["next"]
+        if after is None:
+            break
+    if session.wants_data:
+        session.show_data(operations)
+    elif not operations:
+        session.say("There is no such operation.")
+    else:
+        session.show(render_operations(operations, session.look, now_us()))
+
+
+def render_operations(operations: Sequence[Operation], look: Look, at_us: int) -> str:
+    """The table of operations."""
+    return render_table(COLUMNS, [_row(operation, at_us) for operation in operations], look)
+
+
+def _row(operation: Operation, at_us: int) -> list[str | Cell]:
+    progress = operation["progress"]
+    ended_us = operation["ended_us"]
+    return [
+        operation["id"],
+        operation["command"],
+        about(operation),
+        Cell(operation["state"], STYLES[operation["state"]]),
+        f"{progress['done']}/{progress['total']}" if progress["total"] != 1 else "",
+        ago(operation["started_us"], at_us),
+        took(ended_us - operation["started_us"]) if ended_us is not None else "",
+        operation["actor"],
+        progress["text"],
+    ]
+
+
+def about(operation: Operation) -> str:
+    """The names of what it is about: the first few."""
+    names = [one["name"] for one in operation["subjects"] if one["name"]]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def show(session: Session, operation: str) -> None:
+    """All about one."""
+    info = fetch(session, operation)
+    if session.wants_data:
+        session.show_data(info)
+        return
+    session.show(render_facts(facts(info, now_us()), session.look))
+    if info["vms"]:
+        session.show(f"\n{render_vms(info, session.look)}")
+
+
+def facts(info: OperationInfo, at_us: int) -> list[tuple[str, str | Cell]]:
+    """What is told of one operation."""
+    progress, problem = info["progress"], info["problem"]
+    done = f"{progress['done']} of {progress['total']} VMs" if progress["total"] != 1 else ""
+    moved = transfer(progress["transfer"]) if progress["transfer"] is not None else ""
+    rows: list[tuple[str, str | Cell]] = [
+        ("Operation", info["id"]),
+        ("Command", info["command"]),
+        ("About", about(info)),
+        ("State", Cell(info["state"], STYLES[info["state"]])),
+        ("Progress", ", ".join(part for part in (done, moved) if part)),
+        ("Last", progress["text"]),
+        ("Problem", f"{problem['detail']} ({problem['code']})" if problem is not None else ""),
+        ("Started", f"{ago(info['started_us'], at_us)} by {info['actor']}"),
+        ("Took", took(info["ended_us"] - info["started_us"]) if info["ended_us"] is not None else ""),
+        ("Can be cancelled", "yes" if info["cancellable"] else "no"),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def render_vms(info: OperationInfo, look: Look) -> str:
+    """A line for each VM of an operation that is about many."""
+    rows: list[list[str | Cell]] = [
+        [
+            vm["name"],
+            Cell(vm["state"], STYLES[vm["state"]]),
+            took(vm["took_us"]) if vm["took_us"] is not None else "",
+            vm["text"],
+        ]
+        for vm in info["vms"]
+    ]
+    return render_table(VMS, rows, look)
+
+
+def cancel(session: Session, operation: str, dry_run: bool) -> None:
+    """Ask for it to be given up."""
+    path = f"/operations/{quote(operation, safe='')}/cancel"
+    made = session.client.post(path, key="" if dry_run else new_key(), dry_run="true" if dry_run else "")
+    show_reply(session, cast("Reply", made), "")
+
+
+def new_key() -> str:
+    """A key under which a command may be sent again."""
+    import os
+
+    return os.urandom(16).hex()
+
+
+def wait(session: Session, operation: str, timeout: int) -> int:
+    """Follow one to its end."""
+    until = time.monotonic() + timeout
+    with ProgressLine(sys.stderr, plain=not session.wants_data) as progress:
+        info = fetch(session, operation)
+        while info["state"] in OPEN:
+            progress.step(_step(info))
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                raise WaitTimedOut(
+                    f"operation {operation} ({info['command']}) is not over within {timeout} s",
+                    hint=f"it goes on; `pvc operation info {operation}` shows how far it has come",
+                )
+            info = _next(session, operation, info, left_s)
+    if session.wants_data:
+        session.show_data(info)
+    else:
+        session.show(render_facts(facts(info, now_us()), session.look))
+        if info["vms"]:
+            session.show(f"\n{render_vms(info, session.look)}")
+    if info["state"] == "succeeded":
+        return exits.OK
+    code = info["problem"]["code"] if info["problem"] is not None else ""
+    write_error(session, f"{info['command']} {_ENDED[info['state']]}: {info['progress']['text']}", code=code)
+    return exits.OUTCOME_FAILED
+
+
+_ENDED = {"failed": "has failed", "cancelled": "was cancelled"}
+
+
+def fetch(session: Session, operation: str, **query: int) -> OperationInfo:
+    """One operation as it stands, or as soon as the query says. Raises ApiError, Unreachable."""
+    return cast("OperationInfo", session.client.get(f"/operations/{quote(operation, safe='')}", query))
+
+
+def _next(session: Session, operation: str, info: OperationInfo, left_s: float) -> OperationInfo:
+    """How it stands once something of it has changed; the same where no gateway answers just now."""
+    try:
+        return fetch(session, operation, wait=max(1, min(POLL_S, int(left_s))), seen=info["position"])
+    except Unreachable:
+        time.sleep(min(1.0, left_s))  # it may be restarted just now
+        return info
+    except ClientError as error:
+        if getattr(error, "status", 0) not in (503, 504):
+            raise
+        time.sleep(min(1.0, left_s))
+        return info
+
+
+def _step(info: OperationInfo) -> str:
+    progress = info["progress"]
+    counted = f"{progress['done']} of {progress['total']} VMs; " if progress["total"] != 1 else ""
+    return f"{about(info) or info['command']}: {counted}{progress['text']}"
+
+
+def _operation_argument() -> Any:
+    return click.Argument(["operation"])
+
+
+_ABOUT = {"operation": "The id, as pvc operation list shows it, and the reply of the command with -o json."}
+
+list_operations = PvcCommand(
+    "list",
+    list_all,
+    params=[
+        click.Option(["--state"], type=click.Choice(STATES), multiple=True, help="Only those in this state."),
+        click.Option(["--subject"], metavar="SUBJECT", help="Only those about vm/NAME, node/NAME or cluster."),
+        click.Option(["--command"], metavar="NAME", help="Only those of this command: vm.migrate, or vm.*."),
+        click.Option(["--actor"], metavar="NAME", help="Only those that this principal began."),
+        click.Option(
+            ["--limit"], type=click.IntRange(1, 100_000), default=LIMIT, show_default=True, help="So many at most."
+        ),
+    ],
+    help="List what commands have begun, the newest first.\n\nEvery command that takes time begins an operation, "
+    "whoever gave it and through which gateway; all of them are here, as far back as the log goes.",
+    short_help="List what commands have begun.",
+    example="pvc operation list --state running --state pending",
+)
+
+info = PvcCommand(
+    "info",
+    show,
+    params=[_operation_argument()],
+    about=_ABOUT,
+    help="Show how far an operation has come, or how it ended.",
+    example="pvc operation info 01JJXW6S00VTW2Z7Q4C9RTAH3N",
+)
+
+cancel_operation = PvcCommand(
+    "cancel",
+    cancel,
+    params=[
+        _operation_argument(),
+        click.Option(["--dry-run"], is_flag=True, help="Say what would be done; change nothing."),
+    ],
+    about=_ABOUT,
+    help="Give an operation up, where that can be done: a migration that has not left yet, or a flush, whose VMs then "
+    "come home.",
+    short_help="Give an operation up.",
+    example="pvc operation cancel 01JJXW6S00VTW2Z7Q4C9RTAH3N",
+)
+
+wait_for = PvcCommand(
+    "wait",
+    wait,
+    params=[
+        _operation_argument(),
+        click.Option(
+            ["--timeout"],
+            type=click.IntRange(1, 86_400),
+            default=DEFAULT_WAIT_S,
+            show_default=True,
+            help="Seconds to wait.",
+        ),
+    ],
+    about=_ABOUT,
+    help="Wait for the end of an operation.\n\nThe exit code is 0 where it succeeded, 6 where it failed or was "
+    "cancelled, 7 where it goes on after that time.",
+    short_help="Wait for the end of an operation.",
+    example="pvc operation wait 01JJXW6S00VTW2Z7Q4C9RTAH3N --timeout 60",
+)

@@ -1,0 +1,1 @@
+"""What is made from the gateway's endpoints by `python -m pvc.schemas`. Change it there, never here."""

@@ -1,0 +1,188 @@
+"""What a command gives back: its reply, and where it has begun something, the way to wait for that and to cancel it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from urllib.parse import quote
+
+import msgspec
+
+from pvc.client.core import Core, new_key, passes
+from pvc.client.errors import ClientError, OperationFailed, WaitTimedOut
+from pvc.client.generated.models import CommandReply, OperationInfo, Reply, ToldEvent
+from pvc.client.ports import finish
+
+WAIT_S = 600.0
+"""Where nothing is said: a VM with much memory takes minutes to migrate, a guest as long to shut down."""
+
+LONG_POLL_S = 25
+"""How long the gateway may hold an answer; below the idle time-out of any proxy between (usually 60 s)."""
+
+PAUSE_S = 1.0
+
+OPEN = frozenset({"pending", "running"})
+
+Progress = Callable[[OperationInfo], None]
+
+
+class Begun:
+    """What became of a command, and what it has begun. Most commands are done at once, and have begun nothing."""
+
+    def __init__(self, core: Core, reply: CommandReply) -> None:
+        self._core = core
+        self.reply = reply
+        """All that the gateway said."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.reply.name} at {self.position}{f', {self.id}' if self.id else ''}>"
+
+    @property
+    def id(self) -> str:
+        """The operation's id, the same at every gateway for ever; empty where nothing was begun."""
+        return self.reply.operation.id if self.reply.operation is not None else ""
+
+    @property
+    def position(self) -> int:
+        """The position of the log that has the command in it."""
+        return self.reply.position
+
+    @property
+    def changed(self) -> bool:
+        """False: it was so already, and nothing was written."""
+        return self.reply.changed
+
+    @property
+    def events(self) -> list[ToldEvent]:
+        """What the command's own record says; of a dry run what it would say."""
+        return self.reply.events
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know."""
+        return self.reply.notes
+
+    @property
+    def token(self) -> str:
+        """The token that the command has made. It is shown here and never again."""
+        return self.reply.token
+
+    @property
+    def secret(self) -> str:
+        """The secret of a webhook that the command has made. It is shown here and never again."""
+        return self.reply.secret
+
+
+class Operation(Begun):
+    """Of a blocking program."""
+
+    def info(self) -> OperationInfo | None:
+        """How far it has come; None where nothing was begun."""
+        return finish(look(self._core, self.id)) if self.id else None
+
+    def wait(self, timeout_s: float = WAIT_S, *, on_progress: Progress | None = None) -> OperationInfo | None:
+        """Wait for its end, over restarts of gateways; None where nothing was begun.
+
+        `on_progress` is told how it stands whenever that has changed. Raises OperationFailed where it fails or is
+        cancelled, WaitTimedOut where it goes on for longer.
+        """
+        return finish(wait(self._core, self.id, self.reply.name, timeout_s, on_progress))
+
+    def cancel(self, *, dry_run: bool = False, key: str = "") -> Reply | None:
+        """Ask for it to be given up; `wait` then tells whether that came about. None where nothing was begun.
+
+        Raises Conflict where it is over, or cannot be cancelled.
+        """
+        return finish(cancel(self._core, self.id, dry_run, key)) if self.id else None
+
+
+class AsyncOperation(Begun):
+    """Of a program of asyncio."""
+
+    async def info(self) -> OperationInfo | None:
+        """How far it has come; None where nothing was begun."""
+        return await look(self._core, self.id) if self.id else None
+
+    async def wait(self, timeout_s: float = WAIT_S, *, on_progress: Progress | None = None) -> OperationInfo | None:
+        """Wait for its end, over restarts of gateways; None where nothing was begun.
+
+        `on_progress` is told how it stands whenever that has changed. Raises OperationFailed where it fails or is
+        cancelled, WaitTimedOut where it goes on for longer.
+        """
+        return await wait(self._core, self.id, self.reply.name, timeout_s, on_progress)
+
+    async def cancel(self, *, dry_run: bool = False, key: str = "") -> Reply | None:
+        """Ask for it to be given up; `wait` then tells whether that came about. None where nothing was begun.
+
+        Raises Conflict where it is over, or cannot be cancelled.
+        """
+        return await cancel(self._core, self.id, dry_run, key) if self.id else None
+
+
+async def wait(
+    core: Core, operation: str, name: str, timeout_s: float = WAIT_S, on_progress: Progress | None = None
+) -> OperationInfo | None:
+    """Wait for the end of an operation. Raises OperationFailed, WaitTimedOut, ApiError."""
+    if not operation:
+        return None
+    until = core.io.now() + timeout_s
+    seen: int | None = None
+    while True:
+        left_s = until - core.io.now()
+        try:
+            held_s = max(0, min(LONG_POLL_S, int(left_s))) if seen is not None else 0
+            info = await look(core, operation, held_s, seen)
+        except ClientError as error:
+            if not passes(error) or left_s <= 0:
+                raise
+            await core.io.sleep(random.uniform(0, PAUSE_S))  # noqa: S311 - jitter, not a secret
+            continue
+        if on_progress is not None and info.position != seen:
+            on_progress(info)
+        seen = info.position
+        if info.state not in OPEN:
+            break
+        if left_s <= 0:
+            raise WaitTimedOut(
+                f"{name} was accepted, but its outcome did not come within {timeout_s:g} s",
+                hint=f"it goes on; `pvc operation info {operation}` shows how far it has come",
+            )
+        if left_s < 1:
+            await core.io.sleep(left_s)  # less than a gateway can be asked to wait
+    if info.state == "succeeded":
+        return info
+    reason = info.problem.detail if info.problem is not None else info.progress.text
+    code = info.problem.code if info.problem is not None else ""
+    raise OperationFailed(
+        f"{name} {_ENDED.get(info.state, info.state)}: {reason}",
+        code=code,
+        hint=f"`pvc operation info {operation}` shows more",
+        operation=info,
+    )
+
+
+async def look(core: Core, operation: str, wait_s: int = 0, seen: int | None = None) -> OperationInfo:
+    """How an operation stands; with `wait_s`, at its end, or once something has changed after `seen`."""
+    query = {"wait": wait_s or None, "seen": seen if wait_s else None}
+    answer = await core.query(_path(operation), query, wait_s=wait_s)
+    try:
+        return msgspec.json.decode(answer.body, type=OperationInfo)
+    except msgspec.DecodeError as error:
+        raise core.not_a_gateway(answer) from error
+
+
+async def cancel(core: Core, operation: str, dry_run: bool, key: str) -> Reply:
+    """Ask for an operation to be given up. Raises ApiError."""
+    query = {"dry_run": "true"} if dry_run else {}
+    answer = await core.call("POST", f"{_path(operation)}/cancel", query, key=key or new_key())
+    try:
+        return msgspec.json.decode(answer.body, type=Reply)
+    except msgspec.DecodeError as error:
+        raise core.not_a_gateway(answer) from error
+
+
+def _path(operation: str) -> str:
+    return f"/operations/{quote(operation, safe='')}"
+
+
+_ENDED = {"failed": "has failed", "cancelled": "was cancelled"}

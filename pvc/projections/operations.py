@@ -1,0 +1,374 @@
+"""Operations: what a command began that takes time, read off the log alone. Pure.
+
+An operation begins with a command's record and ends with what is told of its subjects later. Whoever folds the same
+records finds the same operations, at every gateway and for the whole past.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from pvc.events import node as n
+from pvc.events import vm as e
+from pvc.events import vm_moves as m
+from pvc.events.access import AccessRefused
+from pvc.events.cluster import CommandRejected
+from pvc.events.record import RawEvent, Record
+from pvc.events.registry import Event, UnknownEvent, decode_event, subject_of
+from pvc.projections.story import FAILURES, TOLD
+from pvc.projections.vm_machine import AT_REST, VmState, next_state
+
+OVERTAKEN = "operation.overtaken"
+PARTLY_FAILED = "operation.partly_failed"
+
+
+class OperationState(StrEnum):
+    """Where an operation stands."""
+
+    PENDING = "pending"
+    """Accepted; nothing has been told of it since."""
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    """Given up because somebody asked for that, or for something that excludes it."""
+
+
+OPEN = frozenset({OperationState.PENDING, OperationState.RUNNING})
+
+
+class Course(StrEnum):
+    """How operations of a command go."""
+
+    OUTCOME = "outcome"
+    """One event about the subject ends it."""
+    EMPTYING = "emptying"
+    """One event about the node ends it, once the VMs that were on it and are under way have got somewhere."""
+    FILLING = "filling"
+    """The same, for VMs that come to the node."""
+    MOVES = "moves"
+    """It is over when each VM of the record has got somewhere."""
+    RECOVERY = "recovery"
+    """It is over when each VM that was on the node has got somewhere."""
+
+
+class OperationKind(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operations of a command end with."""
+
+    course: Course = Course.OUTCOME
+    outcomes: Mapping[str, bool] = {}
+    """Event types that end it -> whether that is success."""
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An operation as it stands after some record."""
+
+    position: int
+    """Of the record that began it."""
+    id: str
+    """Of that record."""
+    command: str
+    key: str
+    """The command's own id."""
+    actor: str
+    """As the log has it: a person's name is sealed."""
+    subjects: tuple[str, ...]
+    """What it is about: `vm/<id>`, `node/<name>`, ..."""
+    started_us: int
+    state: OperationState = OperationState.PENDING
+    changed: int
+    """The position of the last record that told something of it."""
+    ended_us: int = 0
+    """0 while it is open."""
+    text: str = ""
+    """What was told last."""
+    code: str = ""
+    """Why it has failed or was cancelled; empty else."""
+    epoch: int = 0
+    """The run of the VM that is meant, where one is; what is told of an earlier run does not count."""
+    node: str = ""
+    """The node that is meant, where the cluster is the subject."""
+    cancelling: bool = False
+    verdict: OperationState | None = None
+    """How it ends, once what is under way has got somewhere."""
+    total: int = 1
+    done: int = 0
+    failed: int = 0
+    """Of those done."""
+
+    @property
+    def open(self) -> bool:
+        """Whether it goes on."""
+        return self.state in OPEN
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One of the VMs of an operation that is about many."""
+
+    subject: str
+    began_us: int = 0
+    """When it set out; 0 while it waits for its turn."""
+    ended_us: int = 0
+    success: bool = False
+    text: str = ""
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """An event as operations look at it."""
+
+    subject: str
+    raw: RawEvent
+    event: Event
+    settled: bool = False
+    """It brought its VM to rest, or to run with nothing left to do."""
+    moved: bool = False
+    """It changed where its VM stands."""
+
+    @property
+    def text(self) -> str:
+        """What it says in a sentence."""
+        return TOLD[type(self.event)](self.event)
+
+    @property
+    def code(self) -> str:
+        """What programs go by: that of the error where it has one, else the event's type."""
+        return str(getattr(self.event, "code", "") or self.raw.type)
+
+
+class VmPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """As much of a VM as operations have to know, followed from the events alone."""
+
+    name: str
+    node: str
+    state: VmState = VmState.STOPPED
+
+    @property
+    def active(self) -> bool:
+        """Whether it takes room on its node."""
+        return self.state not in AT_REST
+
+
+def place_after(place: VmPlace | None, event: Event, event_type: str) -> VmPlace | None:
+    """The VM after an event about it; None where it is gone, or not known."""
+    match event:
+        case e.VmDefined():
+            return VmPlace(name=event.name, node=event.node)
+        case e.VmRemoved():
+            return None
+        case e.VmRenamed() if place is not None:
+            return replace(place, name=event.name)
+    if place is None:
+        return None
+    state = next_state(place.state, event_type)
+    if state is None:
+        return place
+    node = getattr(event, "target", place.node) if isinstance(event, _ARRIVALS) else place.node
+    return replace(place, state=state, node=node)
+
+
+def seen_of(record: Record, places: dict[str, VmPlace]) -> list[Seen]:
+    """The events of a record, with what they do to VMs; `places` (by id) goes on with them. Unknown ones are left
+    out."""
+    found = []
+    for raw in record.events:
+        try:
+            event = decode_event(raw)
+        except UnknownEvent:
+            continue
+        subject = subject_of(event)
+        settled = moved = False
+        if subject.kind == "vm":
+            before = places.get(subject.id)
+            after = place_after(before, event, raw.type)
+            if after is None:
+                places.pop(subject.id, None)
+                settled = moved = before is not None
+            else:
+                places[subject.id] = after
+                moved = before is not None and next_state(before.state, raw.type) is not None
+                settled = moved and after.state in _SETTLED and raw.type not in _NO_END
+        found.append(Seen(subject=str(subject), raw=raw, event=event, settled=settled, moved=moved))
+    return found
+
+
+def begun_by(
+    record: Record, seen: Sequence[Seen], kind: OperationKind | None, on_node: Sequence[str]
+) -> tuple[Operation, dict[str, Member]] | None:
+    """The operation that a record begins, with its members; None where it begins none. `on_node`: ids of the VMs that
+    were active on the record's node before it."""
+    if kind is None or not seen or any(one.raw.type in _REFUSALS for one in seen):
+        return None
+    subjects = tuple(dict.fromkeys(one.subject for one in seen))
+    members: dict[str, Member] = {}
+    if kind.course is Course.MOVES:
+        members = {one.subject: Member(subject=one.subject) for one in seen if one.subject.startswith("vm/")}
+    elif kind.course in (Course.EMPTYING, Course.RECOVERY):
+        members = {f"vm/{vm}": Member(subject=f"vm/{vm}") for vm in on_node}
+    epochs = [epoch for one in seen if (epoch := getattr(one.event, "epoch", 0)) and one.subject.startswith("vm/")]
+    operation = Operation(
+        position=record.position,
+        id=record.id,
+        command=record.command.name,
+        key=record.command.id,
+        actor=record.actor.principal,
+        subjects=subjects,
+        started_us=record.time_us,
+        changed=record.position,
+        text=seen[-1].text,
+        epoch=epochs[0] if len(subjects) == 1 and epochs else 0,
+        node=getattr(seen[0].event, "node", "") if subjects == ("cluster",) else "",
+        total=len(members) if kind.course is not Course.OUTCOME else 1,
+    )
+    operation, changed = after_record(operation, members, record, seen, kind)
+    return operation, {**members, **changed}
+
+
+def after_record(
+    operation: Operation,
+    members: Mapping[str, Member],
+    record: Record,
+    seen: Sequence[Seen],
+    kind: OperationKind,
+) -> tuple[Operation, dict[str, Member]]:
+    """The operation after a record that is about it or one of its members, and the members that changed. An ended one
+    stays as it is."""
+    changed: dict[str, Member] = {}
+    for one in seen:
+        if not operation.open:
+            break
+        if one.subject in members or _joins(operation, kind, record, one):
+            known = changed.get(one.subject) or members.get(one.subject)
+            member, text = _member_after(known or Member(subject=one.subject), record, one)
+            if known is None or member != known:
+                changed[one.subject] = member
+                operation = _counted(operation, known, member)
+                operation = _told(operation, record, text)
+        elif (one.subject in operation.subjects or record.cause == operation.id) and _same_run(operation, one):
+            operation = _after_event(operation, record, one, kind)
+    if operation.verdict is not None or kind.course in (Course.MOVES, Course.RECOVERY):
+        operation, changed = _perhaps_over(operation, {**members, **changed}, changed, record, kind)
+    return operation, changed
+
+
+def _after_event(operation: Operation, record: Record, one: Seen, kind: OperationKind) -> Operation:
+    """What an event about the operation's own subject makes of it."""
+    own = record.position == operation.position
+    if isinstance(one.event, m.VmMigrationCancelRequested) and not own:
+        return _told(replace(operation, cancelling=True), record, one.text)
+    success = kind.outcomes.get(one.raw.type)
+    verdict: OperationState | None = None
+    code = ""
+    if success is not None:
+        verdict = OperationState.SUCCEEDED if success else _failure(operation, one)
+        code = "" if success else one.code
+    elif isinstance(one.event, e.VmRemoved | n.NodeRemoved):
+        verdict, code = OperationState.FAILED, one.code
+    elif one.settled and not own and kind.course is Course.OUTCOME:
+        # No end that was foreseen, but nothing will come of it any more.
+        verdict = OperationState.FAILED
+        operation = replace(operation, code=OVERTAKEN)
+    if verdict is None:
+        relevant = one.moved or not one.subject.startswith("vm/")
+        return _told(operation, record, one.text) if relevant and not own else operation
+    operation = _told(operation, record, one.text)
+    if kind.course in (Course.EMPTYING, Course.FILLING):
+        return replace(operation, verdict=verdict, code=code or operation.code)
+    done = {"done": 1, "failed": int(verdict is not OperationState.SUCCEEDED)}
+    return replace(operation, state=verdict, code=code or operation.code, ended_us=record.time_us, **done)
+
+
+def _failure(operation: Operation, one: Seen) -> OperationState:
+    """What kind of no it was: somebody asked for something else, or it did not work."""
+    if one.raw.type.endswith("_requested") or (operation.cancelling and isinstance(one.event, m.VmMigrationFailed)):
+        return OperationState.CANCELLED
+    return OperationState.FAILED
+
+
+def _joins(operation: Operation, kind: OperationKind, record: Record, one: Seen) -> bool:
+    """Whether this is a VM that the operation, being about a node, has set out just now."""
+    return (
+        kind.course in (Course.EMPTYING, Course.FILLING)
+        and record.cause == operation.id
+        and one.subject.startswith("vm/")
+        and one.moved
+    )
+
+
+def _member_after(member: Member, record: Record, one: Seen) -> tuple[Member, str]:
+    if not one.moved and not isinstance(one.event, m.VmRecoveryDelayed):
+        return member, ""
+    began = member.began_us or record.time_us
+    if not one.settled:
+        return replace(member, began_us=began, ended_us=0, success=False, text=one.text), one.text
+    success = one.raw.type not in FAILURES
+    return replace(member, began_us=began, ended_us=record.time_us, success=success, text=one.text), one.text
+
+
+def _counted(operation: Operation, before: Member | None, after: Member) -> Operation:
+    done = bool(after.ended_us) - bool(before is not None and before.ended_us)
+    lost = _lost(after) - (_lost(before) if before is not None else 0)
+    return replace(
+        operation,
+        total=operation.total + (before is None),
+        done=operation.done + done,
+        failed=operation.failed + lost,
+    )
+
+
+def _lost(member: Member) -> int:
+    return int(bool(member.ended_us) and not member.success)
+
+
+def _told(operation: Operation, record: Record, text: str) -> Operation:
+    own = record.position == operation.position
+    state = operation.state if own else OperationState.RUNNING
+    return replace(operation, state=state, changed=record.position, text=text or operation.text)
+
+
+def _perhaps_over(
+    operation: Operation,
+    members: Mapping[str, Member],
+    changed: dict[str, Member],
+    record: Record,
+    kind: OperationKind,
+) -> tuple[Operation, dict[str, Member]]:
+    """End an operation about many VMs once none of them is under way."""
+    if not operation.open:
+        return operation, changed
+    if kind.course in (Course.MOVES, Course.RECOVERY):
+        if any(not member.ended_us for member in members.values()):
+            return operation, changed
+        verdict = OperationState.FAILED if operation.failed else OperationState.SUCCEEDED
+        code = PARTLY_FAILED if operation.failed else ""
+        over = replace(operation, state=verdict, code=code, ended_us=record.time_us, changed=record.position)
+        return over, changed
+    if any(member.began_us and not member.ended_us for member in members.values()):
+        return operation, changed
+    assert operation.verdict is not None, "asked for only then"
+    for member in members.values():
+        if not member.ended_us:  # it never set out
+            stays = replace(member, ended_us=record.time_us, text=_STAYS)
+            changed[member.subject] = stays
+            operation = _counted(operation, member, stays)
+    over = replace(operation, state=operation.verdict, ended_us=record.time_us, changed=record.position)
+    return over, changed
+
+
+def _same_run(operation: Operation, one: Seen) -> bool:
+    """Whether an event is about what the operation is about: the same run of a VM; of the cluster, the same node."""
+    if one.subject.startswith("vm/"):
+        epoch = getattr(one.event, "epoch", None)
+        return not operation.epoch or epoch is None or epoch >= operation.epoch
+    return not operation.node or getattr(one.event, "node", operation.node) == operation.node
+
+
+_STAYS = "stays where it is"
+_SETTLED = frozenset({*AT_REST, VmState.RUNNING})
+_NO_END = frozenset({m.VmRecoveryDelayed.TYPE})
+_REFUSALS = frozenset({CommandRejected.TYPE, AccessRefused.TYPE})
+_ARRIVALS: tuple[type[Any], ...] = (m.VmMigrated, m.VmRelocated, m.VmMoved, m.VmRecovered)

@@ -1,0 +1,222 @@
+"""The operations of this node: a projection of the whole log in a file beside the history index, from which it is made.
+
+Reads and the fold take turns in one thread: a batch of the fold is some milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Concatenate, ParamSpec, Self, TypeVar
+
+from pvc.commands.registry import COMMANDS
+from pvc.errors import Unavailable
+from pvc.events.record import unseal
+from pvc.log.history import HistoryIndex
+from pvc.log.sqlite_common import code_of
+from pvc.projections.operations import Member, Operation
+from pvc.runtime.operation_file import ForeignFormat, OperationFile, OperationQuery
+
+__all__ = ["Operations"]
+
+logger = logging.getLogger(__name__)
+
+DEADLINE_S = 30.0
+"""How long any call waits for its turn and the disk."""
+
+PAUSE_S = 1.0
+"""Between tries while the disk or the history index does not answer."""
+
+MAX_WATCHED = 10_000
+"""Requests that wait for an operation at a time, some 1 kB each; the next ones are answered at once."""
+
+_BATCH = 500
+"""Records of one transaction: some 20 ms."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+KINDS = {spec.name: kind for spec in COMMANDS if (kind := spec.operation) is not None}
+"""The commands that begin operations."""
+
+
+class Operations:
+    """The operations in the file `path`. Make it with `await Operations.open(path)`; `run` keeps it up to date."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="operations")
+        self._file: OperationFile | None = None
+        self._position = 0
+        self._moved = asyncio.Event()
+        self._watched: dict[str, set[asyncio.Event]] = {}
+        self._watching = 0
+
+    @classmethod
+    async def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Open the file, or begin a new one where there is none or it is of no use. Raises Unavailable."""
+        operations = cls(Path(path))
+        try:
+            await operations._attach()
+        except BaseException:
+            operations._worker.shutdown(wait=False)
+            raise
+        return operations
+
+    @property
+    def position(self) -> int:
+        """The last position that was looked at."""
+        return self._position
+
+    async def run(self, history: HistoryIndex) -> None:
+        """Follow the history index for ever. Ends only by cancellation; outages are waited out."""
+        checked = False
+        while True:
+            try:
+                if not checked:
+                    await self._check_same_log(history)
+                    checked = True
+                await history.beyond(self._position)
+                batch = await history.read(self._position + 1, _BATCH)
+                if batch:
+                    await self._fold(batch)
+                else:  # the index began anew, perhaps as another log's
+                    checked = False
+                    await asyncio.sleep(PAUSE_S)
+            except Unavailable as error:
+                logger.warning("operations: waiting path=%s error=%s", self._path, error.message)
+                checked = False
+                await asyncio.sleep(PAUSE_S)
+
+    async def reach(self, position: int, timeout_s: float) -> None:
+        """Return when everything up to `position` is in it. Raises Unavailable after `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._position < position:
+                    await self._moved.wait()
+        except TimeoutError:
+            raise Unavailable(
+                f"the operations are known up to position {self._position}, not yet {position}",
+                code="operation.behind",
+                hint="try again in a moment; after an update they are read from the log anew",
+            ) from None
+
+    async def get(self, operation_id: str) -> Operation | None:
+        """One operation; None where there is none of this id. Raises Unavailable, as all that follow."""
+        return await self._run(OperationFile.get, operation_id)
+
+    async def members(self, position: int, limit: int) -> list[Member]:
+        """The VMs of an operation that is about many, where the record at `position` began it."""
+        return await self._run(OperationFile.members, position, limit)
+
+    async def find(self, query: OperationQuery) -> list[Operation]:
+        """The operations that match."""
+        return await self._run(OperationFile.find, query)
+
+    async def names(self, subjects: Sequence[str]) -> dict[str, str]:
+        """The names of the VMs among these subjects, also of removed ones."""
+        return await self._run(OperationFile.names, subjects)
+
+    @contextlib.contextmanager
+    def watching(self, operation_id: str) -> Iterator[asyncio.Event | None]:
+        """An event that is set whenever the operation changes, within the block; None where too many watch already."""
+        if self._watching >= MAX_WATCHED:
+            yield None
+            return
+        changed = asyncio.Event()
+        self._watching += 1
+        self._watched.setdefault(operation_id, set()).add(changed)
+        try:
+            yield changed
+        finally:
+            self._watching -= 1
+            watchers = self._watched[operation_id]
+            watchers.discard(changed)
+            if not watchers:
+                del self._watched[operation_id]
+
+    async def close(self) -> None:
+        """Let a running call finish, close the file."""
+        try:
+            await self._detach()
+        finally:
+            self._worker.shutdown(wait=False)
+
+    async def _fold(self, batch: Sequence[bytes]) -> None:
+        changed = await self._run(OperationFile.fold, batch)
+        self._position = (await self._run(OperationFile.reached)).position
+        self._moved.set()
+        self._moved = asyncio.Event()
+        for operation_id in changed & self._watched.keys():
+            for event in self._watched[operation_id]:
+                event.set()
+
+    async def _check_same_log(self, history: HistoryIndex) -> None:
+        """Begin anew where the index holds another log, or a shorter one."""
+        reached = await self._run(OperationFile.reached)
+        if not reached.position:
+            return
+        data = await history.read(reached.position, 1) if history.position >= reached.position else []
+        if not data or unseal(data[0]).record.id != reached.record:
+            await self._begin_anew("it is not of the log that the history index has")
+
+    async def _begin_anew(self, reason: str) -> None:
+        logger.warning("operations: reading the log anew path=%s reason=%s", self._path, reason)
+        await self._detach()
+        for suffix in ("", "-wal", "-shm"):
+            await asyncio.to_thread(Path(f"{self._path}{suffix}").unlink, missing_ok=True)
+        await self._attach()
+
+    async def _attach(self) -> None:
+        try:
+            self._file = await self._in_worker(functools.partial(OperationFile, self._path, KINDS))
+        except (sqlite3.Error, OSError) as error:
+            if not _means_damage(error):
+                raise self._unavailable(error) from error
+            await self._begin_anew(str(error))
+            return
+        self._position = (await self._run(OperationFile.reached)).position
+
+    async def _detach(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            await self._in_worker(file.close)
+
+    async def _run(self, call: Callable[Concatenate[OperationFile, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._file is None:
+            raise Unavailable("the operations are not open", code="operation.closed", hint="try again in a moment")
+        try:
+            return await self._in_worker(functools.partial(call, self._file, *args, **kwargs))
+        except sqlite3.Error as error:
+            if _means_damage(error):
+                await self._begin_anew(str(error))
+            raise self._unavailable(error) from error
+
+    async def _in_worker(self, work: Callable[[], T]) -> T:
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+        except TimeoutError as error:
+            raise Unavailable(
+                f"the disk under {self._path} did not answer within {DEADLINE_S:g} s",
+                code="operation.disk",
+                hint="check the disk and the kernel's log",
+            ) from error
+
+    def _unavailable(self, error: Exception) -> Unavailable:
+        return Unavailable(
+            f"the operations in {self._path} cannot be read: {error}",
+            code="operation.disk",
+            hint="see that its disk has room and no errors; deleting the file is safe, it is made again",
+        )
+
+
+def _means_damage(error: Exception) -> bool:
+    return isinstance(error, ForeignFormat) or code_of(error) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
