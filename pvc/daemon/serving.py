@@ -16,8 +16,10 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from pvc.daemon.config import Config, GatewayConfig
+from pvc.daemon.crowd import Crowd, crowd_for_this_process
 from pvc.daemon.patience import PatientProtocol
 from pvc.daemon.sockets import open_tcp_socket, open_unix_socket
+from pvc.daemon.strict_http import MAX_FRAME_BYTES, StrictWebSocket
 from pvc.errors import PvcError, Unavailable
 from pvc.gateway.app import create_app, local_app
 from pvc.gateway.services import GatewayServices
@@ -28,6 +30,18 @@ logger = logging.getLogger(__name__)
 GRACE_S = 5
 """How long open requests (streams, consoles) may take to end when the daemon stops."""
 
+HANDSHAKE_S = 10.0
+"""For TLS to be agreed on, over a network that is there."""
+
+FAREWELL_S = 5.0
+"""For a client to agree that TLS ends."""
+
+ACCEPTED_AT_ONCE = 100
+"""Connections; then the loop does what else there is to do."""
+
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""With TLS 1.2, whose others are broken or do not forget their keys; those of TLS 1.3 are all good."""
+
 
 async def serve(config: Config, node: Node, gateway: GatewayServices, stop: asyncio.Event) -> None:
     """Run all until `stop` is set, then end all. Raises PvcError when a socket cannot be opened, and whatever ended
@@ -35,15 +49,16 @@ async def serve(config: Config, node: Node, gateway: GatewayServices, stop: asyn
     app = create_app(gateway)
     with contextlib.ExitStack() as doors:
         local = doors.enter_context(open_unix_socket(Path(config.gateway.socket)))
-        listeners = [(_server(local_app(app)), local)]
+        listeners = [(make_server(local_app(app)), local)]
         if config.gateway.listen:
-            public = doors.enter_context(open_tcp_socket(config.gateway.listen))
-            listeners.append((_server(app, config.gateway), public))
+            crowd = crowd_for_this_process()
+            public = doors.enter_context(open_tcp_socket(config.gateway.listen, crowd))
+            listeners.append((make_server(app, config.gateway, crowd=crowd), public))
         await _run(listeners, node, gateway, stop)
 
 
 async def _run(
-    listeners: list[tuple[_Server, socket.socket]], node: Node, gateway: GatewayServices, stop: asyncio.Event
+    listeners: list[tuple[uvicorn.Server, socket.socket]], node: Node, gateway: GatewayServices, stop: asyncio.Event
 ) -> None:
     serving = [asyncio.create_task(server.serve(sockets=[door]), name="gateway") for server, door in listeners]
     parts = [*serving, asyncio.create_task(node.run(), name="node")]
@@ -82,9 +97,37 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve on sockets that are open already; uvicorn would give TLS a minute, and close it as slowly."""
+        settings, loop = self.config, asyncio.get_running_loop()
 
-def _server(app: ASGIApp, public: GatewayConfig | None = None) -> _Server:
-    settings = uvicorn.Config(
+        def make() -> asyncio.Protocol:
+            made: asyncio.Protocol = settings.http_protocol_class(settings, self.server_state, self.lifespan.state)
+            return made
+
+        patience = {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": FAREWELL_S} if settings.ssl else {}
+        self.servers = [
+            await loop.create_server(make, sock=door, ssl=settings.ssl, backlog=settings.backlog, **patience)
+            for door in sockets or ()
+        ]
+        self.started = True
+
+
+class _Settings(uvicorn.Config):
+    """What a server goes by, and whose connections it has."""
+
+    crowd: Crowd | None = None
+
+
+def make_server(
+    app: ASGIApp,
+    public: GatewayConfig | None = None,
+    *,
+    crowd: Crowd | None = None,
+    protocol: type[PatientProtocol] = PatientProtocol,
+) -> uvicorn.Server:
+    """A server for this app, over TLS where `public` has a certificate. Raises Unavailable where that is no good."""
+    settings = _Settings(
         app,
         lifespan="off",
         proxy_headers=False,
@@ -92,10 +135,16 @@ def _server(app: ASGIApp, public: GatewayConfig | None = None) -> _Server:
         access_log=False,
         log_config=None,
         timeout_graceful_shutdown=GRACE_S,
-        http=PatientProtocol,
+        http=protocol,
+        ws=StrictWebSocket,
+        ws_max_size=MAX_FRAME_BYTES,
+        ws_per_message_deflate=False,
+        backlog=ACCEPTED_AT_ONCE,
+        ssl_ciphers=CIPHERS,
         ssl_certfile=(public.tls_cert or None) if public else None,
         ssl_keyfile=(public.tls_key or None) if public else None,
     )
+    settings.crowd = crowd
     try:
         settings.load()
     except OSError as error:

@@ -29,6 +29,10 @@ logger = logging.getLogger(__name__)
 LOCAL = "pvc.local"
 """The key that the Unix socket's wrapper sets in the ASGI scope; no request can set it."""
 
+KNOWN = "pvc.known"
+"""The key of a function that the server sets in the ASGI scope: to be called once the caller has shown who they are, so
+that the connection is not taken for a stranger's."""
+
 FAILURES_ALLOWED = 10
 """Failed logins in a row that an address may have before it has to wait; a person who mistypes has fewer."""
 
@@ -81,7 +85,9 @@ class Doorkeeper:
                 code="cluster.not_initialised",
                 hint="`pvc cluster init NAME`, as root on the node, makes one and its first token",
             )
-        return self._by_token(connection.headers.get("authorization", ""), address, source, state)
+        principal = self._by_token(connection.headers.get("authorization", ""), address, source, state)
+        _is_known(connection)
+        return principal
 
     def admit_peer(self, connection: HTTPConnection, node: str, secret: PeerSecret | None) -> Principal | None:
         """The other node that signed this for `node`; None where nobody says that. Raises Unauthenticated, or
@@ -101,6 +107,7 @@ class Doorkeeper:
                     hint="nodes have one where the log is in ZooKeeper",
                 )
             peer = check(secret.value, question, authorization, now_s=self._clock.wall_us() // 1_000_000)
+            _is_known(connection)
         except Unauthenticated as error:
             if secret is not None:
                 secret.doubt()
@@ -155,6 +162,12 @@ class Doorkeeper:
         self._failures[address] = (failures + 1, now)
         if len(self._failures) > MAX_ADDRESSES:
             self._failures.popitem(last=False)
+
+
+def _is_known(connection: HTTPConnection) -> None:
+    tell = connection.scope.get(KNOWN)
+    if callable(tell):
+        tell()
 
 
 class NewToken(msgspec.Struct, frozen=True, kw_only=True):
