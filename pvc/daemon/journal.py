@@ -22,13 +22,24 @@ def set_up_journal(*, debug: bool) -> None:
     """Log to stderr, for systemd's journal."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(QuietRepeats())
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-        handlers=[handler],
-    )
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler])
     logging.getLogger("kazoo").setLevel(logging.ERROR)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+class OneLine(logging.Formatter):
+    """A message is one line, whatever is in it: what another node, a device or a client has said must neither look like
+    a line of its own nor talk to the reader's terminal. A traceback stays as it is."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The line, with an escape in place of each character that is none to be seen."""
+        text = super().formatMessage(record)
+        return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 class QuietRepeats(logging.Filter):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from starlette.datastructures import FormData, ImmutableMultiDict, UploadFile
@@ -14,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from pvc.errors import InvalidInput, TooLarge
 from pvc.gateway.fields import Fields
 from pvc.gateway.problems import HungUp, Malformed, TooSlow, WrongContentType
+from pvc.gateway.strict_json import BadJson, read_json
 
 MAX_BODY_BYTES = 1024 * 1024
 """Four times the largest record, so that a body over it could never become one."""
@@ -99,7 +99,7 @@ async def _read_body(request: Request, fields: Fields) -> dict[str, Any]:
     if kind == "multipart/form-data":
         try:
             form = await MultiPartParser(request.headers, _once(body), max_part_size=MAX_BODY_BYTES).parse()
-        except (MultiPartException, KeyError) as error:
+        except (MultiPartException, KeyError, UnicodeError) as error:  # the last from a charset that decodes nothing
             raise Malformed(f"the body is no multipart form: {error}", hint="let curl make it with --form") from error
         return fields.from_texts(await _form_texts(form))
     shown = f"of the type {kind[:60]!r}" if kind else "without a Content-Type"
@@ -131,20 +131,11 @@ async def _read_bytes(request: Request) -> bytes:
 
 def _parse_json(body: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(body.decode(), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
-        json.dumps(document, ensure_ascii=False).encode()  # half of a surrogate pair is no text
-    except json.JSONDecodeError as error:
-        raise _bad_json(
-            f"{error.msg[:1].lower()}{error.msg[1:]} at line {error.lineno}, column {error.colno}"
-        ) from None
+        document = read_json(body.decode())
     except UnicodeDecodeError as error:
         raise _bad_json(f"byte {error.start} is not UTF-8") from None
-    except UnicodeEncodeError:
-        raise _bad_json("it has an escape that is no character") from None
-    except RecursionError:
-        raise _bad_json("it is nested too deeply") from None
-    except ValueError as error:
-        raise _bad_json(str(error)[:80]) from None
+    except BadJson as error:
+        raise _bad_json(str(error)) from None
     if not isinstance(document, dict):
         raise Malformed(
             "the body is JSON, but not an object",
@@ -152,21 +143,6 @@ def _parse_json(body: bytes) -> dict[str, Any]:
             hint='write the fields as {"name": value}',
         )
     return document
-
-
-def _without_repeats(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise InvalidInput(
-                f"`{name[:80]}` stands twice in the JSON", code="input.conflict", hint="give it once", field=name[:80]
-            )
-        found[name] = value
-    return found
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _bad_json(why: str) -> Malformed:
