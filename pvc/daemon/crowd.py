@@ -126,7 +126,7 @@ class Door(socket.socket):
     crowd: Crowd | None = None
     backlog = 0
 
-    def listen(self, backlog: int = 0) -> None:  # type: ignore[override]
+    def listen(self, backlog: int = 0) -> None:
         """With as long a queue as was asked for at first: who serves here takes `backlog` also for how many to accept
         at one time."""
         self.backlog = max(self.backlog, backlog)

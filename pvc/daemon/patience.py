@@ -97,9 +97,12 @@ class PatientProtocol(StrictProtocol):
         transport = self.transport
         writable = getattr(transport.get_protocol(), "writable", None)  # a WebSocket has a flow of its own
         paused = not writable.is_set() if isinstance(writable, asyncio.Event) else self.flow.write_paused
-        before, self._unsent = self._unsent, transport.get_write_buffer_size() if paused or transport.is_closing() else 0
+        before, self._unsent = (
+            self._unsent,
+            transport.get_write_buffer_size() if paused or transport.is_closing() else 0,
+        )
         same, self._looked_in_pause = self._looked_in_pause == self._pauses, self._pauses
-        return same and 0 < self._unsent and 0 < before and before - self._unsent < self.min_taken_bytes
+        return same and self._unsent > 0 and before > 0 and before - self._unsent < self.min_taken_bytes
 
 
 _REPLYING = object()

@@ -100,14 +100,21 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve on sockets that are open already; uvicorn would give TLS a minute, and close it as slowly."""
         settings, loop = self.config, asyncio.get_running_loop()
+        assert isinstance(settings, _Settings), "made below"
 
         def make() -> asyncio.Protocol:
-            made: asyncio.Protocol = settings.http_protocol_class(settings, self.server_state, self.lifespan.state)
-            return made
+            return settings.protocol(settings, self.server_state, self.lifespan.state)
 
-        patience = {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": FAREWELL_S} if settings.ssl else {}
+        tls = settings.ssl is not None
         self.servers = [
-            await loop.create_server(make, sock=door, ssl=settings.ssl, backlog=settings.backlog, **patience)
+            await loop.create_server(
+                make,
+                sock=door,
+                ssl=settings.ssl,
+                backlog=settings.backlog,
+                ssl_handshake_timeout=HANDSHAKE_S if tls else None,
+                ssl_shutdown_timeout=FAREWELL_S if tls else None,
+            )
             for door in sockets or ()
         ]
         self.started = True
@@ -117,6 +124,7 @@ class _Settings(uvicorn.Config):
     """What a server goes by, and whose connections it has."""
 
     crowd: Crowd | None = None
+    protocol: type[PatientProtocol] = PatientProtocol
 
 
 def make_server(
@@ -144,7 +152,7 @@ def make_server(
         ssl_certfile=(public.tls_cert or None) if public else None,
         ssl_keyfile=(public.tls_key or None) if public else None,
     )
-    settings.crowd = crowd
+    settings.crowd, settings.protocol = crowd, protocol
     try:
         settings.load()
     except OSError as error:

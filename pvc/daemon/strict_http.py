@@ -18,8 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 
-from pvc.errors import InvalidInput
-from pvc.gateway.problems import CONTENT_TYPE, problem_of
+from pvc.gateway.problems import CONTENT_TYPE, Malformed, problem_of
 
 MAX_HEAD_BYTES = 64 * 1024
 """Of a request's line and headers; the longest query that means something has some kilobytes."""
@@ -116,7 +115,7 @@ class StrictWebSocket(WebSocketsSansIOProtocol):
     def handle_cont(self, event: Frame) -> None:
         """One part more of a message."""
         if len(self.frames) >= MAX_FRAGMENTS:
-            self._end(CloseCode.MESSAGE_TOO_BIG)
+            self._hang_up(CloseCode.MESSAGE_TOO_BIG)
             return
         super().handle_cont(event)
 
@@ -126,14 +125,14 @@ class StrictWebSocket(WebSocketsSansIOProtocol):
             try:
                 b"".join(self.frames).decode()
             except UnicodeDecodeError:
-                self._end(CloseCode.INVALID_DATA)
+                self._hang_up(CloseCode.INVALID_DATA)
                 return
         super().send_receive_event_to_app()
 
-    def _end(self, code: CloseCode) -> None:
+    def _hang_up(self, why: CloseCode) -> None:
         self.frames = []
         if not self.close_sent:
-            self.conn.send_close(code)
+            self.conn.send_close(why)
             self.handle_parser_exception()
 
 
@@ -171,10 +170,9 @@ def upgrade_fault_of(request: h11.Request) -> str:
 
 def refusal(why: str) -> bytes:
     """The problem's JSON."""
-    error = InvalidInput(
+    error = Malformed(
         f"this is no HTTP request that is taken here: {why[:200]}",
         code="http.malformed",
         hint="send HTTP/1.1, each header once, over TLS where the gateway has a certificate",
     )
-    error.status = 400
     return msgspec.json.encode(problem_of(error, 0))

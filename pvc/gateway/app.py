@@ -42,6 +42,7 @@ from pvc.gateway.people import PEOPLE
 from pvc.gateway.problems import CONTENT_TYPE, NoSuchRoute, TooManyRequests, WrongMethod, problem_response
 from pvc.gateway.queries import QUERIES
 from pvc.gateway.services import GatewayServices
+from pvc.gateway.turns import Turns
 from pvc.gateway.undo import UNDO
 from pvc.gateway.warden import Warden
 from pvc.gateway.what_if import WHAT_IF
@@ -54,13 +55,13 @@ REACH_DEADLINE_S = 10.0
 
 def create_app(services: GatewayServices) -> ASGIApp:
     """The app for callers from outside, who need a token."""
-    warden = Warden(services)
+    warden, turns = Warden(services), Turns()
     doorkeeper = Doorkeeper(services.clock, warden.login_refused)
     by_path: defaultdict[str, dict[str, Endpoint]] = defaultdict(dict)
     for endpoint in all_endpoints():
         by_path[endpoint.path][endpoint.method] = endpoint
     routes: list[BaseRoute] = [
-        Route(BASE_PATH + path, _Methods(services, doorkeeper, warden, endpoints))
+        Route(BASE_PATH + path, _Methods(services, doorkeeper, warden, turns, endpoints))
         for path, endpoints in by_path.items()
     ]
     routes += [Route(f"{base}/health", _Health(services)) for base in ("", BASE_PATH)]
@@ -101,11 +102,17 @@ class _Methods:
     """What is at one path."""
 
     def __init__(
-        self, services: GatewayServices, doorkeeper: Doorkeeper, warden: Warden, endpoints: dict[str, Endpoint]
+        self,
+        services: GatewayServices,
+        doorkeeper: Doorkeeper,
+        warden: Warden,
+        turns: Turns,
+        endpoints: dict[str, Endpoint],
     ) -> None:
         self._services = services
         self._doorkeeper = doorkeeper
         self._warden = warden
+        self._turns = turns
         self._endpoints = endpoints
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -135,6 +142,8 @@ class _Methods:
         services, warden = self._services, self._warden
         await services.world.until_caught_up(REACH_DEADLINE_S)
         principal = self._doorkeeper.admit(request, services.world.state)
+        if principal.asker.token:  # root is who would have to help
+            await self._turns.take(principal.asker.shown)
         try:
             rights = warden.admit(endpoint.action, principal, writes=endpoint.method != "GET")
             await _reach(services, request)
@@ -232,7 +241,8 @@ async def _console(services: GatewayServices, doorkeeper: Doorkeeper, warden: Wa
         except (Forbidden, TooManyRequests) as refusal:
             await warden.refused("vm.console", CONSOLE_ACTION, principal, refusal, ref)
             raise
-        await serve_console(services, websocket, principal.asker)
+        with services.console_places.taken(principal.asker.shown):
+            await serve_console(services, websocket, principal.asker)
 
 
 async def _no_such_route(scope: Scope, receive: Receive, send: Send) -> None:

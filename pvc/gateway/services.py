@@ -14,6 +14,7 @@ from pvc.drivers.hypervisor import Hypervisor
 from pvc.gateway.event_hub import EventHub
 from pvc.gateway.listing import Names, Rows
 from pvc.gateway.live import Live
+from pvc.gateway.places import ConsolePlaces
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.peers.secret import PeerSecret
@@ -86,6 +87,11 @@ class GatewayServices:
     def events(self) -> EventHub:
         """Those who read the log as it grows."""
         return EventHub(self.history, self.people, self.clock, self.stopping)
+
+    @functools.cached_property
+    def console_places(self) -> ConsolePlaces:
+        """For consoles, and for who follows what a guest writes."""
+        return ConsolePlaces()
 
     @functools.cached_property
     def past(self) -> PastStates:

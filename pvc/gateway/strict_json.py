@@ -1,4 +1,4 @@
-"""JSON from outside, where it can mean one thing only: no name twice, no NaN, no half characters, not endlessly deep."""
+"""JSON from outside, which can mean one thing only: no name twice, no NaN, no half characters, no endless depth."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ def read_json(text: str) -> Any:
         value = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
         json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     except json.JSONDecodeError as error:
-        raise BadJson(
-            f"{error.msg[:1].lower()}{error.msg[1:]} at line {error.lineno}, column {error.colno}"
-        ) from None
+        raise BadJson(f"{error.msg[:1].lower()}{error.msg[1:]} at line {error.lineno}, column {error.colno}") from None
     except UnicodeEncodeError:
         raise BadJson("it has an escape that is no character") from None
     except RecursionError:

@@ -30,7 +30,9 @@ class Served:
     @property
     def tracebacks(self) -> list[str]:
         """What only a defect leaves in the log."""
-        return [f"{one.name}: {one.getMessage()}" for one in self.told if one.exc_info or "Traceback" in one.getMessage()]
+        return [
+            f"{one.name}: {one.getMessage()}" for one in self.told if one.exc_info or "Traceback" in one.getMessage()
+        ]
 
     async def say(self, *parts: bytes, pause_s: float = 0.05, wait_s: float = ANSWER_S) -> bytes:
         """Send these bytes, one part after the other; all that comes until the gateway hangs up."""

@@ -76,9 +76,7 @@ async def gateway() -> AsyncIterator[Served]:
         (b"GET /ws HTTP/1.1\r\n" + HOST + UPGRADE.replace(b"dGhl", b"====") + b"\r\n", "key"),
     ],
 )
-async def test_what_is_no_request_is_refused_as_a_problem_with_a_code(
-    gateway: Served, sent: bytes, says: str
-) -> None:
+async def test_what_is_no_request_is_refused_as_a_problem_with_a_code(gateway: Served, sent: bytes, says: str) -> None:
     heard = await gateway.say(sent)
     head, _, body = heard.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ") and b"application/problem+json" in head, heard

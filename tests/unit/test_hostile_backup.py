@@ -73,7 +73,9 @@ def test_a_block_that_unpacks_to_more_than_it_says_costs_no_memory(tmp_path: Pat
     bomb = zstandard.ZstdCompressor(level=3).compress(bytes(256 * 1024 * 1024))
     for claimed in (100, MAX_BLOCK_BYTES, MAX_BLOCK_BYTES + 1, 0xFFFFFFFF):
         head = struct.pack(">4sBxxxQIIII", b"PVCB", ZSTD, 1, 1, claimed, len(bomb), zlib.crc32(bomb))
-        file = a_backup(tmp_path / "b", json.dumps(GOOD).encode(), MAGIC + head + zlib.crc32(head).to_bytes(4, "big") + bomb)
+        file = a_backup(
+            tmp_path / "b", json.dumps(GOOD).encode(), MAGIC + head + zlib.crc32(head).to_bytes(4, "big") + bomb
+        )
         refused(file)
 
 

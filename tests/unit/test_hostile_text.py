@@ -73,7 +73,9 @@ def test_whatever_a_guest_writes_in_whatever_pieces_only_colours_are_left_of_it(
     assert HARMLESS.fullmatch(shown.decode()), shown
 
 
-@given(st.text(alphabet=st.characters(exclude_categories=("Cc", "Cs", "Cf", "Zl", "Zp")), max_size=40), st.integers(1, 9))
+@given(
+    st.text(alphabet=st.characters(exclude_categories=("Cc", "Cs", "Cf", "Zl", "Zp")), max_size=40), st.integers(1, 9)
+)
 def test_a_guests_text_comes_through_whole_however_it_is_cut(text: str, step: int) -> None:
     said = text.encode()
     shown, held = b"", b""
