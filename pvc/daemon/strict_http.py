@@ -14,7 +14,9 @@ from collections.abc import Callable
 
 import h11
 import msgspec
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 
@@ -111,6 +113,28 @@ class StrictWebSocket(WebSocketsSansIOProtocol):
         if self.when_lost is not None:
             self.when_lost()
         super().connection_lost(exc)
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """As uvicorn; what comes too late is for a client who has gone, and no defect."""
+        await self.writable.wait()
+        if not (self.close_sent or self.disconnected):
+            await super().send(message)
+        elif message["type"] == "websocket.send":
+            raise ClientDisconnected
+
+    def send_500_response(self) -> None:
+        """Where somebody is there to hear it."""
+        if not (self.close_sent or self.disconnected or self.transport.is_closing()):
+            super().send_500_response()
+
+    def handle_parser_exception(self) -> None:
+        """Hang up, and say why where that can be said."""
+        if self.conn.close_sent is not None:
+            super().handle_parser_exception()
+            return
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": CloseCode.PROTOCOL_ERROR})
+        self.close_sent = True
+        self.transport.close()
 
     def handle_cont(self, event: Frame) -> None:
         """One part more of a message."""

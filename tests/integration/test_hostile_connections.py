@@ -171,6 +171,17 @@ async def test_frames_that_are_none_end_a_websocket_without_a_traceback(gateway:
     await nobody_is_left(gateway)
 
 
+@pytest.mark.parametrize(
+    "after", [b"\x88\x80\0\0\0\0" + b"\x81\x82\0\0\0\0ok", b"\xf1\x80\0\0\0\0" + b"\x81\x82\0\0\0\0ok"]
+)
+async def test_what_is_said_to_who_has_just_closed_a_websocket_is_no_defect(gateway: Served, after: bytes) -> None:
+    for _ in range(20):
+        head = b"GET /ws HTTP/1.1\r\n" + HOST + UPGRADE + b"\r\n"
+        await gateway.say(head, b"\x81\x82\0\0\0\0ok" * 3 + after, pause_s=0.005)
+        await gateway.say(head + after, b"\0" * 100, pause_s=0.001)
+    assert not gateway.tracebacks
+
+
 async def test_a_websocket_that_never_reads_is_hung_up_on(gateway: Served) -> None:
     with never_reading(gateway.port) as silent:
         silent.send(b"GET /flood HTTP/1.1\r\n" + HOST + UPGRADE + b"\r\n")
