@@ -12,6 +12,7 @@ import ipaddress
 import resource
 import socket
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 MAX_CONNECTIONS = 8_000
@@ -22,6 +23,9 @@ MAX_STRANGERS = 2_000
 
 MAX_STRANGERS_EACH = 1_000
 """Of one address: so many readers behind one proxy may come back at once after a gateway was restarted."""
+
+MANY = 200
+"""So many leave something behind when they go: with TLS some 10 MB."""
 
 _PART_OF_FILES = 2
 """One in so many files may be a connection, where the process is given few."""
@@ -47,6 +51,9 @@ class Crowd:
         """By address, those who came first first."""
         self._count = 0
         self._by_address: dict[Address, Guest] = {}
+        self.thinned: Callable[[], None] = _nothing
+        """Called when many have gone."""
+        self._gone = 0
         self.sent_away = 0
         """How many had to go so far, or were not let in."""
 
@@ -87,6 +94,10 @@ class Crowd:
         self._forget_stranger(guest)
         if self._by_address.get(guest.address) is guest:
             del self._by_address[guest.address]
+        self._gone += 1
+        if self._gone >= MANY:
+            self._gone = 0
+            self.thinned()
 
     def _send_away(self, group: str) -> None:
         guest = next(iter(self._strangers[group]))
@@ -103,6 +114,10 @@ class Crowd:
         self._count -= 1
         if not same:
             del self._strangers[guest.group]
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 class Guest(socket.socket):

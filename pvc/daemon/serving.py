@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from asyncio import sslproto
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pvc.daemon.config import Config, GatewayConfig
 from pvc.daemon.crowd import Crowd, crowd_for_this_process
 from pvc.daemon.patience import PatientProtocol
 from pvc.daemon.sockets import open_tcp_socket, open_unix_socket
+from pvc.daemon.spare_memory import SpareMemory
 from pvc.daemon.strict_http import MAX_FRAME_BYTES, StrictWebSocket
 from pvc.errors import PvcError, Unavailable
 from pvc.gateway.app import create_app, local_app
@@ -32,6 +34,9 @@ GRACE_S = 5
 
 HANDSHAKE_S = 10.0
 """For TLS to be agreed on, over a network that is there."""
+
+TLS_BUFFER_BYTES = 32 * 1024
+"""For what has come of one connection and is not decrypted yet: two of TLS's records."""
 
 FAREWELL_S = 5.0
 """For a client to agree that TLS ends."""
@@ -106,6 +111,10 @@ class _Server(uvicorn.Server):
             return settings.protocol(settings, self.server_state, self.lifespan.state)
 
         tls = settings.ssl is not None
+        # asyncio gives each TLS connection a quarter of a megabyte to read into, from its first byte on.
+        sslproto.SSLProtocol.max_size = TLS_BUFFER_BYTES
+        if settings.crowd is not None:
+            settings.crowd.thinned = SpareMemory().give_back_soon
         self.servers = [
             await loop.create_server(
                 make,

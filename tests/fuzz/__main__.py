@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz`: the long campaign. Any requests in process, then attacks on a real pvcd, with and without TLS."""
+"""`python -m tests.fuzz`: the long campaign. First in process, then against a real pvcd, with and without TLS."""
 
 from __future__ import annotations
 

@@ -117,6 +117,7 @@ class Asked:
             for one in given:
                 return one
             await never.wait()
+            return None
 
         async def send(message: Any) -> None:
             told.append(message)

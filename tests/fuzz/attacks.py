@@ -1,7 +1,7 @@
 """Ways to be a nuisance to a gateway, each for a given time: many, slow, silent, half there, or shouting.
 
-An attack returns how many inputs it has tried. It leaves its connections to be closed by whoever began it. What it hears
-is kept for the invariants: no reply of the kind 5xx that is not documented, and every refusal a problem with a code.
+An attack returns how many inputs it has tried. What it hears is judged at once: no reply of the kind 5xx that is not
+documented, and every refusal a problem with a code.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ async def bodies(who: Attackers, seconds: float) -> int:
         (JSON, json.dumps({"xml": "<domain>" + "<a>" * 100_000}).encode()),
         (
             JSON,
-            json.dumps({"xml": "<!DOCTYPE x [" + "".join(f"<!ENTITY a{n} '&a{n - 1};'>" for n in range(99))}).encode(),
+            json.dumps({"xml": "<!DOCTYPE x [" + "<!ENTITY a '&a;&a;'>" * 99}).encode(),
         ),
         (b"Content-Type: application/x-www-form-urlencoded\r\n", b"a=1&" * 250_000),
         (b"Content-Type: multipart/form-data; boundary=b\r\n", b"--b\r\n" * 150_000),
@@ -251,9 +251,7 @@ async def never_reading(who: Attackers, seconds: float, count: int = 120) -> int
 
     async def one() -> None:
         with contextlib.suppress(OSError, TimeoutError):
-            reader, writer = await asyncio.open_connection(
-                "127.0.0.1", who.target.port, ssl=who.target.context, limit=1
-            )
+            _, writer = await asyncio.open_connection("127.0.0.1", who.target.port, ssl=who.target.context, limit=1)
             transport = writer.transport
             assert isinstance(transport, asyncio.ReadTransport)
             transport.pause_reading()

@@ -96,7 +96,7 @@ class Target:
         return [line.decode(errors="replace")[:300] for line in lines if DEFECTS.search(line)]
 
     def assert_well(self) -> int:
-        """It runs, its log verifies, and a VM that is wanted to run runs soon. Returns how many records were verified."""
+        """It runs, its log verifies, and a VM that is to run runs soon. Returns how many records were verified."""
         assert not self.daemon.ended
         first = 1
         while (portion := self.ask("GET", f"/log/verify?first={first}"))["last"] >= portion["first"]:

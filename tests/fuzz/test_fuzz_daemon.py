@@ -1,4 +1,4 @@
-"""A real pvcd under attack for some seconds: it answers who means well, and is as it was when the attackers have gone."""
+"""A real pvcd under attack: it answers who means well, and is as it was when the attackers have gone."""
 
 from __future__ import annotations
 

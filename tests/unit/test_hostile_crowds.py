@@ -139,6 +139,17 @@ def test_a_crowd_never_holds_more_strangers_than_it_may_nor_sends_away_who_is_kn
         assert all(hosts.count(name) <= 3 for name in hosts)
 
 
+def test_it_is_told_when_many_have_gone() -> None:
+    crowd, told = Crowd(most=1_000, strangers=1_000, strangers_each=1_000), list[int]()
+    crowd.thinned = lambda: told.append(len(crowd))
+    guests = [_Named() for _ in range(400)]
+    for port, guest in enumerate(guests):
+        assert crowd.enter(guest, ("192.0.2.1", port))
+    for guest in guests:
+        crowd.leave(guest)
+    assert told == [200, 0]
+
+
 class _Named(Guest):
     """A connection that is none."""
 
