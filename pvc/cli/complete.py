@@ -32,6 +32,7 @@ def for_field(name: str) -> Complete | None:
         "affinity": tag_names,
         "anti_affinity": tag_names,
         "fault": fault_ids,
+        "hook": webhook_names,
     }.get(name)
 
 
@@ -61,6 +62,11 @@ def tag_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 def fault_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
     """Ids of faults that nobody has taken notice of yet."""
     return _asked(ctx, lambda client: _beginning(incomplete, [f["id"] for f in client.faults(acknowledged=False)]))
+
+
+def webhook_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Names of webhooks."""
+    return _asked(ctx, lambda client: _beginning(incomplete, [one["name"] for one in client.get("/webhooks")["items"]]))
 
 
 def subjects(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:

@@ -22,7 +22,7 @@ def subject_names(client: Client, records: Iterable[RecordView | Reply]) -> dict
             kind, _, ref = event["subject"].partition("/")
             if not ref or kind == "access":
                 continue  # its id says nothing to a person; the event has the name
-            name = event["data"].get("name") if kind == "vm" else ref
+            name = event["data"].get("name") if kind in ("vm", "webhook") else ref
             if name or event["subject"] not in names:
                 names[event["subject"]] = name or ""
     unknown = [subject for subject, name in names.items() if not name]
@@ -35,8 +35,9 @@ def subject_names(client: Client, records: Iterable[RecordView | Reply]) -> dict
 
 
 def _ask(client: Client, subject: str) -> str:
+    kind, _, ref = subject.partition("/")
     try:
-        return client.vm(subject.partition("/")[2])["name"]
+        return str(client.get(f"/webhooks/{ref}")["name"]) if kind == "webhook" else client.vm(ref)["name"]
     except ApiError as error:
         if error.status in (403, 404):  # gone, or not covered by the role any more
             return _short(subject)
@@ -44,4 +45,6 @@ def _ask(client: Client, subject: str) -> str:
 
 
 def _short(subject: str) -> str:
+    if subject.startswith("webhook/"):
+        return f"webhook {subject.partition('/')[2][:SHORT_ID]}…"
     return f"VM {subject.partition('/')[2][:SHORT_ID]}…"

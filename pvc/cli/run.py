@@ -58,6 +58,10 @@ def run_card(session: Session, card: Card, values: dict[str, Any]) -> int:
     except ApiError as error:
         error.message, error.hint = (as_typed(text, card) for text in (error.message, error.hint))
         raise
+    if reply.get("secret") and not session.wants_data:
+        from pvc.cli.webhook import show_secret
+
+        show_secret(session, str(reply.get("secret")))  # before anything can go wrong
     if not controls["wait"]:
         show_reply(session, reply, label_of(fields))
         return exits.OK
@@ -94,7 +98,7 @@ def confirm(question: str) -> None:
 
 def label_of(fields: dict[str, Any]) -> str:
     """What a command is about, as the person named it."""
-    return str(fields.get("vm") or fields.get("node") or fields.get("name") or "")
+    return str(fields.get("vm") or fields.get("node") or fields.get("hook") or fields.get("name") or "")
 
 
 def sentence(label: str, summary: str) -> str:

@@ -39,6 +39,9 @@ class Action(StrEnum):
     ACCESS_MANAGE = "access.manage"
     AUDIT_READ = "audit.read"
     PEOPLE_MANAGE = "people.manage"
+    WEBHOOK_READ = "webhook.read"
+    WEBHOOK_INSPECT = "webhook.inspect"
+    WEBHOOK_MANAGE = "webhook.manage"
 
 
 class Verdict(StrEnum):
@@ -101,6 +104,11 @@ TABLE: Mapping[Action, Row] = {
     Action.ACCESS_MANAGE: _row(_NO, _NO, _WHOLE, _NO),
     Action.AUDIT_READ: _row(_NO, _NO, _WHOLE, _WHOLE),
     Action.PEOPLE_MANAGE: _row(_NO, _NO, _WHOLE, _NO),
+    Action.WEBHOOK_READ: _row(_WHOLE, _WHOLE, _WHOLE, _WHOLE),
+    # What receivers answered, of which nobody knows what is in it.
+    Action.WEBHOOK_INSPECT: _row(_NO, _WHOLE, _WHOLE, _WHOLE),
+    # Whoever may have events sent out of the cluster decides who reads them.
+    Action.WEBHOOK_MANAGE: _row(_NO, _NO, _WHOLE, _NO),
 }
 
 

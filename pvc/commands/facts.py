@@ -54,6 +54,7 @@ from pvc.commands.facts_moves import (
     prepared,
     target_lost,
 )
+from pvc.commands.facts_webhook import WEBHOOK_REPORTS, WebhookReport
 from pvc.commands.vm_power import start_of
 from pvc.commands.vm_ref import NOTHING, free_mib
 from pvc.errors import Rejected
@@ -151,7 +152,14 @@ class ReportReset(Struct, frozen=True, kw_only=True):
 
 VmReport: TypeAlias = ReportRunning | ReportEnded | ReportStartFailed | ReportShutdownTimedOut | ReportReset
 Report: TypeAlias = (
-    ReportNodeReady | VmReport | MoveReport | ReportPrimary | PrimaryReport | LogReport | ReportPersonErased
+    ReportNodeReady
+    | VmReport
+    | MoveReport
+    | ReportPrimary
+    | PrimaryReport
+    | LogReport
+    | WebhookReport
+    | ReportPersonErased
 )
 
 
@@ -376,6 +384,7 @@ REPORTS: dict[type[Report], tuple[str, Decide]] = {
     ReportAnchor: ("log.report_anchor", anchor),
     ReportLogDiffers: ("log.report_differs", log_differs),
     ReportPersonErased: ("access.report_erased", person_erased),
+    **WEBHOOK_REPORTS,
 }
 """Report -> (its name in records, its decide)."""
 

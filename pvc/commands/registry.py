@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from pvc.commands import access, audit, cluster, log, node, rebalance, vm_define, vm_move, vm_power, vm_settings
+from pvc.commands import (
+    access,
+    audit,
+    cluster,
+    log,
+    node,
+    rebalance,
+    vm_define,
+    vm_move,
+    vm_power,
+    vm_settings,
+    webhook,
+)
 from pvc.commands.base import CommandSpec
 
 COMMANDS: tuple[CommandSpec, ...] = (
@@ -16,6 +28,7 @@ COMMANDS: tuple[CommandSpec, ...] = (
     *log.SPECS,
     *access.SPECS,
     *audit.SPECS,
+    *webhook.SPECS,
 )
 
 BY_NAME: dict[str, CommandSpec] = {spec.name: spec for spec in COMMANDS}

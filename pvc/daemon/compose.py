@@ -27,6 +27,7 @@ from pvc.daemon.logs import (
 )
 from pvc.daemon.own_certificate import with_certificate
 from pvc.daemon.serving import serve
+from pvc.daemon.webhooks import open_webhooks
 from pvc.daemon.zookeeper_server import keep_running, mode_of, start_zookeeper
 from pvc.drivers.anchors import Anchor, FileAnchor, SyslogAnchor, WebhookAnchor
 from pvc.drivers.fence_agent import FenceAgents
@@ -34,12 +35,13 @@ from pvc.drivers.hypervisor import Hypervisor
 from pvc.drivers.machine import boot_id, machine_id, missing_files
 from pvc.drivers.watchdog import LinuxWatchdog
 from pvc.errors import Unavailable
-from pvc.gateway.services import GatewayServices, PeerParts
+from pvc.gateway.services import GatewayServices, PeerParts, WebhookPorts
 from pvc.handlers.what_if import foresee
 from pvc.keyring.base import Keyring
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.log.inbox import Inbox
+from pvc.node.delivering import DeliveryParts
 from pvc.node.node import Node, Services, nothing_missing
 from pvc.node.signing import KeyFiles
 from pvc.node.vouching import VouchingParts
@@ -84,6 +86,7 @@ async def _run_once(config: Config, stop: asyncio.Event) -> None:
             people=opened.people,
             log_care=care,
             peers=opened.peers,
+            webhooks=opened.webhooks,
         )
         watching = [
             asyncio.create_task(_pass_on(stop, leave), name="stop"),
@@ -194,6 +197,7 @@ class _Opened:
     copies: LogCopies
     people: People
     peers: PeerParts
+    webhooks: WebhookPorts
 
 
 @contextlib.asynccontextmanager
@@ -241,6 +245,9 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
         state = None if config.log.kind == "memory" else await first_state(snapshots, log, peers)
         world = World(state, behind=True)
         people = People(keyring, world, clock, rng)
+        webhooks, post = await open_webhooks(config, world, people.readable, clock, rng)
+        stack.push_async_callback(webhooks.store.close)
+        stack.push_async_callback(post.close)
         services = Services(
             name=config.node_name,
             boot=boot_id(),
@@ -266,12 +273,25 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
             people=people,
             zookeeper=mode_of(server) if server is not None else None,
             archive=archive_parts(config, log, history, copies),
+            webhooks=DeliveryParts(
+                history=history,
+                store=webhooks.store,
+                sender=webhooks.sender,
+                clock=clock,
+                rng=rng,
+            ),
         )
         if server is not None:
             keeper = asyncio.create_task(keep_running(server), name="zookeeper")
             stack.callback(keeper.cancel)
         yield _Opened(
-            services=services, history=history, telemetry=telemetry, copies=copies, people=people, peers=parts
+            services=services,
+            history=history,
+            telemetry=telemetry,
+            copies=copies,
+            people=people,
+            peers=parts,
+            webhooks=webhooks,
         )
         if world.fault is None:
             await store_snapshot(world, snapshots)

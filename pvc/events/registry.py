@@ -14,7 +14,7 @@ from typing import TypeAlias
 import msgspec
 
 from pvc.errors import PvcError
-from pvc.events import access, cluster, node, vm, vm_moves
+from pvc.events import access, cluster, node, vm, vm_moves, webhook
 from pvc.events.record import RawEvent, Record
 from pvc.events.versions import UnknownEvent, Upcaster, Versions, version_of
 
@@ -118,6 +118,16 @@ Event: TypeAlias = (
     | vm_moves.VmMoved
     | vm_moves.VmRecovered
     | vm_moves.VmRecoveryDelayed
+    | webhook.WebhookAdded
+    | webhook.WebhookModified
+    | webhook.WebhookRemoved
+    | webhook.WebhookPaused
+    | webhook.WebhookResumed
+    | webhook.WebhookSecretRotated
+    | webhook.WebhookReplayRequested
+    | webhook.WebhookVerified
+    | webhook.WebhookDisabled
+    | webhook.WebhookParked
 )
 
 EVENTS: tuple[type[Event], ...] = Event.__args__
@@ -147,7 +157,7 @@ class NewerLevel(PvcError):
 
 
 class Subject(msgspec.Struct, frozen=True):
-    """What an event is about: its kind (`vm`, `node`, `cluster`, `access`) and id."""
+    """What an event is about: its kind (`vm`, `node`, `cluster`, `access`, `webhook`) and id."""
 
     kind: str
     id: str
@@ -215,7 +225,7 @@ def subject_of(event: Event) -> Subject:
     return Subject(kind, getattr(event, id_field) if id_field else "")
 
 
-_ID_FIELDS = {"vm": "vm", "node": "node", "access": "token", "cluster": ""}
+_ID_FIELDS = {"vm": "vm", "node": "node", "access": "token", "cluster": "", "webhook": "hook"}
 _encoder = msgspec.msgpack.Encoder()
 _VERSIONS: Versions[Event] = Versions(EVENTS, UPCASTERS, TYPE_LEVELS)
 

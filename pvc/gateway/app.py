@@ -45,6 +45,7 @@ from pvc.gateway.services import GatewayServices
 from pvc.gateway.turns import Turns
 from pvc.gateway.undo import UNDO
 from pvc.gateway.warden import Warden
+from pvc.gateway.webhooks import WEBHOOKS
 from pvc.gateway.what_if import WHAT_IF
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ def all_endpoints() -> Sequence[Endpoint]:
         *ACCESS,
         *AUDIT,
         *PEOPLE,
+        *WEBHOOKS,
         *CONSOLE,
         *command_endpoints(),
     ]

@@ -31,6 +31,7 @@ from pvc.gateway.erasure import erased_before, notes_on_erasure, sealed_command
 from pvc.gateway.fields import Fields
 from pvc.gateway.records import decode_record
 from pvc.gateway.services import GatewayServices
+from pvc.gateway.webhook_commands import completed
 from pvc.projections.state import RECENT_COMMANDS
 from pvc.projections.story import ToldEvent, tell
 from pvc.runtime.appender import Outcome, key_reused
@@ -71,6 +72,12 @@ class TokenReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     token: Annotated[str, Meta(description="The token. Shown here and never again.")] = ""
 
 
+class SecretReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of `webhook.add` or `webhook.rotate_secret`."""
+
+    secret: Annotated[str, Meta(description="`whsec_...` or `whpk_...`. Shown here and never again.")] = ""
+
+
 def command_endpoints() -> list[Endpoint]:
     """An endpoint for every command of the registry."""
     return [_endpoint(spec) for spec in COMMANDS]
@@ -87,7 +94,7 @@ def _endpoint(spec: CommandSpec) -> Endpoint:
         summary=summary,
         help=help_text,
         command=spec,
-        reply=TokenReply if makes_token(spec) else Reply,
+        reply=_reply_of(spec),
         before_init=spec.struct is InitCluster,
     )
 
@@ -108,6 +115,7 @@ async def _handle(spec: CommandSpec, fields: Fields, services: GatewayServices, 
             line.position = earlier.position
             return json_response(_repeated(spec, earlier), earlier.position)
         digest = digest_of(command)
+        command, secret = await completed(services, call.principal, command, dry_run=dry_run)
         token = make_token(services.rng) if makes_token(spec) else None
         if token is not None:
             made: dict[str, Any] = {"token_id": token.id, "token_sha256": token.sha256}
@@ -124,6 +132,10 @@ async def _handle(spec: CommandSpec, fields: Fields, services: GatewayServices, 
             reply = dry_reply(spec, services, submission)
         else:
             reply = await real_reply(spec, services, submission, token)
+        if secret:
+            # That of a repeated command was shown the first time; this one signs nothing.
+            shown = secret if reply.changed and not reply.repeated else ""
+            reply = SecretReply(**msgspec.structs.asdict(reply), secret=shown)
         if isinstance(given, ErasePerson) and isinstance(command, ErasePerson):
             notes = await notes_on_erasure(services, given, command)
             reply = msgspec.structs.replace(reply, notes=[*reply.notes, *notes])
@@ -134,6 +146,12 @@ async def _handle(spec: CommandSpec, fields: Fields, services: GatewayServices, 
 def makes_token(spec: CommandSpec) -> bool:
     """Whether the gateway makes a secret for it, of which the log has the hash."""
     return "token_sha256" in spec.internal
+
+
+def _reply_of(spec: CommandSpec) -> type[Reply]:
+    if makes_token(spec):
+        return TokenReply
+    return SecretReply if "secret_box" in spec.internal else Reply
 
 
 def _repeated(spec: CommandSpec, record: Record) -> Reply:

@@ -33,7 +33,9 @@ async def sealed_command(
                 field="principal",
             )
         return msgspec.structs.replace(command, principal=sealed)
-    changes: dict[str, Any] = {field: await name_in_log(services, getattr(command, field)) for field in spec.known}
+    changes: dict[str, Any] = {
+        field: await name_in_log(services, name) for field in spec.known if (name := getattr(command, field))
+    }
     for field in spec.personal:
         name = getattr(command, field)
         sealed = await (services.people.find(name) if dry_run else services.people.seal(name)) if name else ""

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from pvc.commands.access_rights import require
 from pvc.commands.access_table import Action
+from pvc.commands.seen_subjects import sees_subject
 from pvc.errors import Unauthenticated
 from pvc.gateway.auth import Principal
-from pvc.gateway.seen_subjects import sees_subject
 from pvc.log.history_keys import EventKeys
 from pvc.projections.state import ClusterState
 

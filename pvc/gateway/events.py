@@ -52,8 +52,8 @@ class EventArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         str,
         Meta(
             max_length=100,
-            description="`vm/<name or id>`, `node/<name>`, `access/<token id>` or `cluster`. A VM's name covers every "
-            "VM from the record on that gave it the name, whatever it is called later.",
+            description="`vm/<name or id>`, `node/<name>`, `access/<token id>`, `webhook/<id>` or `cluster`. A VM's "
+            "name covers every VM from the record on that gave it the name, whatever it is called later.",
             examples=["vm/web01"],
         ),
     ] = ""

@@ -12,11 +12,11 @@ from starlette.responses import Response
 
 from pvc.commands.access_table import Action
 from pvc.commands.base import near_names
+from pvc.commands.seen_subjects import sees_subject
 from pvc.errors import InvalidInput, NotFound
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.moments import INDEX_DEADLINE_S, At, find_moment
 from pvc.gateway.records import RecordView
-from pvc.gateway.seen_subjects import sees_subject
 from pvc.gateway.services import GatewayServices
 from pvc.gateway.sight import seen_page
 from pvc.gateway.times import parse_time_us
@@ -26,13 +26,14 @@ from pvc.projections.state import ClusterState
 MAX_RECORDS = 1_000
 """Records of a page at most: some 500 kB."""
 
-_SUBJECT = re.compile(r"(vm|node|access)/[^/\x00-\x20\x7f]{1,80}|cluster")
+_SUBJECT = re.compile(r"(vm|node|access|webhook)/[^/\x00-\x20\x7f]{1,80}|cluster")
 
 Subject = Annotated[
     str,
     Meta(
         max_length=100,
-        description="`vm/<name or id>`, `node/<name>`, `access/<id of a token or principal>` or `cluster`. "
+        description="`vm/<name or id>`, `node/<name>`, `access/<id of a token or principal>`, `webhook/<id>` or "
+        "`cluster`. "
         "A VM's name covers every VM that ever had it.",
         examples=["vm/web01"],
     ),
@@ -125,7 +126,7 @@ def check_subject(subject: str) -> None:
     if subject and not _SUBJECT.fullmatch(subject):
         raise InvalidInput(
             f"`subject` cannot be {subject[:80]!r}",
-            hint="write vm/<name>, node/<name>, access/<token id> or cluster",
+            hint="write vm/<name>, node/<name>, access/<token id>, webhook/<id> or cluster",
             field="subject",
         )
 
@@ -139,12 +140,13 @@ def _require_known(state: ClusterState, subject: str) -> None:
     """Say that there never was such a thing, rather than that nothing happened to it."""
     kind, _, name = subject.partition("/")
     names: dict[str, Mapping[str, object]] = {"vm": state.vm_names, "node": state.nodes, "access": known_access(state)}
+    names["webhook"] = state.webhooks
     known = names.get(kind, {})
     if kind == "cluster" or name in known:
         return
     near = near_names(name, known)
     hint = f"did you mean {' or '.join(near)}?" if near else "see `pvc vm list` and `pvc node list`"
-    shown = {"vm": "a VM", "node": "a node", "access": "a token or principal"}[kind]
+    shown = {"vm": "a VM", "node": "a node", "access": "a token or principal", "webhook": "a webhook"}[kind]
     raise NotFound(f"there never was {shown} {name!r}", code=f"{kind}.not_found", hint=hint, field="subject")
 
 

@@ -18,6 +18,7 @@ from pvc.commands.access_rights import ROOT_GRANTS, described, grants_of, requir
 from pvc.commands.access_table import Action
 from pvc.commands.base import find_node, find_vm
 from pvc.commands.registry import COMMANDS
+from pvc.commands.seen_subjects import sees_subject
 from pvc.events.access import Grant
 from pvc.gateway.cards import CommandCard, command_card
 from pvc.gateway.cluster_health import Heard, assess, zookeeper_modes
@@ -26,7 +27,6 @@ from pvc.gateway.listing import page_of
 from pvc.gateway.live import fence_checks, migration_progress, node_usage, vm_usage
 from pvc.gateway.moments import At, seen_at, told_of_then
 from pvc.gateway.records import iso_time
-from pvc.gateway.seen_subjects import sees_subject
 from pvc.gateway.services import GatewayServices
 from pvc.projections.cluster_views import (
     ClusterInfo,

@@ -27,6 +27,8 @@ from pvc.runtime.people import People
 from pvc.runtime.snapshots import SnapshotFile
 from pvc.runtime.telemetry import Telemetry
 from pvc.runtime.world import World
+from pvc.webhooks.sender import Sender
+from pvc.webhooks.store import WebhookStore
 
 PARCELS = 4
 """Large replies under way at once: each is held in memory, some MB, until its reader has it."""
@@ -43,6 +45,14 @@ class PeerParts:
     incarnation: Callable[[], str] = str
     """Of the log, as known here."""
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PARCELS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebhookPorts:
+    """What webhooks are administered with."""
+
+    store: WebhookStore
+    sender: Sender
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +83,8 @@ class GatewayServices:
     """Where states of the past are kept; without, each is replayed from the beginning."""
     peers: PeerParts = field(default_factory=PeerParts)
     """For the cluster's other nodes."""
+    webhooks: WebhookPorts | None = None
+    """Where cursors and secrets' key are, and the way to receivers."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     """Set when the daemon is about to end: whoever waits or streams answers with what there is, and goes."""
     names: Names = field(default_factory=Names, init=False)

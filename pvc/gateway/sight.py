@@ -5,8 +5,8 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from pvc.commands.access_rights import Rights
+from pvc.commands.seen_subjects import sees_subject
 from pvc.gateway.records import RecordView, decode_record, record_view
-from pvc.gateway.seen_subjects import sees_subject
 from pvc.gateway.services import GatewayServices
 from pvc.log.history import Found, HistoryQuery
 from pvc.projections.state import ClusterState

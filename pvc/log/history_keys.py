@@ -27,7 +27,7 @@ class EventKeys(NamedTuple):
 
     type: str
     subject: str
-    """`vm/<id>`, `node/<name>`, `access/<token id>`, `cluster`."""
+    """`vm/<id>`, `node/<name>`, `access/<token id>`, `webhook/<id>`, `cluster`."""
     named: frozenset[str]
     """`vm/<name>` for each name that the VM had had by then; empty for what is no VM."""
     tags: frozenset[str]

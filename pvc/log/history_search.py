@@ -35,8 +35,8 @@ class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which records are wanted: those that match everything that is given."""
 
     subject: str = ""
-    """`vm/<name or id>`, `node/<name>`, `cluster`, `access/<token id>`. A VM's name stands for every VM that ever had
-    it, with the whole history of each."""
+    """`vm/<name or id>`, `node/<name>`, `cluster`, `access/<token id>`, `webhook/<id>`. A VM's name stands for every VM
+    that ever had it, with the whole history of each."""
     among: tuple[str, ...] = ()
     """Exact subjects: only records about any of these, where some are given."""
     by_then: bool = False

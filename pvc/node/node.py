@@ -32,6 +32,7 @@ from pvc.handlers.vm_reconciler import Obstacle, VmReconciler
 from pvc.log.base import Log
 from pvc.node.anchoring import Anchoring
 from pvc.node.archivist import ArchiveParts, Archivist, unsigned
+from pvc.node.delivering import DeliveryParts, make_delivering
 from pvc.node.erasing import Erasing
 from pvc.node.primary import Primary
 from pvc.node.reports import Reports
@@ -100,6 +101,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """Where the keys of people's names are, if anywhere."""
     archive: ArchiveParts | None = None
     """Where sealed segments of the log go, where the log has any."""
+    webhooks: DeliveryParts | None = None
+    """The way to receivers of webhooks, where this node may deliver."""
     zookeeper: Callable[[], Awaitable[str]] | None = None
     """What this node's ZooKeeper server is, where it runs one."""
 
@@ -161,8 +164,9 @@ class Node:
         )
         self._vouching = self._make_vouching(services.vouching) if services.vouching is not None else ()
         sign = self._vouching[1].sign if self._vouching else unsigned
-        people = services.people
-        self._erasing = people and Erasing(services.name, self._world, people, self._reports.append, self._epoch)
+        people, hooks, report = services.people, services.webhooks, self._reports.append
+        self._erasing = people and Erasing(services.name, self._world, people, report, self._epoch)
+        self._delivering = hooks and make_delivering(services.name, self._world, hooks, report, self._epoch)
         self.archivist = services.archive and Archivist(
             services.name, self._world, services.archive, services.presence, epoch=self._epoch, sign=sign
         )
@@ -187,7 +191,7 @@ class Node:
             group.create_task(self._reports.run())
             if self._primary is not None:
                 group.create_task(self._primary.run())
-            for part in filter(None, (*self._vouching, self._erasing, self.archivist)):
+            for part in filter(None, (*self._vouching, self._erasing, self._delivering, self.archivist)):
                 group.create_task(part.run())
             if self._services.snapshots is not None:
                 group.create_task(keep_snapshots(self._world, self._services.snapshots, self._services.past_files))

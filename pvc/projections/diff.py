@@ -14,8 +14,9 @@ import msgspec
 from pvc.events.sealed import erased_name
 from pvc.projections.access_state import Erasure, PrincipalState, Token
 from pvc.projections.state import ClusterState, Fault, Node, Vm
+from pvc.projections.webhook_state import Webhook
 
-SECRET = frozenset({"secret_sha256"})
+SECRET = frozenset({"secret_sha256", "secrets"})
 """Fields that no reader is shown."""
 
 
@@ -39,7 +40,7 @@ class ObjectChange(msgspec.Struct, frozen=True, kw_only=True):
     """An object that differs."""
 
     kind: str
-    """`cluster`, `node`, `vm`, `fault`, `principal`, `token` or `erasure`."""
+    """`cluster`, `node`, `vm`, `webhook`, `fault`, `principal`, `token` or `erasure`."""
     id: str
     name: str
     """As people call it; its newer name where that changed."""
@@ -52,7 +53,7 @@ class ObjectChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def diff_states(old: ClusterState, new: ClusterState) -> list[ObjectChange]:
-    """Every object that differs: the cluster, then nodes, VMs, faults, and what is about access, each by name."""
+    """Every object that differs: the cluster, then nodes, VMs, webhooks, faults, and what is about access, by name."""
     if old.head == new.head:
         return []
     changes = [change for kind, tables in _tables(old, new).items() for change in _of_kind(kind, *tables)]
@@ -64,6 +65,7 @@ def _tables(old: ClusterState, new: ClusterState) -> dict[str, tuple[Mapping[str
         "cluster": ({"": old.cluster} if old.cluster else {}, {"": new.cluster} if new.cluster else {}),
         "node": (old.nodes, new.nodes),
         "vm": (old.vms, new.vms),
+        "webhook": (old.webhooks, new.webhooks),
         "fault": (old.faults, new.faults),
         "principal": (old.principals, new.principals),
         "token": (old.tokens, new.tokens),
@@ -71,7 +73,7 @@ def _tables(old: ClusterState, new: ClusterState) -> dict[str, tuple[Mapping[str
     }
 
 
-_KINDS = ("cluster", "node", "vm", "fault", "principal", "token", "erasure")
+_KINDS = ("cluster", "node", "vm", "webhook", "fault", "principal", "token", "erasure")
 
 
 def _of_kind(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[ObjectChange]:
@@ -95,7 +97,7 @@ def _of_kind(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Itera
 def _name(kind: str, thing: Any) -> str:
     if kind == "erasure":
         return erased_name(thing.key)
-    return str(thing.name) if kind in ("cluster", "node", "vm", "principal") else str(thing.id)
+    return str(thing.name) if kind in ("cluster", "node", "vm", "webhook", "principal") else str(thing.id)
 
 
 def _subject(kind: str, thing: Any) -> str:
@@ -106,6 +108,8 @@ def _subject(kind: str, thing: Any) -> str:
             return f"node/{thing.name}"
         case Fault():
             return thing.subject
+        case Webhook():
+            return f"webhook/{thing.id}"
         case PrincipalState():
             return f"access/{thing.id}"
         case Token():

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pvc.projections.evolve_log import ANCHOR_FAILING
 from pvc.projections.evolve_node import DIVERGED, FLUSH_INCOMPLETE, LOG_DIFFERS, LOST, UNFENCED, UNHEARD
 from pvc.projections.evolve_vm import FAILED, UNPLACED
+from pvc.projections.evolve_webhook import DISABLED as WEBHOOK_DISABLED
 from pvc.projections.state import ClusterState, Fault, NodeState
 
 
@@ -15,7 +16,9 @@ def hint_of(state: ClusterState, fault: Fault) -> str:
     hint = HINTS.get(fault.code)
     subject = fault.subject.partition("/")[2]
     vm = state.vms.get(subject)
-    return hint(state, vm.name if vm is not None else subject) if hint is not None else ""
+    hook = state.webhooks.get(subject)
+    named = vm.name if vm is not None else hook.name if hook is not None else subject
+    return hint(state, named) if hint is not None else ""
 
 
 def _lost(state: ClusterState, name: str) -> str:
@@ -44,6 +47,10 @@ HINTS: dict[str, Callable[[ClusterState, str], str]] = {
     ),
     ANCHOR_FAILING: lambda state, name: (
         "mend the place, or take it out of [anchor] in pvc.toml; what it missed is delivered then"
+    ),
+    WEBHOOK_DISABLED: lambda state, name: (
+        f"mend the receiver, or give it another owner, then `pvc webhook resume {name}`: nothing is lost; or "
+        f"`pvc webhook remove {name}`"
     ),
     FAILED: lambda state, name: f"`pvc vm info {name}` has the reason; mend it, then `pvc vm start {name}`",
     UNPLACED: lambda state, name: (

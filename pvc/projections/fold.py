@@ -9,10 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pvc.events import access, cluster, node, vm, vm_moves
+from pvc.events import access, cluster, node, vm, vm_moves, webhook
 from pvc.events.record import Entry, Record, check_follows
 from pvc.events.registry import Event, decode_event
-from pvc.projections import evolve_access, evolve_cluster, evolve_log, evolve_moves, evolve_node, evolve_vm
+from pvc.projections import (
+    evolve_access,
+    evolve_cluster,
+    evolve_log,
+    evolve_moves,
+    evolve_node,
+    evolve_vm,
+    evolve_webhook,
+)
 from pvc.projections.state import ClusterState
 
 Evolve = Callable[[ClusterState, Any, Record], None]
@@ -96,6 +104,16 @@ EVOLVE: dict[type[Event], Evolve] = {
     vm_moves.VmMoved: evolve_moves.moved,
     vm_moves.VmRecovered: evolve_moves.recovered,
     vm_moves.VmRecoveryDelayed: evolve_moves.recovery_delayed,
+    webhook.WebhookAdded: evolve_webhook.added,
+    webhook.WebhookModified: evolve_webhook.modified,
+    webhook.WebhookRemoved: evolve_webhook.removed,
+    webhook.WebhookPaused: evolve_webhook.paused,
+    webhook.WebhookResumed: evolve_webhook.resumed,
+    webhook.WebhookSecretRotated: evolve_webhook.secret_rotated,
+    webhook.WebhookReplayRequested: evolve_webhook.replay_requested,
+    webhook.WebhookVerified: evolve_webhook.verified,
+    webhook.WebhookDisabled: evolve_webhook.disabled,
+    webhook.WebhookParked: evolve_webhook.parked,
 }
 
 

@@ -10,8 +10,9 @@ from pvc.errors import PvcError
 from pvc.events.record import Head
 from pvc.projections.access_state import Erasure, PrincipalState, Token
 from pvc.projections.state import Cluster, ClusterState, Fault, Node, Vm
+from pvc.projections.webhook_state import Webhook
 
-PROJECTION_VERSION = 9
+PROJECTION_VERSION = 10
 """Raised whenever the fold's outcome changes for the same log; snapshots of another version are discarded."""
 
 
@@ -26,6 +27,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     principals: list[PrincipalState]
     tokens: list[Token]
     erasures: list[Erasure]
+    webhooks: list[Webhook]
     faults: list[Fault]
     recent: list[tuple[str, int]]
 
@@ -51,6 +53,7 @@ def _encode(state: ClusterState, recent: Mapping[str, int]) -> bytes:
             principals=list(state.principals.values()),
             tokens=list(state.tokens.values()),
             erasures=list(state.erasures.values()),
+            webhooks=list(state.webhooks.values()),
             faults=list(state.faults.values()),
             recent=list(recent.items()),
         )
@@ -107,6 +110,8 @@ def restore(data: bytes) -> ClusterState:
         state.put_token(token)
     for erasure in stored.erasures:
         state.put_erasure(erasure)
+    for hook in stored.webhooks:
+        state.put_webhook(hook)
     for fault in stored.faults:
         state.put_fault(fault)
     state.recent = dict(stored.recent)

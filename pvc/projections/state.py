@@ -19,6 +19,7 @@ from pvc.projections.access_state import Erasure, PrincipalState, Token
 from pvc.projections.log_state import LogTrust
 from pvc.projections.placed import Load, Placed
 from pvc.projections.vm_state import Migration, Vm, arrival_mib, held_mib, shares_of, takes_the_same
+from pvc.projections.webhook_state import Webhook
 
 __all__ = [
     "RECENT_COMMANDS",
@@ -150,6 +151,8 @@ class ClusterState:
         "tokens",
         "vm_names",
         "vms",
+        "webhook_names",
+        "webhooks",
     )
 
     def __init__(self) -> None:
@@ -162,11 +165,13 @@ class ClusterState:
         self.tokens: dict[str, Token] = {}
         self.erasures: dict[str, Erasure] = {}
         """Key id -> what became of it. Never forgotten: a key that comes back from a copy has to go again."""
+        self.webhooks: dict[str, Webhook] = {}
         self.faults: dict[str, Fault] = {}
         self.recent: dict[str, int] = {}
         """Command id -> position of its record, oldest first: RECENT_COMMANDS, or some more."""
         # Derived, never stored: indexes that keep every look-up O(1).
         self.vm_names: dict[str, str] = {}
+        self.webhook_names: dict[str, str] = {}
         self.placed = Placed()
         self._hash = 0
         self._hashes: dict[tuple[str, str], int] = {}
@@ -187,6 +192,8 @@ class ClusterState:
         twin.principals = self.principals.copy()
         twin.tokens = self.tokens.copy()
         twin.erasures = self.erasures.copy()
+        twin.webhooks = self.webhooks.copy()
+        twin.webhook_names = self.webhook_names.copy()
         twin.faults = self.faults.copy()
         twin.recent = self.recent.copy()
         twin.vm_names = self.vm_names.copy()
@@ -259,6 +266,17 @@ class ClusterState:
         self.erasures[erasure.key] = erasure
         self._dirty.add(("erasure", erasure.key))
 
+    def put_webhook(self, hook: Webhook) -> None:
+        """Add or replace a webhook; its name does not change."""
+        self.webhooks[hook.id] = hook
+        self.webhook_names[hook.name] = hook.id
+        self._dirty.add(("webhook", hook.id))
+
+    def drop_webhook(self, hook_id: str) -> None:
+        """Take a webhook out."""
+        del self.webhook_names[self.webhooks.pop(hook_id).name]
+        self._dirty.add(("webhook", hook_id))
+
     def put_cluster(self, cluster: Cluster) -> None:
         """Set the cluster's identity."""
         self.cluster = cluster
@@ -317,6 +335,7 @@ _TABLES = {
     "token": "tokens",
     "erasure": "erasures",
     "fault": "faults",
+    "webhook": "webhooks",
 }
 
 

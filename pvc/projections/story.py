@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from pvc.events import access, cluster, node, vm, vm_moves
+from pvc.events import access, cluster, node, vm, vm_moves, webhook
 from pvc.events.record import RawEvent
 from pvc.events.registry import Event, Subject, UnknownEvent, decode_event, subject_of
 from pvc.events.sealed import erased_name
@@ -44,6 +44,13 @@ def _moved(event: vm_moves.VmMoved) -> str:
     if event.source == event.target:
         return f"its home is {event.target} now"
     return f"moved from {event.source} to {event.target}{_chosen(event.why)}"
+
+
+def _terms(settings: webhook.WebhookSettings) -> str:
+    """What an auditor has to see at once."""
+    private = f", private addresses allowed: {', '.join(settings.allow_private)}" if settings.allow_private else ""
+    revealed = ", names of people revealed" if settings.reveal_names else ""
+    return f"{private}{revealed}{f', for what {settings.owner} may see' if settings.owner else ''}"
 
 
 def _granted(grants: tuple[access.Grant, ...]) -> str:
@@ -167,6 +174,16 @@ TOLD: dict[type[Event], Tell] = {
     vm_moves.VmMoved: _moved,
     vm_moves.VmRecovered: lambda e: f"recovered from {e.source}, to start on {e.target}{_chosen(e.why)}",
     vm_moves.VmRecoveryDelayed: lambda e: f"cannot be recovered yet: {e.reason}",
+    webhook.WebhookAdded: lambda e: f"webhook {e.name} to {e.settings.url} added{_terms(e.settings)}",
+    webhook.WebhookModified: lambda e: f"changed, now to {e.settings.url}{_terms(e.settings)}",
+    webhook.WebhookRemoved: lambda e: f"webhook {e.name} removed",
+    webhook.WebhookPaused: lambda e: f"paused{_because(e.reason)}",
+    webhook.WebhookResumed: lambda e: "resumed",
+    webhook.WebhookSecretRotated: lambda e: f"signs with the new secret {e.secret.id}",
+    webhook.WebhookReplayRequested: lambda e: f"records {e.first} to {e.last} are to be sent again",
+    webhook.WebhookVerified: lambda e: f"{e.url} has proved that it wants to be sent events",
+    webhook.WebhookDisabled: lambda e: f"disabled: {e.reason}",
+    webhook.WebhookParked: lambda e: f"{e.event} of record {e.position} parked after {e.tries} tries: {e.reason}",
 }
 
 FAILURES: frozenset[str] = frozenset(
@@ -186,6 +203,8 @@ FAILURES: frozenset[str] = frozenset(
         cluster.AnchorFailed.TYPE,
         vm_moves.VmMigrationFailed.TYPE,
         vm_moves.VmRecoveryDelayed.TYPE,
+        webhook.WebhookDisabled.TYPE,
+        webhook.WebhookParked.TYPE,
     }
 )
 """Event types that tell of something that went wrong."""

@@ -74,6 +74,8 @@ safe.
   go by: a protected tag is no obstacle to that. Give scopes by name where that matters.
 - Defining VMs and changing their disks is for the whole cluster alone: a definition names files of the nodes, and
   with the right path one would read any VM's disk.
+- A [webhook](webhooks.md) is sent what its owner may see, so a limited owner's is sent what is about VMs that are
+  covered. Making and changing webhooks, and looking at them, is for the whole cluster alone.
 - Nodes, and the cluster's health with its reasons, are shown to everybody. A reason may name a VM.
 
 ## The table

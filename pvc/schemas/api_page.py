@@ -90,6 +90,7 @@ _TITLES = {
     "log": "The log itself",
     "access": "Access",
     "audit": "The audit, and the people in the log",
+    "webhook": "Webhooks",
     "time": "Other times",
 }
 

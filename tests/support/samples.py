@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pvc.events import access, cluster, node, vm, vm_moves
+from pvc.events import access, cluster, node, vm, vm_moves, webhook
 from pvc.events.fence import FenceSettings
 from pvc.events.registry import Event
 from pvc.events.types import (
@@ -52,6 +52,24 @@ LARGE = vm.VmSpec(
     cmdline="console=ttyS0 quiet",
 )
 FROM_XML = vm.VmSpec(memory_mib=512, vcpus=2, xml="<domain><memory unit='MiB'>512</memory><vcpu>2</vcpu></domain>")
+
+PLAIN_HOOK = webhook.WebhookSettings(url="https://hooks.example.com/pvc")
+FULL_HOOK = webhook.WebhookSettings(
+    url="http://10.0.7.5:8080/pvc",
+    types=("vm.*", "node.lost"),
+    subjects=(f"vm/{VM}", "node"),
+    tags=("shop",),
+    batch=50,
+    rate=5,
+    tries=3,
+    signature=webhook.Signature.ED25519,
+    ownership=webhook.Ownership.ANY_2XX,
+    allow_private=("10.0.7.0/24:8080",),
+    reveal_names=True,
+    description="bills",
+)
+SECRET = webhook.SealedSecret(id="3f2a91c0", box="aesgcm~c74f20a3~AAAA")
+PUBLIC = webhook.SealedSecret(id="91c03f2a", box="aesgcm~c74f20a3~AAAA", public="whpk_AAAA")
 
 SAMPLES: dict[type[Event], tuple[Event, ...]] = {
     cluster.ClusterInitialised: (cluster.ClusterInitialised(cluster=OTHER, name="main"),),
@@ -292,4 +310,27 @@ SAMPLES: dict[type[Event], tuple[Event, ...]] = {
         vm_moves.VmRecovered(vm=VM, source="hv1", target="hv2", epoch=3, why=("the only node that can",)),
     ),
     vm_moves.VmRecoveryDelayed: (vm_moves.VmRecoveryDelayed(vm=VM, reason="no node can take web01"),),
+    webhook.WebhookAdded: (
+        webhook.WebhookAdded(hook=OTHER, name="billing", settings=PLAIN_HOOK, secret=SECRET, after=0),
+        webhook.WebhookAdded(hook=OTHER, name="billing", settings=FULL_HOOK, secret=PUBLIC, after=41),
+    ),
+    webhook.WebhookModified: (
+        webhook.WebhookModified(hook=OTHER, settings=PLAIN_HOOK),
+        webhook.WebhookModified(hook=OTHER, settings=FULL_HOOK),
+    ),
+    webhook.WebhookRemoved: (webhook.WebhookRemoved(hook=OTHER, name="billing"),),
+    webhook.WebhookPaused: (
+        webhook.WebhookPaused(hook=OTHER),
+        webhook.WebhookPaused(hook=OTHER, reason="the receiver moves"),
+    ),
+    webhook.WebhookResumed: (webhook.WebhookResumed(hook=OTHER),),
+    webhook.WebhookSecretRotated: (
+        webhook.WebhookSecretRotated(hook=OTHER, secret=SECRET, overlap_until_us=1_738_324_800_000_000),
+    ),
+    webhook.WebhookReplayRequested: (webhook.WebhookReplayRequested(hook=OTHER, first=7, last=41),),
+    webhook.WebhookVerified: (webhook.WebhookVerified(hook=OTHER, url="https://hooks.example.com/pvc"),),
+    webhook.WebhookDisabled: (webhook.WebhookDisabled(hook=OTHER, reason="it answered 410"),),
+    webhook.WebhookParked: (
+        webhook.WebhookParked(hook=OTHER, position=41, index=0, event="vm.started", tries=10, reason="it answered 500"),
+    ),
 }

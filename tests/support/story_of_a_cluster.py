@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
 from pvc.commands.audit import ErasePerson, ReportPersonErased
 from pvc.commands.facts import RESTART_LIMIT, Ending
+from pvc.commands.facts_webhook import ReportWebhookDisabled, ReportWebhookParked, ReportWebhookVerified
 from pvc.errors import Rejected
 from pvc.events.access import AccessRefused, LoginRefused, SecretRead, TokenUsed
 from pvc.events.cluster import CommandRejected, LogRestored
 from pvc.events.sealed import Sealed, write_sealed
+from pvc.events.webhook import WebhookAdded
 from tests.support.core import TinyCluster
 
 XML = "<domain><name>xml01</name><memory unit='MiB'>256</memory><vcpu>1</vcpu></domain>"
@@ -29,6 +32,7 @@ def live(cluster: TinyCluster) -> Iterator[None]:
         _prove,
         _forget,
         _admit,
+        _tell,
         _wander,
         _service,
         _loss,
@@ -184,6 +188,35 @@ def _forget(cluster: TinyCluster) -> Iterator[None]:
     cluster.decide_and_record(msgspec.structs.replace(ErasePerson(principal="anna"), principal=sealed))
     yield
     cluster.report(ReportPersonErased(node="hv1", key="3f2a91c0"))
+    yield
+
+
+def _tell(cluster: TinyCluster) -> Iterator[None]:
+    url = "https://hooks.example.com/pvc"
+    [added] = cluster.do("webhook.add", name="billing", url=url, types=("vm.*",), subjects=("vm/web01",))
+    yield
+    assert isinstance(added, WebhookAdded)
+    said: dict[str, Any] = {**cluster.primary, "hook": added.hook}
+    cluster.report(ReportWebhookVerified(**said, url=url))
+    yield
+    cluster.do("webhook.pause", hook="billing", reason="the receiver moves")
+    yield
+    cluster.do("webhook.modify", hook="billing", url="https://hooks2.example.com/pvc", batch=50)
+    yield
+    cluster.do("webhook.resume", hook="billing")
+    yield
+    cluster.do("webhook.rotate_secret", hook="billing")
+    yield
+    parked = ReportWebhookParked(**said, position=1, index=0, event="cluster.initialised", tries=10, reason="500")
+    cluster.report(parked)
+    yield
+    cluster.report(ReportWebhookDisabled(**said, reason="it answered 410"))
+    yield
+    cluster.do("webhook.replay", hook="billing", since="1", first=1)
+    yield
+    cluster.do("webhook.add", name="spare", url=url)
+    yield
+    cluster.do("webhook.remove", hook="spare")
     yield
 
 

@@ -21,7 +21,7 @@ from pvc.events.access import TokenCreated
 from pvc.events.record import Actor
 from pvc.events.types import Role
 from pvc.gateway.app import create_app, local_app
-from pvc.gateway.services import GatewayServices, PeerParts
+from pvc.gateway.services import GatewayServices, PeerParts, WebhookPorts
 from pvc.handlers.what_if import foresee
 from pvc.keyring.memory import MemoryKeyring
 from pvc.log.history import HistoryIndex
@@ -32,10 +32,24 @@ from pvc.runtime.appender import Appender, Outcome, Request
 from pvc.runtime.people import People
 from pvc.runtime.telemetry import NodeFigures, Telemetry
 from pvc.runtime.world import World
+from pvc.webhooks.course import Answer
+from pvc.webhooks.post import Outgoing
+from pvc.webhooks.sender import Sender
+from pvc.webhooks.store import MemoryStore
 
 NODE = "hv1"
 NODE_ACTOR = Actor(principal=f"node/{NODE}", method="node")
 WEB01 = {"name": "web01", "memory_mib": 512, "vcpus": 1}
+
+
+class DeafPost:
+    """A way to receivers that leads nowhere."""
+
+    async def __call__(self, outgoing: Outgoing) -> Answer:
+        return Answer(error="nobody listens")
+
+    async def forget(self, hook: str) -> None:
+        pass
 
 
 class House:
@@ -175,6 +189,7 @@ async def a_house(
     history = await HistoryIndex.open(folder / "history.db")
     presence = AlonePresence()
     appender = Appender(world, log, origin=NODE, clock=clock, rng=rng)
+    store = MemoryStore(rng)
     services = GatewayServices(
         world=world,
         appender=appender,
@@ -189,6 +204,7 @@ async def a_house(
         presence=presence,
         people=People(MemoryKeyring(), world, clock, rng),
         peers=peers or PeerParts(),
+        webhooks=WebhookPorts(store=store, sender=Sender(store, DeafPost(), _as_it_is, clock, rng)),
     )
     running = [asyncio.create_task(appender.run()), asyncio.create_task(history.run(log))]
     house = House(services, log, hypervisor)
@@ -204,6 +220,10 @@ async def a_house(
         await history.close()
         await house.root.aclose()
         await house.outside.aclose()
+
+
+async def _as_it_is(body: bytes) -> bytes:
+    return body
 
 
 def a_context() -> Context:

@@ -50,6 +50,9 @@ PROBES = {
     Action.ACCESS_MANAGE: Probe("DELETE", "/access/{principal}?dry_run=true"),
     Action.AUDIT_READ: Probe("GET", "/audit/logins"),
     Action.PEOPLE_MANAGE: Probe("POST", "/audit/erase?dry_run=true&principal=other"),
+    Action.WEBHOOK_READ: Probe("GET", "/webhooks"),
+    Action.WEBHOOK_INSPECT: Probe("GET", "/webhooks/none/deliveries"),
+    Action.WEBHOOK_MANAGE: Probe("POST", "/webhooks/none/pause?dry_run=true"),
 }
 """The console is a WebSocket: tested in tests/integration/test_gateway_served.py and below by its rights."""
 
@@ -151,6 +154,7 @@ CHANGES = {
     Action.LOG_MANAGE,
     Action.ACCESS_MANAGE,
     Action.PEOPLE_MANAGE,
+    Action.WEBHOOK_MANAGE,
 }
 
 
@@ -166,5 +170,6 @@ def test_what_must_hold_whatever_the_table_says(action: Action) -> None:
     if action in CHANGES:
         assert whole[Role.VIEWER] is whole[Role.AUDITOR] is Verdict.DENY, "they change nothing"
         assert Verdict.ALLOW not in limited.values(), "what is limited changes nothing beyond"
-    if action in (Action.ACCESS_MANAGE, Action.AUDIT_READ, Action.LOG_COPY, Action.PEOPLE_MANAGE, Action.LOG_MANAGE):
+    admins = (Action.ACCESS_MANAGE, Action.LOG_COPY, Action.PEOPLE_MANAGE, Action.LOG_MANAGE, Action.WEBHOOK_MANAGE)
+    if action in (Action.AUDIT_READ, *admins):
         assert whole[Role.OPERATOR] is Verdict.DENY and set(limited.values()) == {Verdict.DENY}

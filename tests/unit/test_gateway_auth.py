@@ -64,7 +64,15 @@ async def test_every_endpoint_asks_for_a_token_and_for_its_action(house: House, 
 
 def url_of(endpoint: Endpoint, *, position: int) -> str:
     """A request that is about web01, and about nobody's token and principal."""
-    values = {"vm": "web01", "node": "hv1", "tag": "x", "segment": "1-2", "principal": "nobody", "token": "nobodys0"}
+    values = {
+        "vm": "web01",
+        "node": "hv1",
+        "tag": "x",
+        "segment": "1-2",
+        "principal": "nobody",
+        "token": "nobodys0",
+        "hook": "billing",
+    }
     url = endpoint.path.format(position=position, **values)
     return f"{url}?wait_s=0" if "events" in url else url
 

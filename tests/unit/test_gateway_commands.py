@@ -229,6 +229,8 @@ async def prepare(house: House, spec: CommandSpec) -> None:
             token=str(spec.example["token"]), principal="anna", role=Role.VIEWER, secret_sha256="5f" * 32
         )
         await house.submit("test", None, lambda *_: Decision(events=(made,)))
+    if spec.name.startswith("webhook.") and spec.name != "webhook.add":
+        await did(house, "/webhooks", name="billing", url="https://hooks.example.com/pvc")
     if spec.name == "audit.erase":
         await house.person("anna")
     if spec.name == "cluster.rebalance":

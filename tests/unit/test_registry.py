@@ -59,7 +59,7 @@ def test_an_event_is_told_in_a_sentence(event: type[Event]) -> None:
 def test_an_event_is_frozen_documented_and_named_after_its_subject(event: type[Event]) -> None:
     assert event.__struct_config__.frozen
     assert event.__doc__ and event.__doc__.endswith(".")
-    assert re.fullmatch(r"(cluster|command|access|node|vm)\.[a-z_]+", event.TYPE)
+    assert re.fullmatch(r"(cluster|command|access|node|vm|webhook)\.[a-z_]+", event.TYPE)
 
 
 def test_subjects_are_what_the_history_asks_for() -> None:
