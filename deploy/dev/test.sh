@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # ./dev test: lint, then the fast tests on all processors, then those with real components and in labs, and beside them
-# those with libvirt, which are shown when both are done.
+# those with libvirt and the simulations' many seeds, which are shown when all are done.
 
 usage() {
     cat <<'TEXT'
@@ -9,7 +9,7 @@ Usage: ./dev test [--fast] [--no-lint] [pytest options and paths]
 Runs lint, then the tests. As root (or with sudo) the integration tests start a ZooKeeper, a libvirtd and a Ceph of their
 own, and a missing one is a failure; otherwise they are skipped and named.
 
-  --fast      lint and the unit, contract and property tests only
+  --fast      lint and the unit, contract and property tests only, those marked `unmeasured` (many seeds) left out
   --no-lint   the tests alone
   Paths replace the default set of tests; anything else goes to pytest as it is. With any of these there is one run,
   of one test after the other, and coverage is measured where you ask for it (--cov).
@@ -62,28 +62,34 @@ run_chosen() {
 }
 
 run_all() {
-    local status=0 fast_status=0 libvirt_status=0 libvirt log libvirt_log
-    log=$(new_log_of "fast tests") libvirt_log=$(new_log_of "tests with libvirt")
+    local status=0 fast_status=0 libvirt_status=0 seeds_status=0 libvirt seeds log libvirt_log seeds_log
+    log=$(new_log_of "fast tests") libvirt_log=$(new_log_of "tests with libvirt") seeds_log=$(new_log_of "many seeds")
     run_fast | tee --ignore-interrupts "$log" || fast_status=$?
     # A failed test keeps no other from being run; but one who interrupts them does not want the others.
     [[ $fast_status -le 1 ]] || return "$fast_status"
-    # The two have nothing in common, and both mostly wait: side by side they take half as long.
+    # They have nothing in common, and the first two mostly wait: side by side they take half as long.
+    nice "${PYTEST[@]}" -p no:cacheprovider -m unmeasured "${FAST[@]}" >"$seeds_log" 2>&1 &
+    seeds=$!
     COVERAGE_FILE=$LIBVIRT_COVERAGE run_real -p no:cacheprovider -m libvirt --cov --cov-report= tests/integration \
         >"$libvirt_log" 2>&1 &
     libvirt=$!
     run_real -m "not libvirt" --cov --cov-append --cov-report= "${REAL[@]}" || status=$?
     wait "$libvirt" || libvirt_status=$?
+    wait "$seeds" || seeds_status=$?
+    printf '\n%sThe simulations of many seeds, meanwhile:%s\n' "$BOLD" "$PLAIN"
+    cat "$seeds_log"
     printf '\n%sThe tests with libvirt, meanwhile:%s\n' "$BOLD" "$PLAIN"
     cat "$libvirt_log"
     sum_up_coverage
     printf '\n%sThe fast tests, above:%s\n' "$BOLD" "$PLAIN"
     summary_in "$log"
-    return $((status | fast_status | libvirt_status))
+    return $((status | fast_status | libvirt_status | seeds_status))
 }
 
 # Some take a hundred times as long as others: who has nothing left to do takes over what others have not begun.
 run_fast() {
-    "${PYTEST[@]}" --numprocesses auto --maxprocesses "$WORKERS" --dist worksteal --cov --cov-report= "$@" "${FAST[@]}"
+    "${PYTEST[@]}" --numprocesses auto --maxprocesses "$WORKERS" --dist worksteal --cov --cov-report= -m "not unmeasured" \
+        "$@" "${FAST[@]}"
 }
 
 # Real components are required, not skipped, wherever we may start them. Their tests need root for the namespaces.

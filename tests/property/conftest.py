@@ -25,6 +25,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """In a test marked `unmeasured` coverage stands still: to measure it triples the time of a simulation.
+    (`./dev test` runs them apart from the others, without coverage; any other choice of tests may have both.)
 
     pytest-cov has a mark for that, `no_cover`, but in the workers of pytest-xdist it does nothing: there are two
     measurements in them, one on top of the other, and it pauses the upper one alone.

@@ -159,13 +159,15 @@ def test_a_fast_test_that_fails_keeps_no_other_from_being_run_and_is_told_of_aga
     result = dev_test(bin_dir)
     assert result.returncode == 1, result.stderr
     runs = [line for line in result.stdout.splitlines() if line.startswith("runs:")]
-    for kind in ("unit", "property", "lab"):
-        assert sum(f"tests/{kind}" in run for run in runs) == 1, kind
+    (seeds,) = [run for run in runs if "-m unmeasured" in run]
+    (fast,) = [run for run in runs if "-m not unmeasured" in run]
+    for kind in ("unit", "contract", "property"):
+        assert f"tests/{kind}" in fast and f"tests/{kind}" in seeds, "each of them once"
     (others,) = [run for run in runs if "not libvirt" in run]
     (libvirt,) = [run for run in runs if "-m libvirt" in run]
     assert "tests/integration" in libvirt and "tests/lab" not in libvirt
     assert "tests/integration" in others and "tests/lab" in others, "each of them once"
-    assert [run for run in runs if "--numprocesses" in run] == [run for run in runs if "tests/unit" in run]
+    assert [run for run in runs if "--numprocesses" in run] == [fast]
     assert "--cov-append" in others
     assert runs[-1] == "runs: -m tests.coverage_summary"
     assert result.stdout.endswith("The fast tests, above:\nFAILED one\n= 1 failed =\n")
