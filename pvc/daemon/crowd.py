@@ -8,12 +8,16 @@ make it their own connections, and whoever comes with a token in the middle of i
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import resource
 import socket
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
+
+from pvc.clock import SystemClock
+from pvc.gateway.budget import Budget
 
 MAX_CONNECTIONS = 8_000
 """In all: the streams that a gateway serves, and as many requests again."""
@@ -24,8 +28,16 @@ MAX_STRANGERS = 2_000
 MAX_STRANGERS_EACH = 1_000
 """Of one address: so many readers behind one proxy may come back at once after a gateway was restarted."""
 
+COMING_AT_ONCE, COMING_A_SECOND = 1_000, 200.0
+"""Connections from one address: all readers behind a proxy at once, and from then on more than good clients make, who
+keep theirs. To begin with one costs a loop ten times as much as to turn it away, so a flood from one address does not
+keep the others waiting."""
+
 MANY = 200
 """So many leave something behind when they go: with TLS some 10 MB."""
+
+TURNED_AWAY_AT_ONCE = 100
+"""Who have gone already, or find no room: some 20 us each."""
 
 _PART_OF_FILES = 2
 """One in so many files may be a connection, where the process is given few."""
@@ -42,10 +54,13 @@ class Crowd:
         most: int = MAX_CONNECTIONS,
         strangers: int = MAX_STRANGERS,
         strangers_each: int = MAX_STRANGERS_EACH,
+        coming: Budget | None = None,
     ) -> None:
+        """`coming` says how often somebody may come from one address; None: at any rate."""
         self._most = most
         self._most_strangers = strangers
         self._most_each = strangers_each
+        self._coming = coming
         self._all: dict[Guest, None] = {}
         self._strangers: dict[str, OrderedDict[Guest, None]] = {}
         """By address, those who came first first."""
@@ -68,6 +83,9 @@ class Crowd:
     def enter(self, guest: Guest, address: Address) -> bool:
         """Somebody has come. False where nobody can be sent away for them."""
         group = group_of(address)
+        if self._coming is not None and self._coming.take(group) is None:
+            self.sent_away += 1
+            return False
         if len(self._strangers.get(group, ())) >= self._most_each:
             self._send_away(group)
         elif self._count >= self._most_strangers or (len(self._all) >= self._most and self._count):
@@ -127,6 +145,17 @@ class Guest(socket.socket):
     group = ""
     address: Address = ()
 
+    def has_gone(self) -> bool:
+        """Whether the other side has hung up without a word: it costs a call to see that, and many times as much to
+        begin with TLS."""
+        self.setblocking(False)
+        try:
+            return not self.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def close(self) -> None:
         """Close it, and leave."""
         if self.crowd is not None:
@@ -148,19 +177,26 @@ class Door(socket.socket):
         super().listen(self.backlog)
 
     def accept(self) -> tuple[socket.socket, Address]:
-        """The next one who is let in. Raises as a socket does."""
-        while True:
+        """The next one who is let in, and has not gone again while it waited. Raises as a socket does, and
+        BlockingIOError also when it has turned enough away for one turn of the loop."""
+        for _ in range(TURNED_AWAY_AT_ONCE):
             number, address = self._accept()  # type: ignore[attr-defined]
             guest = Guest(self.family, self.type, self.proto, fileno=number)
-            if self.crowd is None or self.crowd.enter(guest, address):
+            if not guest.has_gone() and (self.crowd is None or self.crowd.enter(guest, address)):
                 guest.crowd = self.crowd
                 return guest, address
             guest.close()
+        raise BlockingIOError
 
 
 def group_of(address: Address) -> str:
     """Who counts as one: an IPv4 address, or the /64 that an IPv6 address is in, which is one customer's."""
-    host = str(address[0]).partition("%")[0] if address else ""
+    return _group_of_host(str(address[0])) if address else ""
+
+
+@functools.lru_cache(maxsize=4_096)
+def _group_of_host(text: str) -> str:
+    host = text.partition("%")[0]
     try:
         parsed = ipaddress.ip_address(host)
     except ValueError:
@@ -176,4 +212,9 @@ def crowd_for_this_process() -> Crowd:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     room = MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else soft // _PART_OF_FILES
     most = max(16, min(MAX_CONNECTIONS, room))
-    return Crowd(most=most, strangers=min(MAX_STRANGERS, most // 2), strangers_each=min(MAX_STRANGERS_EACH, most // 4))
+    return Crowd(
+        most=most,
+        strangers=min(MAX_STRANGERS, most // 2),
+        strangers_each=min(MAX_STRANGERS_EACH, most // 4),
+        coming=Budget(SystemClock(), burst=COMING_AT_ONCE, every_s=1 / COMING_A_SECOND),
+    )

@@ -41,7 +41,7 @@ TLS_BUFFER_BYTES = 32 * 1024
 FAREWELL_S = 5.0
 """For a client to agree that TLS ends."""
 
-ACCEPTED_AT_ONCE = 100
+ACCEPTED_AT_ONCE = 16
 """Connections; then the loop does what else there is to do."""
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"

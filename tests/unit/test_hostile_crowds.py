@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pvc.daemon.crowd import Crowd, Guest, group_of
 from pvc.errors import Unavailable
 from pvc.gateway import event_hub
+from pvc.gateway.budget import Budget
 from pvc.gateway.places import ConsolePlaces
 from pvc.gateway.turns import Turns
 from tests.unit.gateway_house import House, a_house
@@ -139,6 +140,16 @@ def test_a_crowd_never_holds_more_strangers_than_it_may_nor_sends_away_who_is_kn
         assert all(hosts.count(name) <= 3 for name in hosts)
 
 
+def test_who_comes_too_often_is_turned_away_and_others_are_not() -> None:
+    clock = _Clock()
+    crowd = Crowd(coming=Budget(clock, burst=10, every_s=0.1))
+    let_in = [crowd.enter(_Named(), ("192.0.2.1", port)) for port in range(30)]
+    assert let_in == [True] * 10 + [False] * 20
+    assert crowd.enter(_Named(), ("192.0.2.2", 1))
+    clock.now_s += 0.25
+    assert [crowd.enter(_Named(), ("192.0.2.1", port)) for port in range(100, 104)] == [True, True, False, False]
+
+
 def test_it_is_told_when_many_have_gone() -> None:
     crowd, told = Crowd(most=1_000, strangers=1_000, strangers_each=1_000), list[int]()
     crowd.thinned = lambda: told.append(len(crowd))
@@ -148,6 +159,18 @@ def test_it_is_told_when_many_have_gone() -> None:
     for guest in guests:
         crowd.leave(guest)
     assert told == [200, 0]
+
+
+class _Clock:
+    """Stands still."""
+
+    now_s = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def wall_us(self) -> int:
+        return int(self.now_s * 1_000_000)
 
 
 class _Named(Guest):
