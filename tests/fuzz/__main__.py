@@ -96,8 +96,8 @@ def tell(one: Round) -> None:
     replies = " ".join(f"{status}:{count}" for status, count in sorted(one.replies.items()))
     say(
         f"{'tls' if one.tls else 'plain':5} {one.attack:22} {one.tried:>8,} tried  good client: {good['asked']} asked, "
-        f"{good['failures']} failed, median {good['median_ms']} ms, p99 {good['p99_ms']}, worst {good['worst_ms']}, on a kept "
-        f"connection {good['worst_kept_ms']}  "
+        f"{good['failures']} failed, median {good['median_ms']} ms, p99 {good['p99_ms']}, worst {good['worst_ms']}, "
+        f"on a kept connection {good['worst_kept_ms']}  "
         f"files {one.files}, {one.memory_mib:.0f} MiB  {replies}"
     )
 
