@@ -11,6 +11,10 @@ PACKAGES_PYTHON=(
 PACKAGES_LINT=(
     shellcheck # reads ./dev and what stands behind it
 )
+PACKAGES_TERMINAL=(
+    mandoc groff-base # read the manual pages, and are stricter than man
+    zsh fish          # beside bash, the shells that complete pvc
+)
 PACKAGES_GUEST=(
     busybox-static # the tiny guest's whole userland; its kernel is downloaded, not installed
 )
@@ -41,12 +45,15 @@ PACKAGES_CEPH=(
     ceph-common       # the commands that configure them
 )
 
-# install_for GROUP...: packages of the groups (python lint guest hypervisor fencing lab zookeeper ceph), then the environment.
+PACKAGES_MONITORING=() # Prometheus is unpacked, not installed: see unpack_prometheus
+
+# install_for GROUP...: packages of the groups (python lint terminal guest hypervisor fencing lab zookeeper ceph
+# monitoring), then the environment.
 # Every command that runs Python needs `python`; a group that cannot be installed for want of root is left out with a note.
 install_for() {
     mkdir -p "$LOGS"
     # Two terminals, one clone: the second waits. The lock is the subshell's, so that no daemon started later holds it.
-    (flock 9 && install_packages "$@" && make_qemu_user "$@" && install_environment) 9>"$LOGS/lock"
+    (flock 9 && install_packages "$@" && make_qemu_user "$@" && unpack_prometheus "$@" && install_environment) 9>"$LOGS/lock"
     export PATH=$ROOT/$VENV/bin:$PATH
     export PYTHONNOUSERSITE=1 # --system-site-packages would let ~/.local in as well
     unset PYTHONHOME PYTHONPATH
@@ -88,6 +95,28 @@ add_qemu_user() {
         as_root groupadd --system --force --gid 64055 libvirt-qemu &&
         as_root useradd --system --uid 64055 --gid kvm --groups libvirt-qemu --home-dir /var/lib/libvirt \
             --no-create-home --shell /usr/sbin/nologin --comment "Libvirt Qemu" libvirt-qemu
+}
+
+# The package would run a server from each start of the machine on. Its two programs need nothing else that it brings.
+PROMETHEUS=.cache/prometheus
+unpack_prometheus() {
+    if [[ " $* " != *" monitoring "* || -x $PROMETHEUS/promtool ]] || ! command -v dpkg-deb >/dev/null; then return 0; fi
+    if lists_lack prometheus && can_be_root; then
+        step "apt-get update" as_root apt-get update || die "apt-get could not fetch the package lists"
+    fi
+    step "Unpacking Prometheus" fetch_prometheus ||
+        note "Going on without Prometheus: what it judges is judged elsewhere"
+}
+
+fetch_prometheus() {
+    local place status=0
+    place=$(mktemp -d)
+    (cd "$place" && apt-get -o APT::Sandbox::User=root download prometheus && dpkg-deb -x prometheus_*.deb unpacked) &&
+        mkdir -p "$PROMETHEUS" &&
+        mv "$place/unpacked/usr/bin/prometheus" "$PROMETHEUS/prometheus" &&
+        mv "$place/unpacked/usr/bin/promtool" "$PROMETHEUS/promtool" || status=$?
+    rm -rf "$place"
+    return "$status"
 }
 
 missing_of() {

@@ -37,7 +37,11 @@ run() {
     done
     # shellcheck source=deploy/dev/lint.sh
     source deploy/dev/lint.sh
-    if [[ $fast == yes ]]; then install_for python lint; else install_for python lint guest hypervisor fencing lab zookeeper ceph; fi
+    if [[ $fast == yes ]]; then
+        install_for python lint terminal
+    else
+        install_for python lint terminal guest hypervisor fencing lab zookeeper ceph monitoring
+    fi
     if [[ $lint == yes ]] && ! lint; then
         status=1
         note "lint failed (above); the tests run all the same"
@@ -100,7 +104,7 @@ run_real() {
         return
     fi
     # Ctrl-C is for them too: the shell would have what it starts in the background ignore it.
-    command=(env --default-signal=INT "COVERAGE_FILE=${COVERAGE_FILE-.coverage}" "PVC_TEST_REQUIRE=${PVC_TEST_REQUIRE-zookeeper,libvirt,fencing,lab,ceph}" "${command[@]}")
+    command=(env --default-signal=INT "COVERAGE_FILE=${COVERAGE_FILE-.coverage}" "PVC_TEST_REQUIRE=${PVC_TEST_REQUIRE-zookeeper,libvirt,fencing,lab,ceph,monitoring}" "${command[@]}")
     if is_root; then
         "${command[@]}"
         return

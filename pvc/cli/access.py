@@ -8,23 +8,30 @@ from urllib.parse import quote
 
 import click
 
+from pvc.cli import complete
 from pvc.cli.base import PvcCommand
 from pvc.cli.run import sentence
 from pvc.cli.session import Session, now_us
-from pvc.cli.table import Cell, Column, render_facts, render_table
+from pvc.cli.table import Cell, Column, render_facts
 from pvc.cli.times import ago
 from pvc.client.api_types import Reply
 
-COLUMNS = (Column("NAME"), Column("KIND"), Column("MAY"), Column("TOKENS", right=True), Column("LAST USE"))
+COLUMNS = (
+    Column("NAME", rank=0),
+    Column("KIND"),
+    Column("MAY"),
+    Column("TOKENS", right=True),
+    Column("LAST USE", rank=2),
+)
 
 TOKEN_COLUMNS = (
-    Column("TOKEN"),
-    Column("OWNER"),
+    Column("TOKEN", rank=0),
+    Column("OWNER", rank=0),
     Column("AT MOST"),
-    Column("MADE"),
+    Column("MADE", rank=2),
     Column("EXPIRES"),
-    Column("LAST USE"),
-    Column("DESCRIPTION"),
+    Column("LAST USE", rank=2),
+    Column("DESCRIPTION", rank=2),
 )
 
 DAY_US = 86_400 * 1_000_000
@@ -50,7 +57,7 @@ def show_principals(session: Session) -> None:
         ]
         for principal in principals
     ]
-    session.show(render_table(COLUMNS, rows, session.look))
+    session.show_table(COLUMNS, rows)
     session.note("Root on a node may do everything, and is not listed.")
 
 
@@ -78,7 +85,7 @@ def show_principal(session: Session, principal: str | None) -> None:
     ]
     session.show(render_facts(facts, session.look))
     if found["tokens"]:
-        session.show(render_tokens(session, found["tokens"]))
+        show_token_table(session, found["tokens"])
 
 
 def _show_me(session: Session, me: dict[str, Any]) -> None:
@@ -95,12 +102,12 @@ def show_tokens(session: Session) -> None:
     if session.wants_data:
         session.show_data(tokens)
         return
-    session.show(render_tokens(session, tokens))
+    show_token_table(session, tokens)
     if not tokens:
         session.note("There is no token.")
 
 
-def render_tokens(session: Session, tokens: Sequence[dict[str, Any]]) -> str:
+def show_token_table(session: Session, tokens: Sequence[dict[str, Any]]) -> None:
     """The table of tokens."""
     at_us = now_us()
     rows: list[list[str | Cell]] = [
@@ -115,7 +122,7 @@ def render_tokens(session: Session, tokens: Sequence[dict[str, Any]]) -> str:
         ]
         for token in tokens
     ]
-    return render_table(TOKEN_COLUMNS, rows, session.look)
+    session.show_table(TOKEN_COLUMNS, rows)
 
 
 def _expiry(token: dict[str, Any], at_us: int) -> Cell:
@@ -161,7 +168,8 @@ list_principals = PvcCommand(
 info = PvcCommand(
     "info",
     show_principal,
-    params=[click.Argument(["principal"], required=False)],
+    reads=True,
+    params=[click.Argument(["principal"], required=False, shell_complete=complete.principal_names)],
     about={"principal": "Name of a person or a service; without, you yourself."},
     help="Show what somebody may do, and their tokens.",
     example="pvc access info anna",

@@ -39,6 +39,7 @@ GROUPS: dict[Path, str] = {
 
 VIEWS: dict[Path, str] = {
     ("cluster", "status"): "cluster:status",
+    ("cluster", "health"): "cluster:health",
     ("cluster", "init"): "cluster:init",
     ("cluster", "backup"): "backup:backup",
     ("cluster", "restore"): "backup:restore",
@@ -76,6 +77,7 @@ VIEWS: dict[Path, str] = {
     ("audit", "people"): "audit:people",
     ("audit", "export-keys"): "audit:export",
     ("audit", "import-keys"): "audit:restore",
+    ("doctor",): "doctor:doctor",
     ("webhook", "list"): "webhook:list_webhooks",
     ("webhook", "info"): "webhook:info",
     ("webhook", "deliveries"): "webhook:deliveries",
@@ -83,6 +85,7 @@ VIEWS: dict[Path, str] = {
     ("webhook", "test"): "webhook:test",
     ("connection", "list"): "connection:list_connections",
     ("connection", "add"): "connection:add",
+    ("connection", "info"): "connection:info",
     ("connection", "use"): "connection:use",
     ("connection", "remove"): "connection:remove",
     ("completion", "bash"): "completion:bash",
@@ -169,7 +172,7 @@ cli = Tree(
             ["-c", "--connection"],
             metavar="NAME",
             shell_complete=connection_names,
-            help="The connection to use (`pvc connection list`).",
+            help="The connection to use (`pvc connection list`); all: ask every cluster, where nothing is changed.",
         ),
         click.Option(
             ["--version"],

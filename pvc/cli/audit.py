@@ -8,19 +8,26 @@ from typing import Any
 
 import click
 
-from pvc.cli import exits
+from pvc.cli import complete, exits
 from pvc.cli.access import granted
 from pvc.cli.base import PvcCommand, usage_error
 from pvc.cli.log import written
 from pvc.cli.session import Session, now_us
-from pvc.cli.table import Cell, Column, render_table
+from pvc.cli.table import Cell, Column
 from pvc.cli.times import ago
 
-COLUMNS = (Column("NAME"), Column("KEY"), Column("RECORDS", right=True), Column("STATE"))
+COLUMNS = (Column("NAME", rank=0), Column("KEY", rank=2), Column("RECORDS", right=True), Column("STATE"))
 
-TOUCHED = (Column("HAS TOUCHED IT"), Column("RECORDS", right=True), Column("LAST"), Column("WITH"))
-MAY = (Column("MAY TOUCH IT"), Column("ROLES"), Column("TOKENS", right=True), Column("ACTIONS"))
-LOGINS = (Column("WHEN"), Column("WHO"), Column("FROM"), Column("TOKEN"), Column("AT NODE"), Column("RESULT"))
+TOUCHED = (Column("HAS TOUCHED IT", rank=0), Column("RECORDS", right=True), Column("LAST"), Column("WITH"))
+MAY = (Column("MAY TOUCH IT", rank=0), Column("ROLES"), Column("TOKENS", right=True), Column("ACTIONS"))
+LOGINS = (
+    Column("WHEN"),
+    Column("WHO", rank=0),
+    Column("FROM", rank=0),
+    Column("TOKEN", rank=2),
+    Column("AT NODE", rank=2),
+    Column("RESULT"),
+)
 
 _TOLD = {"erasing": "to be erased, asked for", "erased": "erased"}
 
@@ -38,10 +45,14 @@ def show_people(session: Session) -> None:
     rows: list[list[str | Cell]] = []
     for person in people:
         readable = person["state"] == "readable"
-        told = person["state"] if readable else f"{_TOLD[person['state']]} {ago(person['since_us'], at_us)}"
+        told = (
+            person["state"]
+            if readable
+            else f"{_TOLD.get(person['state'], person['state'])} {ago(person['since_us'], at_us)}"
+        )
         style = {"readable": "green", "erasing": "yellow"}.get(person["state"], "dim")
         rows.append([person["name"], person["key"], str(person["records"]), Cell(told, style)])
-    session.show(render_table(COLUMNS, rows, session.look))
+    session.show_table(COLUMNS, rows)
     if not rows:
         session.note("Nobody has acted with a token yet.")
 
@@ -66,8 +77,9 @@ def show_who(session: Session, subject: str, since: str | None) -> None:
         [one["principal"], granted(one["grants"]), str(one["tokens"]), ", ".join(one["actions"])]
         for one in found["may"]
     ]
-    session.show(render_table(TOUCHED, touched, session.look))
-    session.show("\n" + render_table(MAY, may, session.look))
+    session.show_table(TOUCHED, touched)
+    session.show("\n")
+    session.show_table(MAY, may)
     if not found["complete"]:
         session.note(f"Only the newest {found['considered']:,} records were looked through; --since narrows it.")
     session.note("Root on a node may do everything, and is not listed.")
@@ -96,7 +108,7 @@ def show_logins(session: Session, actor: str | None, refused: bool, since: str |
                     Cell(f"refused: {data['code']}{more}", "red") if refusal else Cell("ok", "green"),
                 ]
             )
-    session.show(render_table(LOGINS, rows, session.look))
+    session.show_table(LOGINS, rows)
     if page["next_before"] is not None:
         session.note(f"There are older ones: -n {2 * limit}")
 
@@ -145,7 +157,8 @@ def _keys_in(file: str) -> list[Any]:
 who = PvcCommand(
     "who",
     show_who,
-    params=[click.Argument(["subject"]), _since()],
+    reads=True,
+    params=[click.Argument(["subject"], shell_complete=complete.subjects), _since()],
     about={"subject": "vm/NAME, node/NAME, access/NAME or cluster."},
     help="Show who has touched a thing, and who may.\n\nTouched: whoever has a record about it, refused tries too. "
     "May: whoever was given a role that allows something with it.",
@@ -156,8 +169,11 @@ who = PvcCommand(
 login = PvcCommand(
     "login",
     show_logins,
+    reads=True,
     params=[
-        click.Option(["--actor"], metavar="NAME", help="Only of this person or service."),
+        click.Option(
+            ["--actor"], metavar="NAME", shell_complete=complete.actors, help="Only of this person or service."
+        ),
         click.Option(["--refused"], is_flag=True, help="Only those that were refused."),
         _since(),
         click.Option(
@@ -178,6 +194,7 @@ login = PvcCommand(
 people = PvcCommand(
     "people",
     show_people,
+    reads=True,
     help="List the people whom the log knows by name, and those who are erased.",
     example="pvc audit people",
 )
@@ -185,7 +202,7 @@ people = PvcCommand(
 export = PvcCommand(
     "export-keys",
     export_keys,
-    params=[click.Argument(["file"])],
+    params=[click.Argument(["file"], shell_complete=complete.files)],
     about={"file": "The file to write; - is standard output."},
     help="Write the keys that make people's names readable into a file.\n\nOnly as root on a node. A backup of the"
     " cluster has its log and not these keys.",
@@ -195,7 +212,7 @@ export = PvcCommand(
 restore = PvcCommand(
     "import-keys",
     import_keys,
-    params=[click.Argument(["file"])],
+    params=[click.Argument(["file"], shell_complete=complete.files)],
     about={"file": "A file of pvc audit export-keys."},
     help="Have keys again that were lost, from a copy.\n\nOnly as root on a node. After a restore, before anybody else"
     " acts. Keys of people who were erased are not kept.",

@@ -22,6 +22,7 @@ from typing import IO, Any, BinaryIO, cast
 import click
 
 from pvc import __version__
+from pvc.cli import complete
 from pvc.cli.base import PvcCommand, usage_error
 from pvc.cli.log import write_records, written
 from pvc.cli.progress import ProgressLine
@@ -235,7 +236,7 @@ def _no_backup(file: str, why: str) -> ClientError:
 backup = PvcCommand(
     "backup",
     backup_cluster,
-    params=[click.Argument(["file"])],
+    params=[click.Argument(["file"], shell_complete=complete.files)],
     about={"file": "The file to write; - is standard output."},
     help="Write everything that the cluster knows into one file: its whole log.\n\nNot in it: the disks of VMs,"
     " each node's own configuration, and the keys of people's names (pvc audit export-keys).",
@@ -246,7 +247,7 @@ restore = PvcCommand(
     "restore",
     restore_cluster,
     params=[
-        click.Argument(["file"]),
+        click.Argument(["file"], shell_complete=complete.files),
         click.Option(["--dry-run"], is_flag=True, help="Verify the file and say what would be restored, no more."),
         click.Option(["--yes", "-y"], is_flag=True, help="Do not ask."),
     ],

@@ -1,11 +1,14 @@
-"""What every command of `pvc` has: -h with an example, -o, -c and -v; and near names where a word is wrong."""
+"""What every command of `pvc` has: -h with an example, -o, -c and -v; and near names where a word is wrong.
+
+What only reads can be asked of all clusters (`-c all`), and watched (`--watch`), whichever command it is.
+"""
 
 from __future__ import annotations
 
 import difflib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -52,24 +55,38 @@ class PvcCommand(click.Command):
         about: dict[str, str] | None = None,
         example: str = "",
         data: bool = True,
+        reads: bool | None = None,
         **attributes: Any,
     ) -> None:
-        """`run(session, **values)`; `about` explains arguments by name; `data` gives it -o."""
-        common = [*([output_option()] if data else []), connection_option(), verbose_option()]
+        """`run(session, **values)`; `about` explains arguments by name; `data` gives it -o.
+
+        `reads`: that it may be asked of all clusters, and watched; as every list, if nothing is said.
+        """
+        self.reads = name == "list" if reads is None else reads
+        output = output_option(wide=self.reads)
+        watch = [WatchOption()] if self.reads else []
+        common = [*watch, *([output] if data else []), connection_option(), verbose_option()]
         super().__init__(
             name,
-            callback=_with_session(run),
+            callback=_with_session(run, reads=self.reads),
             params=[*params, *common],
             context_settings=CONTEXT,
             epilog=f"Example:\n{_indented(example)}" if example else None,
             **attributes,
         )
-        self._about = about or {}
+        self.about = about or {}
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As in Click, but a bare --watch takes no word after it for its value."""
+        if self.reads:
+            end = args.index("--") if "--" in args else len(args)
+            args = [f"--watch={ON_EVENTS}" if arg in WATCH and i < end else arg for i, arg in enumerate(args)]
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Arguments, then options."""
         arguments = [param for param in self.params if isinstance(param, click.Argument)]
-        rows = [(param.human_readable_name.strip("[]."), self._about.get(param.name or "", "")) for param in arguments]
+        rows = [(param.human_readable_name.strip("[]."), self.about.get(param.name or "", "")) for param in arguments]
         if any(text for _, text in rows):
             with formatter.section("Arguments"):
                 formatter.write_dl(rows)
@@ -78,6 +95,51 @@ class PvcCommand(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The epilog as it was written."""
         _write_epilog(self.epilog, formatter)
+
+
+WATCH = ("-w", "--watch")
+ON_EVENTS = "events"
+
+
+class Watch(NamedTuple):
+    """That a screen is to be drawn again: when something happens, and at least so often."""
+
+    every_s: float | None = None
+
+
+class WatchOption(click.Option):
+    """`--watch[=SECONDS]`, whose value is optional."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            WATCH,
+            type=_Seconds(),
+            metavar="SECONDS",
+            help="Go on showing it, anew whenever something happens, and at least so often. Ctrl-C ends it.",
+        )
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        """As in Click, but for the sign that a value is optional."""
+        return f"{', '.join(WATCH)}[=SECONDS]", self.help or ""
+
+
+class _Seconds(click.ParamType):  # type: ignore[type-arg]  # generic since Click 8.3 only
+    name = "SECONDS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Watch:
+        if isinstance(value, Watch):
+            return value
+        try:
+            seconds = None if value == ON_EVENTS else float(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        if seconds is not None and not LEAST_WATCH_S <= seconds <= MOST_WATCH_S:
+            self.fail(f"{value} is not between {LEAST_WATCH_S:g} and {MOST_WATCH_S:g} seconds", param, ctx)
+        return Watch(seconds)
+
+
+LEAST_WATCH_S, MOST_WATCH_S = 0.5, 86_400.0
+"""More often than twice a second nobody reads, and it costs every gateway that is asked."""
 
 
 class UsageError(click.UsageError):
@@ -93,11 +155,11 @@ def usage_error(message: str, hint: str) -> UsageError:
     return error
 
 
-def output_option() -> click.Option:
-    """`-o`: how the answer is written."""
+def output_option(*, wide: bool = False) -> click.Option:
+    """`-o`: how the answer is written; `wide` where there may be a table that a screen has no room for."""
     return click.Option(
         ["-o", "--output"],
-        type=click.Choice(["table", "json", "yaml"]),
+        type=click.Choice(["table", *(["wide"] if wide else []), "json", "yaml"]),
         default="table",
         show_default=True,
         expose_value=False,
@@ -113,10 +175,17 @@ def connection_option() -> click.Option:
         ["-c", "--connection"],
         metavar="NAME",
         hidden=True,
+        shell_complete=_connection_names,
         expose_value=False,
         is_eager=True,
         callback=_keep_connection,
     )
+
+
+def _connection_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    from pvc.cli.complete import connection_names  # which is needed at the Tab key alone
+
+    return connection_names(ctx, param, incomplete)
 
 
 def verbose_option() -> click.Option:
@@ -146,11 +215,27 @@ def _keep_verbose(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         session.verbose = True
 
 
-def _with_session(run: Run) -> Callable[..., int | None]:
+def _with_session(run: Run, *, reads: bool) -> Callable[..., int | None]:
     @click.pass_context
     def call(ctx: click.Context, /, **values: Any) -> int | None:
+        session = pass_session(ctx)
+        watch: Watch | None = values.pop("watch", None) if reads else None
+        if watch is not None and values.get("at"):
+            raise usage_error("--watch and --at exclude each other", "the past does not change")
+
+        def ask(session: Session) -> int | None:
+            return run(session, **values)
+
         try:
-            return run(pass_session(ctx), **values)
+            if watch is not None:
+                from pvc.cli.live import run_watching  # only where something is watched
+
+                return run_watching(session, ask, ctx.command_path, watch.every_s)
+            if reads and session.everywhere:
+                from pvc.cli.everywhere import run_everywhere  # only where several are asked
+
+                return run_everywhere(session, ask)
+            return ask(session)
         except KeyboardInterrupt:  # here, because Click would write an empty line about it
             sys.stderr.write("\n" if sys.stderr.isatty() else "")
             raise click.exceptions.Exit(INTERRUPTED) from None

@@ -6,16 +6,28 @@ import sys
 
 import click
 
+from pvc.cli import exits
 from pvc.cli.base import PvcCommand
 from pvc.cli.past import at_option, note_past
 from pvc.cli.progress import ProgressLine
 from pvc.cli.run import sentence
 from pvc.cli.session import Session
-from pvc.cli.table import Cell, render_facts
+from pvc.cli.table import Cell, Column, render_facts
 from pvc.cli.text import paint
 from pvc.client.api_types import ClusterInfo, Reply
 from pvc.client.connections import DEFAULT_PORT
 from pvc.client.errors import WaitTimedOut
+
+SUMMARY = (
+    Column("NAME", rank=2),
+    Column("HEALTH", rank=0),
+    Column("NODES", right=True),
+    Column("VMS", right=True),
+    Column("FAULTS", right=True),
+    Column("PRIMARY", rank=2),
+    Column("WHY"),
+)
+"""One line for each of several clusters."""
 
 HEALTH_STYLES = {"ok": "green", "degraded": "yellow", "critical": "red"}
 
@@ -26,6 +38,9 @@ def show_status(session: Session, at: str | None) -> None:
     past = note_past(session)
     if session.wants_data:
         session.show_data(info)
+        return
+    if session.among_several:
+        session.show_table(SUMMARY, [_summary(info)])
         return
     if not info["initialised"]:
         session.say("There is no cluster here yet. Make one: pvc cluster init NAME")
@@ -56,6 +71,34 @@ def status_facts(info: ClusterInfo, *, past: bool = False) -> list[tuple[str, st
         ("Feature level", str(info["level"])),
         ("Log position", str(info["position"])),
         ("State hash", info["state_hash"]),
+    ]
+
+
+def show_health(session: Session) -> int:
+    """The health alone, each reason with its code and remedy; the exit code says whether it is `ok`."""
+    info = session.client.cluster()
+    if session.wants_data:
+        session.show_data({key: info[key] for key in ("health", "problems", "position")})
+    else:
+        facts: list[tuple[str, str | Cell]] = [
+            ("Health", Cell(info["health"], HEALTH_STYLES.get(info["health"], "red")))
+        ]
+        for problem in info["problems"]:
+            style = HEALTH_STYLES.get(problem["health"], "red")
+            facts += [(problem["code"], Cell(problem["message"], style)), ("", Cell(problem["hint"], "dim"))]
+        session.show(render_facts(facts, session.look))
+    return exits.OK if info["health"] == "ok" else exits.REJECTED
+
+
+def _summary(info: ClusterInfo) -> list[str | Cell]:
+    return [
+        info["name"],
+        Cell(info["health"], HEALTH_STYLES.get(info["health"], "red")) if info["initialised"] else "no cluster yet",
+        f"{info['nodes_ready']}/{info['nodes']}",
+        str(info["vms"]),
+        str(info["faults"]),
+        info["primary"],
+        "; ".join(info["reasons"]),
     ]
 
 
@@ -118,9 +161,19 @@ def _wait_for_node(session: Session, reply: Reply) -> None:
         session.say(f"{sentence('', outcome.event['summary'])}.")
 
 
+health = PvcCommand(
+    "health",
+    show_health,
+    help="Show whether anything is wrong with the cluster, and what to do about it.\n\nThe exit code is 0 if the "
+    "health is ok, else 1. docs/reference/health.md lists the codes.",
+    short_help="Show what is wrong with the cluster, and what to do about it.",
+    example="pvc cluster health || echo 'look at the cluster'",
+)
+
 status = PvcCommand(
     "status",
     show_status,
+    reads=True,
     params=[at_option()],
     help="Show the cluster at one look, and what is wrong with it.",
     example="pvc cluster status",

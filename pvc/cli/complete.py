@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pvc.cli.session import SOURCE, Session
+from pvc.cli.text import clean
 
 if TYPE_CHECKING:
     from pvc.client.client import Client
@@ -32,6 +33,8 @@ def for_field(name: str) -> Complete | None:
         "affinity": tag_names,
         "anti_affinity": tag_names,
         "fault": fault_ids,
+        "principal": principal_names,
+        "token": token_ids,
         "hook": webhook_names,
     }.get(name)
 
@@ -64,6 +67,55 @@ def fault_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     return _asked(ctx, lambda client: _beginning(incomplete, [f["id"] for f in client.faults(acknowledged=False)]))
 
 
+def principal_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """People and services."""
+    return _asked(ctx, lambda client: _beginning(incomplete, _principals(client)))
+
+
+def actors(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Who may have done something: people, services, root, and nodes."""
+
+    def ask(client: Client) -> list[str]:
+        if incomplete.startswith("node/"):
+            return _beginning(incomplete, [f"node/{node['name']}" for node in client.nodes()])
+        return _beginning(incomplete, [*_principals(client), "root", "node/"])
+
+    return _asked(ctx, ask)
+
+
+def token_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Ids of tokens; shells that have room for it show whose they are."""
+    from click.shell_completion import CompletionItem
+
+    tokens: list[Any] = []
+
+    def ask(client: Client) -> list[str]:
+        tokens.extend(client.get("/tokens")["items"])
+        return []
+
+    _asked(ctx, ask)
+    return [
+        CompletionItem(token["id"], help=clean(f"{token['principal']} {token['description']}".strip()))
+        for token in tokens
+        if token["id"].startswith(incomplete)
+    ]
+
+
+def event_types(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Types of events that commands lead to, and all of a kind."""
+    from pvc.client.cards import load_cards
+
+    types = {name for card in load_cards().values() for name in card["outcomes"]}
+    return _items(_beginning(incomplete, sorted(types | {f"{name.partition('.')[0]}.*" for name in types})))
+
+
+def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Files of this machine, which the shell knows."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
+
+
 def webhook_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
     """Names of webhooks."""
     return _asked(ctx, lambda client: _beginning(incomplete, [one["name"] for one in client.get("/webhooks")["items"]]))
@@ -85,11 +137,15 @@ def subjects(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
 
 def connection_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
     """Names of connections."""
-    from pvc.client.connections import LOCAL, load_connections
+    from pvc.client.connections import ALL, LOCAL, load_connections
     from pvc.client.errors import ClientError
 
     try:
-        return _items(_beginning(incomplete, [*load_connections().connections, LOCAL]))
+        return _items(
+            _beginning(
+                incomplete, [*load_connections().connections, LOCAL, *([ALL] if param.name == "connection" else [])]
+            )
+        )
     except ClientError:
         return []
 
@@ -100,8 +156,9 @@ def _asked(ctx: click.Context, ask: Callable[[Client], list[str]]) -> list[Any]:
     from pvc.client.errors import ClientError
 
     session = ctx.find_object(Session)
+    named = (session.connection if session else "") or ctx.find_root().params.get("connection") or ""
     try:
-        connection = connections.choose_connection(session.connection if session else "")
+        connection = connections.choose_connection(named)
         with Client(connection, source=SOURCE, tries=1, timeout_s=TIMEOUT_S) as client:
             return _items(ask(client))
     except ClientError:
@@ -112,7 +169,11 @@ def _beginning(incomplete: str, names: list[str]) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+def _principals(client: Client) -> list[str]:
+    return [principal["name"] for principal in client.get("/access")["items"]]
+
+
 def _items(names: list[str]) -> list[Any]:
     from click.shell_completion import CompletionItem
 
-    return [CompletionItem(name) for name in names]
+    return [CompletionItem(name) for name in names if name == clean(name)]

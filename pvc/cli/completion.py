@@ -14,14 +14,34 @@ _HOW = {
 }
 
 
+_ZSH_END = """
+if [[ ${funcstack[1]} == _pvc ]]; then
+    # Found in a directory of $fpath, where this file is the function.
+    _pvc_completion "$@"
+else
+    # Read by eval or source.
+    compdef _pvc_completion pvc
+fi
+"""
+"""In place of Click's own end, which completes from a file in $fpath the first time, and then not the next time."""
+
+SHELLS = tuple(_HOW)
+
+
+def completion_script(shell: str) -> str:
+    """What teaches a shell to complete `pvc`."""
+    from pvc.cli.app import cli
+
+    found = get_completion_class(shell)
+    assert found is not None, "Click knows these three"
+    complete = found(cli, {}, "pvc", "_PVC_COMPLETE")
+    script = complete.source_template % complete.source_vars() + "\n"
+    return script if shell != "zsh" else script[: script.rindex("\n}\n") + 3] + _ZSH_END
+
+
 def _command(shell: str) -> PvcCommand:
     def run(session: Session) -> None:
-        from pvc.cli.app import cli
-
-        found = get_completion_class(shell)
-        assert found is not None, "Click knows these three"
-        complete = found(cli, {}, "pvc", "_PVC_COMPLETE")
-        session.show(complete.source_template % complete.source_vars() + "\n")
+        session.show(completion_script(shell))
 
     return PvcCommand(
         shell,

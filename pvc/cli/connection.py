@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,12 @@ import click
 from pvc.cli import complete
 from pvc.cli.base import PvcCommand, usage_error
 from pvc.cli.session import SOURCE, Session
-from pvc.cli.table import Cell, Column, render_table
+from pvc.cli.table import Cell, Column, render_facts
 from pvc.client import connections as store
 from pvc.client.connections import LOCAL, Connection
 from pvc.client.errors import ApiError, ClientError, ConfigError, Unreachable
 
-COLUMNS = (Column("CONNECTION"), Column("URL"), Column("TOKEN"), Column("IN USE"))
-
-MAX_TOKEN_BYTES = 4096
+COLUMNS = (Column("CONNECTION", rank=0), Column("URL"), Column("TOKEN", rank=2), Column("IN USE", rank=0))
 
 
 def show_connections(session: Session) -> None:
@@ -30,23 +29,18 @@ def show_connections(session: Session) -> None:
         known.insert(0, store.local_connection())
     chosen = _chosen(session)
     if session.wants_data:
-        session.show_data(
-            [
-                {"name": c.name, "url": c.url, "others": c.others, "token_id": c.token_id, "in_use": c.name == chosen}
-                for c in known
-            ]
-        )
+        session.show_data([_as_data(one, in_use=one.name == chosen) for one in known])
         return
     rows: list[list[str | Cell]] = [
         [
             c.name,
             " ".join((c.url, *c.others)),
-            f"pvc_{c.token_id}_…" if c.token else "none",
+            _token(c),
             Cell("yes", "green") if c.name == chosen else "",
         ]
         for c in known
     ]
-    session.show(render_table(COLUMNS, rows, session.look))
+    session.show_table(COLUMNS, rows)
     if not known:
         session.note("There are none yet. Add one: pvc connection add NAME URL...")
 
@@ -62,7 +56,7 @@ def add_connection(
     check: bool,
 ) -> None:
     """Store one, after a look whether it works."""
-    stored = store.load_connections()
+    store.load_connections()  # to be told now that they cannot be used, and not after a token was typed
     first, *others = dict.fromkeys(store.check_url(one) for one in url)
     if ca_file and fingerprint:
         raise usage_error("--ca-file and --fingerprint exclude each other", "give one of them")
@@ -71,8 +65,9 @@ def add_connection(
     if not all(one.is_unix for one in made.each()) or token_file:
         made = made._replace(token=store.check_token(_read_token(token_file)))
     greeting = _greet_each(session, made) if check else "It was not tried out."
-    in_use = name if use else stored.in_use
-    store.save_connections(store.Stored({**stored.connections, name: made}, in_use))
+    store.change_connections(
+        lambda known: store.Stored({**known.connections, name: made}, name if use else known.in_use)
+    )
     session.say(f"The connection {name} to {' '.join((first, *others))} is stored. {greeting}")
     if any(one.url.startswith("http://") and not _is_loopback(one.url) for one in made.each()):
         session.note("Note: http is not encrypted; use it only in a network that you trust.")
@@ -80,11 +75,50 @@ def add_connection(
         session.note(f"To use it: pvc -c {name} ..., or from now on: pvc connection use {name}")
 
 
+def show_connection(session: Session, name: str | None) -> None:
+    """One in full, without its token's secret."""
+    chosen = store.choose_connection(name or session.connection)
+    in_use = chosen.name == _chosen(session)
+    if session.wants_data:
+        about = {**_as_data(chosen, in_use=in_use), "ca_file": chosen.ca_file, "fingerprints": chosen.fingerprints}
+        session.show_data({**about, "file": str(store.connections_file())})
+        return
+    plain = any(one.url.startswith("http://") and not _is_loopback(one.url) for one in chosen.each())
+    facts: list[tuple[str, str | Cell]] = [
+        ("Connection", chosen.name),
+        ("In use", Cell("yes", "green") if in_use else "no"),
+        ("Gateway", chosen.url),
+        *[("", other) for other in chosen.others],
+        ("Encrypted", Cell("no: use it only in a network that you trust", "yellow") if plain else ""),
+        ("Trusts", _trusted(chosen)),
+        *[("", fingerprint) for fingerprint in chosen.fingerprints],
+        ("Token", _token(chosen)),
+        ("Stored in", str(store.connections_file()) if chosen.name in store.load_connections().connections else ""),
+    ]
+    session.show(render_facts(facts, session.look))
+    session.note("Whether it works: pvc doctor" + (f" -c {chosen.name}" if not in_use else ""))
+
+
+def _trusted(chosen: Connection) -> str:
+    if chosen.fingerprints:
+        return "certificates with these fingerprints (SHA-256) alone"
+    if chosen.ca_file:
+        return f"the authority in {chosen.ca_file}"
+    return "this system's authorities" if any(one.url.startswith("https://") for one in chosen.each()) else ""
+
+
+def _token(chosen: Connection) -> str:
+    return f"pvc_{chosen.token_id}_…" if chosen.token else "none"
+
+
+def _as_data(one: Connection, *, in_use: bool) -> dict[str, Any]:
+    return {"name": one.name, "url": one.url, "others": one.others, "token_id": one.token_id, "in_use": in_use}
+
+
 def use_connection(session: Session, name: str) -> None:
     """Choose one for good."""
-    stored = store.load_connections()
     store.choose_connection(name)
-    store.save_connections(stored._replace(in_use=name))
+    store.change_connections(lambda known: known._replace(in_use=name))
     session.say(f"From now on {name} is used.")
 
 
@@ -95,8 +129,12 @@ def remove_connection(session: Session, name: str) -> None:
         raise ConfigError("the connection 'local' is found by itself and cannot be removed", hint="nothing to do")
     if name not in stored.connections:
         store.choose_connection(name)
-    left = {key: value for key, value in stored.connections.items() if key != name}
-    store.save_connections(store.Stored(left, "" if stored.in_use == name else stored.in_use))
+
+    def without(known: store.Stored) -> store.Stored:
+        left = {key: value for key, value in known.connections.items() if key != name}
+        return store.Stored(left, "" if known.in_use == name else known.in_use)
+
+    store.change_connections(without)
     session.say(f"The connection {name} is forgotten. Its token stays valid at the cluster.")
 
 
@@ -109,14 +147,13 @@ def _chosen(session: Session) -> str:
 
 def _read_token(token_file: str | None) -> str:
     if token_file and token_file != "-":  # noqa: S105 - a file name
-        try:
-            return Path(token_file).read_text(encoding="utf-8")[:MAX_TOKEN_BYTES]
-        except (OSError, UnicodeDecodeError) as error:
-            raise usage_error(f"the token file {token_file!r} cannot be read: {error}", "give another file") from error
+        return store.read_token_file(Path(token_file))
+    if token_file is None and os.environ.get("PVC_TOKEN"):
+        return os.environ["PVC_TOKEN"]
     if token_file is None and sys.stdin.isatty():
         token: str = click.prompt("Token", hide_input=True, err=True)
         return token
-    return sys.stdin.read(MAX_TOKEN_BYTES)
+    return sys.stdin.read(store.MAX_TOKEN_BYTES)
 
 
 def _pins(session: Session, made: Connection, given: tuple[str, ...], *, check: bool) -> tuple[str, ...]:
@@ -206,7 +243,9 @@ def _command(name: str, run: Any, params: list[click.Parameter], **texts: Any) -
     return PvcCommand(name, run, params=params, **texts)
 
 
-list_connections = _command("list", show_connections, [], help="List the connections.", example="pvc connection list")
+list_connections = _command(
+    "list", show_connections, [], reads=False, help="List the connections.", example="pvc connection list"
+)
 
 add = _command(
     "add",
@@ -217,9 +256,16 @@ add = _command(
         click.Option(
             ["--token-file"],
             metavar="FILE|-",
-            help="Read the token from a file or standard input; else it is asked for.",
+            shell_complete=complete.files,
+            help="Read the token from a file that only you can read, or from standard input; else from PVC_TOKEN, or "
+            "it is asked for.",
         ),
-        click.Option(["--ca-file"], metavar="FILE", help="The authority that signed the gateway's certificate (PEM)."),
+        click.Option(
+            ["--ca-file"],
+            metavar="FILE",
+            shell_complete=complete.files,
+            help="The authority that signed the gateway's certificate (PEM).",
+        ),
         click.Option(
             ["--fingerprint"],
             multiple=True,
@@ -243,6 +289,15 @@ add = _command(
     example="pvc connection add main https://hv1:7370 https://hv2:7370 https://hv3:7370\n"
     "pvc connection add main http://hv1:7370 --token-file - < token\n"
     "pvc connection add main https://hv1:7370 --fingerprint 5f0c…",
+)
+
+info = _command(
+    "info",
+    show_connection,
+    [click.Argument(["name"], required=False, shell_complete=complete.connection_names)],
+    about={"name": "Name of the connection; without one, that in use."},
+    help="Show a connection: its gateways, what it trusts, and which token it has.",
+    example="pvc connection info main",
 )
 
 use = _command(

@@ -12,7 +12,7 @@ from pvc.cli import complete
 from pvc.cli.base import PvcCommand
 from pvc.cli.past import moment_us
 from pvc.cli.session import Session, now_us
-from pvc.cli.text import Look, clean, pad, paint
+from pvc.cli.text import Look, clean, pad, paint, width_of
 from pvc.cli.times import ago, when
 from pvc.cli.values import Moment
 from pvc.client.other_times import Diff, DiffCause, FieldChange, ObjectDiff, fetch_diff
@@ -55,12 +55,12 @@ def render_diff(diff: Diff, look: Look, at_us: int, *, verbose: bool = False) ->
 
 
 def _object(item: ObjectDiff, look: Look, at_us: int, *, verbose: bool) -> Iterator[str]:
-    name = f"{KINDS.get(item['kind'], item['kind'])} {clean(item['name'])}"
-    yield f"{paint(name, 'bold', look)} {paint(item['change'], STYLES.get(item['change'], ''), look)}"
+    name = clean(f"{KINDS.get(item['kind'], item['kind'])} {item['name']}")
+    yield f"{paint(name, 'bold', look)} {paint(clean(item['change']), STYLES.get(item['change'], ''), look)}"
     fields = [] if item["change"] != "changed" else _told(item["fields"], verbose=verbose)
-    width = max((len(field["field"]) for field in fields), default=0)
+    width = max((width_of(clean(field["field"])) for field in fields), default=0)
     for field in fields:
-        yield f"  {pad(field['field'], width)}  {_value(field['old'])} → {_value(field['new'])}"
+        yield f"  {pad(clean(field['field']), width)}  {_value(field['old'])} → {_value(field['new'])}"
     for cause in item["by"]:
         yield f"  {paint(_cause(cause, at_us), 'dim', look)}"
 

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
 import click
 
+from pvc.cli import complete
 from pvc.cli.base import PvcCommand
 from pvc.cli.history import fetch_history, history_options
 from pvc.cli.names import subject_names
 from pvc.cli.past import note_past
-from pvc.cli.session import Session, format_data, now_us
+from pvc.cli.session import Session, now_us
 from pvc.cli.story import who
-from pvc.cli.table import Cell, Column, render_table
+from pvc.cli.table import WHOLE, Cell, Column
 from pvc.cli.text import PLAIN, Look, clean, pad, paint
 from pvc.cli.times import when
 from pvc.client.api_types import RecordView
 
 COLUMNS = (
-    Column("POSITION", right=True),
-    Column("WHEN"),
-    Column("WHO"),
-    Column("WHAT"),
-    Column("TYPE"),
-    Column("SUMMARY"),
+    Column("POSITION", right=True, rank=0),
+    Column("WHEN", rank=0),
+    Column("WHO", rank=2),
+    Column("WHAT", rank=0),
+    Column("TYPE", rank=3, least=WHOLE),
+    Column("SUMMARY", least=32),
 )
 
 
@@ -35,12 +35,12 @@ def show_events(session: Session, subject: str | None, **options: Any) -> None:
     note_past(session)
     if session.wants_data:
         for record in records:
-            _show_one(session, record)
+            session.show_record(record)
         return
     names = subject_names(session.client, records)
     at_us = now_us()
     rows = [row for record in records for row in _rows(record, names, at_us)]
-    session.show(render_table(COLUMNS, rows, session.look))
+    session.show_table(COLUMNS, rows)
 
 
 def follow_events(session: Session, after: int | None, types: tuple[str, ...], **filters: str | None) -> None:
@@ -49,20 +49,13 @@ def follow_events(session: Session, after: int | None, types: tuple[str, ...], *
     names: dict[str, str] = {}
     for record in session.client.events(after=after, types=types, **given):
         if session.wants_data:
-            _show_one(session, record)
+            session.show_record(record)
         else:
             if any(names.get(event["subject"]) is None or "name" in event["data"] for event in record["events"]):
                 names |= subject_names(session.client, [record])
             for row in _rows(record, names, now_us()):
                 session.show(_line(row, session.look))
         sys.stdout.flush()
-
-
-def _show_one(session: Session, record: RecordView) -> None:
-    if session.output == "json":
-        session.show(json.dumps(record, ensure_ascii=False) + "\n")
-    else:
-        session.show("---\n" + format_data(record, "yaml"))
 
 
 def _rows(record: RecordView, names: dict[str, str], at_us: int) -> list[list[str | Cell]]:
@@ -89,16 +82,30 @@ def _line(row: list[str | Cell], look: Look) -> str:
 
 
 def _subject_option() -> click.Option:
-    return click.Option(["--subject"], metavar="SUBJECT", help="Only about this: vm/web01, node/hv1, cluster.")
+    return click.Option(
+        ["--subject"],
+        metavar="SUBJECT",
+        shell_complete=complete.subjects,
+        help="Only about this: vm/web01, node/hv1, cluster.",
+    )
 
 
 def _tag_option() -> click.Option:
-    return click.Option(["--tag"], metavar="TAG", help="Only about VMs that had this tag when it happened.")
+    return click.Option(
+        ["--tag"],
+        metavar="TAG",
+        shell_complete=complete.tag_names,
+        help="Only about VMs that had this tag when it happened.",
+    )
 
 
 def _types_option() -> click.Option:
     return click.Option(
-        ["--type", "types"], metavar="TYPE", multiple=True, help="Only such events: vm.started, vm.*. Can be repeated."
+        ["--type", "types"],
+        metavar="TYPE",
+        multiple=True,
+        shell_complete=complete.event_types,
+        help="Only such events: vm.started, vm.*. Can be repeated.",
     )
 
 
@@ -122,10 +129,16 @@ follow = PvcCommand(
         ),
         _subject_option(),
         _tag_option(),
-        click.Option(["--actor"], metavar="NAME", help="Only what this principal did: anna, root, node/hv1."),
+        click.Option(
+            ["--actor"],
+            metavar="NAME",
+            shell_complete=complete.actors,
+            help="Only what this principal did: anna, root, node/hv1.",
+        ),
         click.Option(["--correlation"], metavar="ID", help="Only the chain of causes that this record is of."),
         _types_option(),
     ],
+    short_help="Show events as they come.",
     help="Show events as they come, without a gap: it outlives restarts of gateways, and goes on at the next where the "
     "connection leads to several. Ctrl-C ends it. With -o json, one record a line, for jq.",
     example="pvc event follow --subject vm/web01\npvc event follow --type 'vm.*' -o json | jq -r .events[].summary",

@@ -9,12 +9,12 @@ import click
 from pvc.cli.base import PvcCommand
 from pvc.cli.past import at_option, note_past
 from pvc.cli.session import Session, now_us
-from pvc.cli.table import Cell, Column, render_facts, render_table
+from pvc.cli.table import Cell, Column, render_facts
 from pvc.cli.text import Look
 from pvc.cli.times import ago
 from pvc.client.api_types import FaultInfo
 
-COLUMNS = (Column("FAULT"), Column("SINCE"), Column("ACKNOWLEDGED"), Column("WHAT"))
+COLUMNS = (Column("FAULT", rank=0), Column("SINCE", rank=2), Column("ACKNOWLEDGED"), Column("WHAT", rank=0))
 
 MAX_HINTS = 10
 """A power cut makes many faults of one kind; what to do about the first of them is what to do about all."""
@@ -30,18 +30,20 @@ def show_faults(session: Session, new: bool, at: str | None) -> None:
     if not faults:
         session.say(_none(new=new, past=past))
         return
-    session.show(render_faults(faults, session.look, now_us()))
+    at_us = now_us()
+    session.show_table(COLUMNS, [_row(fault, at_us) for fault in faults])
+    if to_do := remedies(faults, session.look):
+        session.show(to_do)
 
 
-def render_faults(faults: Sequence[FaultInfo], look: Look, at_us: int) -> str:
-    """The table of faults, and below it what to do about those that nobody has taken notice of."""
-    table = render_table(COLUMNS, [_row(fault, at_us) for fault in faults], look)
+def remedies(faults: Sequence[FaultInfo], look: Look) -> str:
+    """What to do about the faults that nobody has taken notice of."""
     new = [fault for fault in faults if not fault["acknowledged_by"]]
     hints = [(fault["id"], hint) for fault in new if (hint := fault.get("hint", ""))]
     if not hints:
-        return table
+        return ""
     more = [("", f"... and {len(hints) - MAX_HINTS} more")] if len(hints) > MAX_HINTS else []
-    return f"{table}\nWhat to do:\n{render_facts([*hints[:MAX_HINTS], *more], look)}"
+    return f"\nWhat to do:\n{render_facts([*hints[:MAX_HINTS], *more], look)}"
 
 
 def _none(*, new: bool, past: bool) -> str:

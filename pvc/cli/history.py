@@ -47,10 +47,16 @@ def history_options() -> list[click.Parameter]:
     return [
         click.Option(["--since"], type=When(), help="Not before this: 2h, 3d, today, 07:30, 2026-07-24."),
         click.Option(["--until"], type=When(), help="Not after this."),
-        click.Option(["--actor"], metavar="NAME", help="Only what this principal did: anna, root, node/hv1."),
+        click.Option(
+            ["--actor"],
+            metavar="NAME",
+            shell_complete=complete.actors,
+            help="Only what this principal did: anna, root, node/hv1.",
+        ),
         click.Option(
             ["--type", "types"],
             metavar="TYPE",
+            shell_complete=complete.event_types,
             multiple=True,
             help="Only such events: vm.started, vm.*. Can be repeated.",
         ),
@@ -128,7 +134,9 @@ def _command(name: str, run: Any, arguments: Sequence[click.Parameter], about: d
         "cluster": "pvc history cluster",
         "all": "pvc history all --actor admin --type 'vm.*' --since 2d",
     }
-    return PvcCommand(name, run, params=[*arguments, *history_options()], about=about, help=text, example=example[name])
+    return PvcCommand(
+        name, run, reads=True, params=[*arguments, *history_options()], about=about, help=text, example=example[name]
+    )
 
 
 of_vm = _command(

@@ -11,10 +11,12 @@ from typing import IO
 
 import click
 
+from pvc.cli import complete
 from pvc.cli.base import PvcCommand, usage_error
 from pvc.cli.progress import ProgressLine
 from pvc.cli.session import Session, now_us
-from pvc.cli.table import Cell, Column, render_table
+from pvc.cli.table import Cell, Column
+from pvc.cli.text import clean, is_harmless
 from pvc.cli.times import when
 from pvc.client.errors import ClientError
 
@@ -22,8 +24,8 @@ PORTION = 4_096
 """Records of one request, and of one block of the file."""
 
 COLUMNS = (
-    Column("KEY"),
-    Column("NODE"),
+    Column("KEY", rank=0),
+    Column("NODE", rank=0),
     Column("SINCE"),
     Column("UNTIL"),
     Column("PUBLIC KEY"),
@@ -43,7 +45,7 @@ def show_keys(session: Session) -> None:
         until = "to be replaced" if key["rotating"] else until
         since = f"{key['added_at']} ({when(key['added_us'], at_us)})"
         rows.append([key["id"], key["node"], since, Cell(until, "dim" if key["retired_at"] else "green"), key["key"]])
-    session.show(render_table(COLUMNS, rows, session.look))
+    session.show_table(COLUMNS, rows)
     if not rows:
         session.note("No coordinator has announced a key yet.")
         return
@@ -62,7 +64,7 @@ def show_checkpoint(session: Session) -> None:
     if session.wants_data:
         session.show_data(answer)
     else:
-        session.show(answer["note"])
+        session.show(answer["note"] if is_harmless(answer["note"]) else f"{clean(answer['note'])}\n")
 
 
 def export_log(session: Session, file: str, first: int, last: int | None, plain: bool) -> None:
@@ -149,7 +151,7 @@ export = PvcCommand(
     "export",
     export_log,
     params=[
-        click.Argument(["file"]),
+        click.Argument(["file"], shell_complete=complete.files),
         click.Option(["--first"], type=click.IntRange(min=1), default=1, show_default=True, metavar="POSITION"),
         click.Option(["--last"], type=click.IntRange(min=1), metavar="POSITION", help="Default: the newest record."),
         click.Option(["--plain"], is_flag=True, help="Do not compress: larger, and damage names a single record."),
@@ -162,6 +164,7 @@ export = PvcCommand(
 keys = PvcCommand(
     "keys",
     show_keys,
+    reads=True,
     help="List the keys that sign the log's checkpoints, also the retired ones.",
     example="pvc log keys -o json | jq -r '.keys[].key' > pvc-keys",
 )

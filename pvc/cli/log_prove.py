@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from pvc.cli import exits
+from pvc.cli import complete, exits
 from pvc.cli.base import PvcCommand, usage_error
 from pvc.cli.log_verify import read_keys
 from pvc.cli.session import Session, now_us
@@ -138,7 +138,7 @@ verify_proof = PvcCommand(
     "verify-proof",
     check_proof,
     params=[
-        click.Argument(["file"]),
+        click.Argument(["file"], shell_complete=complete.files),
         click.Option(
             ["--key", "keys"],
             metavar="KEY|FILE",

@@ -93,6 +93,7 @@ def _node(one: dict[str, Any]) -> list[str | Cell]:
 status = PvcCommand(
     "status",
     show_status,
+    reads=True,
     help="Show where the log is: its segments in ZooKeeper, its archives, and how far each node has it.",
     example="pvc log status\npvc log status -o json | jq .archives",
 )

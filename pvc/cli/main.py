@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     from pvc.cli.app import cli
     from pvc.cli.session import Session
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no ellipsis gets a question mark
     session = Session()
     try:
         code = cli.main(args=arguments, prog_name="pvc", standalone_mode=False, obj=session)

@@ -10,29 +10,25 @@ from pvc.cli import complete
 from pvc.cli.base import PvcCommand
 from pvc.cli.past import at_option, note_past
 from pvc.cli.session import Session, now_us
-from pvc.cli.table import Cell, Column, render_facts, render_table
-from pvc.cli.text import Look
+from pvc.cli.table import Cell, Column, render_facts
 from pvc.cli.times import ago, mib
 from pvc.client.api_types import FenceSettings, NodeInfo
 
 COLUMNS = (
-    Column("NODE"),
-    Column("STATE"),
-    Column("FLUSH"),
-    Column("FAULTS", right=True),
-    Column("COORDINATOR"),
-    Column("FENCE"),
+    Column("NODE", rank=0),
+    Column("STATE", rank=0),
+    Column("FLUSH", optional=True),
+    Column("FAULTS", optional=True),
+    Column("COORDINATOR", rank=2),
+    Column("FENCE", rank=2),
     Column("VMS", right=True),
-    Column("CPU", right=True),
-    Column("LOAD", right=True),
+    Column("CPU", right=True, optional=True),
+    Column("LOAD", right=True, rank=3, optional=True),
     Column("MEMORY", right=True),
-    Column("ALLOCATED", right=True),
-    Column("USED", right=True),
-    Column("PVC"),
+    Column("ALLOCATED", right=True, rank=2),
+    Column("USED", right=True, optional=True),
+    Column("PVC", rank=3),
 )
-
-MEASURED = ("CPU", "LOAD", "USED")
-"""Columns of what is measured and never kept."""
 
 STATE_STYLES = {"ready": "green", "joining": "yellow", "lost": "red", "fenced": "red"}
 
@@ -49,21 +45,16 @@ def show_nodes(session: Session, at: str | None) -> None:
     if session.wants_data:
         session.show_data(nodes)
         return
-    session.show(render_nodes(nodes, session.look, past=past))
+    session.show_table(COLUMNS, node_rows(nodes, past=past))
     if not nodes:
         session.note("No node has joined yet.")
     elif len(nodes) > 1 and any(node["primary"] for node in nodes):
         session.note("* the primary: it acts for the whole cluster")
 
 
-def render_nodes(nodes: Sequence[NodeInfo], look: Look, *, past: bool = False) -> str:
-    """The table of nodes; the columns of flushes and faults only where there are some, and of the past nothing
-    that was measured."""
-    rows = [_row(node, mark=len(nodes) > 1) for node in nodes]
-    needed = {"FLUSH": any(_flush(node) for node in nodes), "FAULTS": any(_faults(node) for node in nodes)}
-    needed |= dict.fromkeys(MEASURED, not past)
-    shown = [i for i, column in enumerate(COLUMNS) if needed.get(column.title, True)]
-    return render_table([COLUMNS[i] for i in shown], [[row[i] for i in shown] for row in rows], look)
+def node_rows(nodes: Sequence[NodeInfo], *, past: bool = False) -> list[list[str | Cell]]:
+    """The rows of the table of nodes; of the past nothing that was measured."""
+    return [_row(node, mark=len(nodes) > 1, past=past) for node in nodes]
 
 
 def show_node(session: Session, node: str, at: str | None) -> None:
@@ -111,8 +102,9 @@ def node_facts(node: NodeInfo, at_us: int, *, past: bool = False) -> list[tuple[
     ]
 
 
-def _row(node: NodeInfo, *, mark: bool) -> list[str | Cell]:
+def _row(node: NodeInfo, *, mark: bool, past: bool) -> list[str | Cell]:
     usage = node["usage"]
+    unknown = "" if past else UNKNOWN
     return [
         f"{node['name']}*" if node["primary"] and mark else node["name"],
         _state(node),
@@ -121,11 +113,11 @@ def _row(node: NodeInfo, *, mark: bool) -> list[str | Cell]:
         "yes" if node["coordinator"] else "",
         _fencing(node, alone=not mark),
         f"{node['vms_running']}/{node['vms']}",
-        f"{usage['cpu_per_cent']:.0f} %" if usage else UNKNOWN,
-        f"{usage['load1']:.2f}" if usage else UNKNOWN,
+        f"{usage['cpu_per_cent']:.0f} %" if usage else unknown,
+        f"{usage['load1']:.2f}" if usage else unknown,
         mib(node["memory_mib"]),
         mib(node["memory_allocated_mib"]),
-        mib(usage["memory_used_mib"]) if usage else UNKNOWN,
+        mib(usage["memory_used_mib"]) if usage else unknown,
         node["version"],
     ]
 
@@ -141,10 +133,11 @@ def _flush(node: NodeInfo) -> str | Cell:
 
 
 def _faults(node: NodeInfo) -> str | Cell:
-    """How many there are; those that somebody has taken notice of are not pointed at."""
+    """How many there are, and of how many somebody has taken notice."""
     faults = node.get("faults", [])
     new = [fault for fault in faults if not fault["acknowledged_by"]]
-    return Cell(str(len(faults)), "red" if new else "dim") if faults else ""
+    known = f" ({len(faults) - len(new)} known)" if len(new) < len(faults) else ""
+    return Cell(f"{len(faults)}{known}", "red" if new else "dim") if faults else ""
 
 
 def _wrong(node: NodeInfo) -> list[tuple[str, str | Cell]]:
@@ -191,6 +184,7 @@ list_nodes = PvcCommand("list", show_nodes, params=[at_option()], help="List the
 info = PvcCommand(
     "info",
     show_node,
+    reads=True,
     params=[click.Argument(["node"], shell_complete=complete.node_names), at_option()],
     about={"node": "Name of the node."},
     help="Show a node in full.",

@@ -82,7 +82,8 @@ class ProgressLine:
         while not self._done.wait(pause):
             pause = FRAME_S
             since = took(round((time.monotonic() - self._began) * 1e6))
-            width = max(self._look.width - 1, 20)
+            self._look = look_of(self._stream)  # anew each time: the window may have become narrower
+            width = max(self._look.width - 1, 8)
             text = fit(f"{FRAMES[turn % len(FRAMES)]} {self._told(width)}  {since}", width)
             self._stream.write(f"\r\x1b[K{paint(text, 'cyan', self._look)}")
             self._stream.flush()

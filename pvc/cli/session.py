@@ -5,17 +5,23 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from pvc import __version__
-from pvc.cli.text import Look, clean, paint
+from pvc.cli.shown import Data, Kept, Table, Text
+from pvc.cli.table import Column, Row, lay_out
+from pvc.cli.text import HALVES, Look, clean, escaped, harmless, is_harmless, paint
 
 if TYPE_CHECKING:
     from pvc.client.client import Client
 
 SOURCE = f"cli/{__version__}"
+
+AMONG_SEVERAL_S = 15.0
+"""For an answer, where other clusters' answers wait to be shown with it."""
 
 
 class Session:
@@ -26,7 +32,10 @@ class Session:
         """The name given with `-c`, or empty."""
         self.output = "table"
         self.verbose = False
+        self.among_several = False
+        """Whether other clusters are asked the same, beside this one."""
         self._client: Client | None = None
+        self._kept: Kept | None = None
 
     @property
     def client(self) -> Client:
@@ -34,59 +43,145 @@ class Session:
         if self._client is None:
             from pvc.client.client import Client
             from pvc.client.connections import choose_connection
+            from pvc.client.errors import ConfigError
 
-            self._client = Client(choose_connection(self.connection), source=SOURCE)
+            if self.everywhere:
+                raise ConfigError(
+                    "this is done at one cluster, not at all of them",
+                    code="client.one_connection",
+                    hint="choose it with -c NAME; `pvc connection list` shows them",
+                )
+            chosen = choose_connection(self.connection)
+            patience = {"tries": 2, "timeout_s": AMONG_SEVERAL_S} if self.among_several else {}
+            self._client = Client(chosen, source=SOURCE, **patience)  # type: ignore[arg-type]
         return self._client
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether all clusters are meant, and not one of them."""
+        from pvc.client.connections import ALL
+
+        return (self.connection or ("" if os.environ.get("PVC_URL") else os.environ.get("PVC_CONNECTION"))) == ALL
 
     @property
     def wants_data(self) -> bool:
         """Whether the answer is for a program."""
-        return self.output != "table"
+        return self.output in ("json", "yaml")
 
     @property
     def look(self) -> Look:
         """What stdout can show."""
-        return look_of(sys.stdout)
+        look = look_of(sys.stdout)
+        return look._replace(width=0) if self.output == "wide" else look
+
+    def keeping(self, connection: str = "", *, among_several: bool = False) -> Session:
+        """The same call, at this connection, which keeps what it would show."""
+        made = Session()
+        made.connection = connection or self.connection
+        made.output, made.verbose, made.among_several = self.output, self.verbose, among_several
+        made._kept = Kept()
+        return made
+
+    def kept(self) -> Kept:
+        """What was to be shown since this was last asked."""
+        kept, self._kept = self._kept, Kept()
+        assert kept is not None, "asked of one that keeps"
+        return kept
 
     def show(self, text: str) -> None:
-        """Write an answer as it is."""
-        sys.stdout.write(text)
+        """Write an answer of several lines; nothing in it but our own colours reaches the terminal as a command."""
+        text = harmless(text)
+        if self._kept is not None:
+            self._kept.parts.append(Text(text))
+        else:
+            sys.stdout.write(text)
 
     def say(self, text: str) -> None:
         """Write an answer of one line."""
-        sys.stdout.write(clean(text) + "\n")
+        self.show(clean(text) + "\n")
+
+    def show_table(self, columns: Sequence[Column], rows: Sequence[Row]) -> None:
+        """Write a table as the screen has room for it, and say what it had no room for."""
+        if self._kept is not None:
+            self._kept.parts.append(Table(columns, rows))
+            return
+        laid = lay_out(columns, rows, self.look)
+        sys.stdout.write(laid.text)
+        if laid.left_out:
+            self.note(left_out(laid.left_out))
 
     def show_data(self, data: Any) -> None:
         """Write an answer for a program, in the format that was asked for."""
-        sys.stdout.write(format_data(data, self.output))
+        if self._kept is not None:
+            self._kept.parts.append(Data(data))
+        else:
+            sys.stdout.write(format_data(data, self.output))
+
+    def show_record(self, record: Any) -> None:
+        """Write one of many answers for a program: a line of JSON, or a document of YAML."""
+        if self._kept is not None:
+            self._kept.parts.append(Data(record, line=True))
+        else:
+            sys.stdout.write(format_line(record, self.output))
 
     def note(self, text: str) -> None:
         """Tell the person something beside the answer."""
-        sys.stderr.write(clean(text) + "\n")
+        if self._kept is not None:
+            self._kept.notes.append(text)
+        else:
+            sys.stderr.write(clean(text) + "\n")
+
+
+def left_out(titles: Sequence[str]) -> str:
+    """Says which columns there was no room for."""
+    return f"No room for {', '.join(titles)}; -o wide shows all"
 
 
 def look_of(stream: TextIO) -> Look:
-    """What a stream can show: any width and no colour unless it is a terminal. Honours NO_COLOR (no-color.org)."""
-    if not stream.isatty():
-        return Look()
-    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    """What a stream can show: any width and no colour unless it is a terminal.
+
+    NO_COLOR takes the colours away, whatever else is set; CLICOLOR_FORCE gives them also to a pipe; CLICOLOR=0 and a
+    dumb terminal have none.
+    """
+    env, terminal = os.environ, stream.isatty()
+    forced = env.get("CLICOLOR_FORCE", "0") not in ("", "0")
+    wanted = forced or (terminal and env.get("CLICOLOR") != "0" and env.get("TERM") != "dumb")
+    return Look(width=_width(stream) if terminal else 0, colour=wanted and not env.get("NO_COLOR"))
+
+
+def _width(stream: TextIO) -> int:
     try:
         width = os.get_terminal_size(stream.fileno()).columns
     except OSError:
         width = 0
-    return Look(width=width or int(os.environ.get("COLUMNS") or 80), colour=not plain)
+    told = os.environ.get("COLUMNS", "")
+    return width or (int(told) if told.isdecimal() else 0) or 80
 
 
 def format_data(data: Any, output: str) -> str:
-    """The data as one JSON or YAML document."""
+    """The data as one JSON or YAML document, without anything that a terminal would take for a command."""
+    import json
+
+    document = json.dumps(data, indent=2, ensure_ascii=False)
+    if output == "json":
+        return escaped(document) + "\n"
+    import yaml
+
+    if HALVES.search(document):
+        data = json.loads(HALVES.sub("\N{REPLACEMENT CHARACTER}", document))  # YAML has no way to write them
+    text: str = yaml.dump(data, Dumper=_yaml_dumper(), sort_keys=False, allow_unicode=True, width=10_000)
+    if not is_harmless(text):
+        text = yaml.dump(data, Dumper=_yaml_dumper(), sort_keys=False, allow_unicode=False, width=10_000)
+    return text
+
+
+def format_line(data: Any, output: str) -> str:
+    """The data as one of many: a line of JSON, or a document of YAML with its mark."""
     if output == "json":
         import json
 
-        return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-    import yaml
-
-    text: str = yaml.dump(data, Dumper=_yaml_dumper(), sort_keys=False, allow_unicode=True, width=10_000)
-    return text
+        return escaped(json.dumps(data, ensure_ascii=False)) + "\n"
+    return "---\n" + format_data(data, "yaml")
 
 
 def now_us() -> int:

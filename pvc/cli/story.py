@@ -6,12 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from pvc.cli.table import GAP
-from pvc.cli.text import Look, clean, pad, paint, width_of, wrap
+from pvc.cli.text import Look, clean, fit, pad, paint, width_of, wrap
 from pvc.cli.times import took, when
 from pvc.client.api_types import RecordView, ToldEvent
 
 MIN_WHAT = 30
-"""What happened is wrapped to the screen, but never into a column narrower than this."""
+"""What happened is wrapped to the screen; before it gets narrower than this, from where it was asked gives way."""
+
+MIN_FROM = 8
+"""Less than this says nothing; the column is then left out."""
+
+LEAST_WHAT = 12
+"""Where even that is not enough, lines run over the edge."""
 
 TITLES = ("WHEN", "WHO", "FROM", "WHAT", "RESULT")
 
@@ -51,9 +57,14 @@ def render_story(
     what = max(width_of(TITLES[3]), *(width_of(line.branch) + width_of(line.what) for line in lines))
     result = max(width_of(TITLES[4]), *(width_of(line.result) for line in lines))
     if look.width:
-        what = max(MIN_WHAT, min(what, look.width - sum(widths) - result - 4 * len(GAP)))
-    head = [pad(title, width) for title, width in zip(TITLES, [*widths, what, 0], strict=True)]
-    text = [paint(GAP.join(head), "bold", look)]
+        room = look.width - sum(widths) - result - 4 * len(GAP)
+        if room < min(what, MIN_WHAT):
+            source = widths[2] - (min(what, MIN_WHAT) - room)
+            room += widths[2] - source if source >= MIN_FROM else widths[2] + len(GAP)
+            widths[2] = source if source >= MIN_FROM else 0
+        what = max(min(what, room), LEAST_WHAT)
+    head = [pad(fit(title, width), width) for title, width in zip(TITLES, [*widths, what], strict=False) if width]
+    text = [paint(GAP.join([*head, TITLES[4]]), "bold", look)]
     for line in lines:
         text += _rendered(line, widths, what, look)
     return "".join(line.rstrip() + "\n" for line in text)
@@ -139,7 +150,7 @@ def _what(record: RecordView, event: ToldEvent, names: Mapping[str, str] | None)
     kind, _, ref = subject.partition("/")
     if names is None or not ref or kind == "access":
         return summary
-    name = names.get(subject, subject)
+    name = clean(names.get(subject, subject))
     return summary if name in summary.replace(":", " ").replace(",", " ").split() else f"{name}: {summary}"
 
 
@@ -151,7 +162,7 @@ def _rendered(line: Line, widths: Sequence[int], what_width: int, look: Look) ->
         head = [
             paint(pad(line.when if first else "", widths[0]), "dim", look),
             pad(line.who if first else "", widths[1]),
-            paint(pad(line.source if first else "", widths[2]), "dim", look),
+            *([paint(pad(fit(line.source if first else "", widths[2]), widths[2]), "dim", look)] if widths[2] else []),
         ]
         branch = line.branch if first else " " * width_of(line.branch)
         body = paint(branch, "dim", look) + paint(part, "red" if line.style == "red" else "", look)

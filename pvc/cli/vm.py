@@ -11,21 +11,20 @@ from pvc.cli import complete
 from pvc.cli.base import PvcCommand
 from pvc.cli.past import at_option, note_past
 from pvc.cli.session import Session, now_us
-from pvc.cli.table import Cell, Column, render_facts, render_table
-from pvc.cli.text import Look
+from pvc.cli.table import Cell, Column, render_facts
 from pvc.cli.times import ago, mib
 from pvc.cli.watch import transfer
 from pvc.client.api_types import MigrationView, VmInfo, VmRow, VmUsage
 
 COLUMNS = (
-    Column("VM"),
-    Column("STATE"),
+    Column("VM", rank=0),
+    Column("STATE", rank=0),
     Column("NODE"),
     Column("MEMORY", right=True),
     Column("VCPUS", right=True),
-    Column("AUTOSTART"),
-    Column("TAGS"),
-    Column("DESCRIPTION"),
+    Column("AUTOSTART", rank=2),
+    Column("TAGS", rank=2),
+    Column("DESCRIPTION", rank=2, optional=True),
 )
 
 STATE_STYLES = {
@@ -65,7 +64,7 @@ def show_vms(
     if session.wants_data:
         session.show_data(rows)
         return
-    session.show(render_vms(rows, session.look))
+    session.show_table(COLUMNS, vm_rows(rows))
     if not rows:
         session.note(
             f"No VM {'was' if past else 'is'} like that."
@@ -78,9 +77,9 @@ def show_vms(
         session.note("* changed since it was started; `pvc vm restart NAME` applies the change")
 
 
-def render_vms(rows: Sequence[VmRow], look: Look) -> str:
-    """The table of VMs; columns that would be empty are left out."""
-    cells: list[list[str | Cell]] = [
+def vm_rows(rows: Sequence[VmRow]) -> list[list[str | Cell]]:
+    """The rows of the table of VMs."""
+    return [
         [
             row["name"],
             state_cell(row["state"], changed=row["restart_required"]),
@@ -93,8 +92,6 @@ def render_vms(rows: Sequence[VmRow], look: Look) -> str:
         ]
         for row in rows
     ]
-    shown = [i for i, column in enumerate(COLUMNS) if column.title != "DESCRIPTION" or any(row[i] for row in cells)]
-    return render_table([COLUMNS[i] for i in shown], [[row[i] for i in shown] for row in cells], look)
 
 
 def _where(row: VmRow) -> str:
@@ -192,7 +189,7 @@ def show_tags(session: Session, vm: str | None, at: str | None) -> None:
             session.show_data(tags)
             return
         cells = [[tag["tag"], "yes" if tag["protected"] else "no"] for tag in tags]
-        session.show(render_table([Column("TAG"), Column("PROTECTED")], cells, session.look))
+        session.show_table([Column("TAG", rank=0), Column("PROTECTED")], cells)
         return
     having: dict[str, list[str]] = {}
     rows = session.client.vms(at=at or "")
@@ -203,12 +200,9 @@ def show_tags(session: Session, vm: str | None, at: str | None) -> None:
     if session.wants_data:
         session.show_data([{"tag": tag, "vms": vms} for tag, vms in sorted(having.items())])
         return
-    session.show(
-        render_table(
-            [Column("TAG"), Column("COUNT", right=True), Column("VMS")],
-            [[tag, str(len(vms)), ", ".join(vms)] for tag, vms in sorted(having.items())],
-            session.look,
-        )
+    session.show_table(
+        [Column("TAG", rank=0), Column("COUNT", right=True), Column("VMS")],
+        [[tag, str(len(vms)), ", ".join(vms)] for tag, vms in sorted(having.items())],
     )
 
 
@@ -249,6 +243,7 @@ list_vms = PvcCommand(
 info = PvcCommand(
     "info",
     show_vm,
+    reads=True,
     params=[vm_argument(), at_option()],
     about=ABOUT_VM,
     help="Show a VM in full.",

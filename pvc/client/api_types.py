@@ -249,6 +249,15 @@ class NodeInfo(TypedDict):
     position: int
 
 
+class HealthProblem(TypedDict):
+    """A reason why the cluster's health is not `ok`."""
+
+    code: str
+    health: str
+    message: str
+    hint: str
+
+
 class ClusterInfo(TypedDict):
     """The cluster at one look."""
 
@@ -258,6 +267,7 @@ class ClusterInfo(TypedDict):
     health: str
     reasons: list[str]
     hints: dict[str, str]
+    problems: list[HealthProblem]
     position: int
     state_hash: str
     primary: str

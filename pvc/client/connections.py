@@ -6,10 +6,12 @@ connection called `local` that nobody has to store: it is there when its socket 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
-from collections.abc import Mapping
+import stat
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +19,10 @@ from pvc.client.errors import ConfigError
 from pvc.files import replace_file
 
 LOCAL = "local"
+ALL = "all"
+"""What the command line calls all of them; no connection's own name."""
+
+MAX_TOKEN_BYTES = 4096
 DEFAULT_SOCKET = "/run/pvc/pvc.sock"
 DEFAULT_PORT = 7370
 UNIX_SCHEME = "unix://"
@@ -67,13 +73,31 @@ def choose_connection(name: str = "", env: Mapping[str, str] | None = None) -> C
     """The connection of this name, or the one that environment, file and machine make the obvious one.
 
     What is said for this one call goes before what is stored: `name`, PVC_URL, PVC_CONNECTION, PVC_SOCKET; then the
-    stored connection in use, the local socket, the only stored one. PVC_TOKEN replaces a token; PVC_URL may be several,
-    with commas between. Raises ConfigError.
+    stored connection in use, the local socket, the only stored one. PVC_TOKEN, or what is in the file PVC_TOKEN_FILE,
+    replaces a token; PVC_URL may be several, with commas between. Raises ConfigError.
     """
     env = os.environ if env is None else env
     chosen = _choose(name, env)
-    token = env.get("PVC_TOKEN", "")
-    return chosen._replace(token=check_token(token)) if token else chosen
+    if env.get("PVC_TOKEN"):
+        return chosen._replace(token=check_token(env["PVC_TOKEN"]))
+    if env.get("PVC_TOKEN_FILE"):
+        return chosen._replace(token=read_token_file(Path(env["PVC_TOKEN_FILE"])))
+    return chosen
+
+
+def read_token_file(path: Path) -> str:
+    """The token in a file that nobody else can read. Raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            seen = os.fstat(file.fileno())
+            data = file.read(MAX_TOKEN_BYTES)
+    except OSError as error:
+        raise ConfigError(
+            f"the token file {path} cannot be read: {error.strerror}", hint=f"look at: ls -l {path}"
+        ) from error
+    if stat.S_ISREG(seen.st_mode):
+        _refuse_exposed(path, seen, "holds a token", code="client.token_exposed")
+    return check_token(data.decode(errors="replace"))
 
 
 def load_connections(env: Mapping[str, str] | None = None) -> Stored:
@@ -81,18 +105,13 @@ def load_connections(env: Mapping[str, str] | None = None) -> Stored:
     path = connections_file(env)
     try:
         with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
+            seen = os.fstat(file.fileno())
             data = file.read()
     except FileNotFoundError:
         return Stored({})
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", hint=f"look at: ls -l {path}") from error
-    if mode & 0o077:
-        raise ConfigError(
-            f"{path} holds tokens, and others than its owner may read or change it",
-            code="client.config_exposed",
-            hint=f"chmod 600 {path}; if somebody may have read it, have new tokens made",
-        )
+    _refuse_exposed(path, seen, "holds tokens", code="client.config_exposed")
     return _decode(data, path)
 
 
@@ -111,6 +130,25 @@ def save_connections(stored: Stored, env: Mapping[str, str] | None = None) -> No
         raise ConfigError(
             f"{path} cannot be written: {error.strerror}", hint="PVC_CONFIG_DIR names another place"
         ) from error
+
+
+def change_connections(change: Callable[[Stored], Stored], env: Mapping[str, str] | None = None) -> Stored:
+    """Replace what is stored by what `change` makes of it; two at once do not undo each other. Raises ConfigError."""
+    path = connections_file(env)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror}", hint="PVC_CONFIG_DIR names another place"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # held for as long as it takes to write a file
+        changed = change(load_connections(env))
+        save_connections(changed, env)
+        return changed
+    finally:
+        os.close(lock)
 
 
 def connections_file(env: Mapping[str, str] | None = None) -> Path:
@@ -138,12 +176,30 @@ def check_name(name: str) -> str:
     """The name of a connection to store. Raises ConfigError."""
     if name == LOCAL:
         raise ConfigError("the connection 'local' is found by itself", hint="choose another name")
+    if name == ALL:
+        raise ConfigError("'all' stands for all connections", hint="choose another name")
     if not _NAME.match(name):
         raise ConfigError(
             f"{name!r} is no name for a connection",
             hint="use a-z, 0-9 and . _ - inside, at most 63 characters",
         )
     return name
+
+
+def _refuse_exposed(path: Path, seen: os.stat_result, what: str, *, code: str) -> None:
+    """Raise ConfigError where others may read or change the file, or it is somebody else's than ours or root's."""
+    if seen.st_mode & 0o077:
+        raise ConfigError(
+            f"{path} {what}, and others than its owner may read or change it",
+            code=code,
+            hint=f"chmod 600 {path}; if somebody may have read it, have new tokens made",
+        )
+    if seen.st_uid not in (os.geteuid(), 0):
+        raise ConfigError(
+            f"{path} {what}, and belongs to another user (uid {seen.st_uid})",
+            code=code,
+            hint=f"if it is yours: chown {os.geteuid()} {path}; else keep one of your own",
+        )
 
 
 def check_url(url: str) -> str:

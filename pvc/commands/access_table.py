@@ -21,6 +21,7 @@ class Action(StrEnum):
     VM_READ = "vm.read"
     HISTORY_READ = "history.read"
     PAST_READ = "past.read"
+    METRICS_READ = "metrics.read"
     LOG_READ = "log.read"
     LOG_VERIFY = "log.verify"
     CONSOLE_READ = "console.read"
@@ -85,6 +86,8 @@ TABLE: Mapping[Action, Row] = {
     Action.VM_READ: _row(_VMS, _VMS, _VMS, _VMS),
     Action.HISTORY_READ: _row(_VMS, _VMS, _VMS, _VMS),
     Action.PAST_READ: _row(_WHOLE, _WHOLE, _WHOLE, _WHOLE),
+    # What everybody does at a gateway is counted there, and VMs are named: not for who sees only some.
+    Action.METRICS_READ: _row(_WHOLE, _WHOLE, _WHOLE, _WHOLE),
     Action.LOG_READ: _row(_WHOLE, _WHOLE, _WHOLE, _WHOLE),
     Action.LOG_VERIFY: _row(_NO, _WHOLE, _WHOLE, _WHOLE),
     Action.CONSOLE_READ: _row(_VMS, _VMS, _VMS, _NO),

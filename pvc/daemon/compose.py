@@ -27,6 +27,7 @@ from pvc.daemon.logs import (
 )
 from pvc.daemon.own_certificate import with_certificate
 from pvc.daemon.serving import serve
+from pvc.daemon.tracing import tracing
 from pvc.daemon.webhooks import open_webhooks
 from pvc.daemon.zookeeper_server import keep_running, mode_of, start_zookeeper
 from pvc.drivers.anchors import Anchor, FileAnchor, SyslogAnchor, WebhookAnchor
@@ -36,17 +37,19 @@ from pvc.drivers.machine import boot_id, machine_id, missing_files
 from pvc.drivers.watchdog import LinuxWatchdog
 from pvc.errors import Unavailable
 from pvc.gateway.services import GatewayServices, PeerParts, WebhookPorts
+from pvc.handlers.vm_reconciler import nothing_missing
 from pvc.handlers.what_if import foresee
 from pvc.keyring.base import Keyring
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.log.inbox import Inbox
 from pvc.node.delivering import DeliveryParts
-from pvc.node.node import Node, Services, nothing_missing
+from pvc.node.node import Node, Services
 from pvc.node.signing import KeyFiles
 from pvc.node.vouching import VouchingParts
 from pvc.peers.client import Peers
 from pvc.presence.base import Member, Presence
+from pvc.runtime.append_watch import AppendWatch
 from pvc.runtime.appender import Appender
 from pvc.runtime.past_files import PastFiles
 from pvc.runtime.people import People
@@ -86,6 +89,8 @@ async def _run_once(config: Config, stop: asyncio.Event) -> None:
             people=opened.people,
             log_care=care,
             peers=opened.peers,
+            watch=services.watch,
+            places={"data": config.data_dir, "archive": config.archive_dir},
             webhooks=opened.webhooks,
         )
         watching = [
@@ -245,6 +250,8 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
         state = None if config.log.kind == "memory" else await first_state(snapshots, log, peers)
         world = World(state, behind=True)
         people = People(keyring, world, clock, rng)
+        watch = AppendWatch(clock, node=config.node_name, tracer=await stack.enter_async_context(tracing(config)))
+        stack.enter_context(world.listening(watch.folded))
         webhooks, post = await open_webhooks(config, world, people.readable, clock, rng)
         stack.push_async_callback(webhooks.store.close)
         stack.push_async_callback(post.close)
@@ -254,8 +261,16 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
             world=world,
             log=log,
             appender=Appender(
-                world, log, origin=config.node_name, clock=clock, rng=rng, usage=telemetry.usage, inbox=inbox
+                world,
+                log,
+                origin=config.node_name,
+                clock=clock,
+                rng=rng,
+                usage=telemetry.usage,
+                inbox=inbox,
+                watch=watch,
             ),
+            watch=watch,
             hypervisor=hypervisor,
             clock=clock,
             rng=rng,
@@ -279,6 +294,7 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
                 sender=webhooks.sender,
                 clock=clock,
                 rng=rng,
+                meters=watch.meters,
             ),
         )
         if server is not None:

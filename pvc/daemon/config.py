@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import socket
 import tomllib
@@ -116,6 +117,27 @@ class AnchorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """File with a token that is sent along."""
 
 
+class LoggingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[logging]`: how the daemon writes its own log."""
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is below it is not written; `--debug` goes before."""
+
+
+class TracingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[tracing]`: where spans go. Needs the extra `otel`."""
+
+    endpoint: str = ""
+    """URL of an OTLP receiver over HTTP, such as http://127.0.0.1:4318/v1/traces; empty: nothing is traced."""
+    ca: str = ""
+    """PEM file of the authority of its certificate; empty: the system's."""
+    token_file: str = ""
+    """File with a token that is sent along."""
+    sample: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    """Share of the chains of causes that are traced; each is whole, on every node, or not at all."""
+
+
 class ArchiveConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[archive]`: where sealed segments of the log are kept; what is no longer in ZooKeeper is only there."""
 
@@ -143,6 +165,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     gateway: GatewayConfig = GatewayConfig()
     archive: ArchiveConfig = ArchiveConfig()
     anchor: AnchorConfig = AnchorConfig()
+    logging: LoggingConfig = LoggingConfig()
+    tracing: TracingConfig = TracingConfig()
 
     @property
     def node_name(self) -> str:
@@ -186,6 +210,7 @@ def load_config(path: Path) -> Config:
     _check_anchor(path, config.anchor)
     _check_archive(path, config.archive)
     _check_quota(path, config.log)
+    _check_tracing(path, config.tracing)
     _ = config.node_name  # a host name that is no node name is to be told now, not when it is first needed
     return config
 
@@ -243,6 +268,18 @@ def _check_archive(path: Path, archive: ArchiveConfig) -> None:
     lonely = [name for name in ("rados_conf", "rados_user", "rados_namespace") if getattr(archive, name)]
     if lonely and not archive.rados_pool:
         raise _bad(path, f"has archive.{lonely[0]}, but no archive.rados_pool", "name the pool, or leave both out")
+
+
+def _check_tracing(path: Path, tracing: TracingConfig) -> None:
+    if tracing.endpoint and not tracing.endpoint.startswith(("http://", "https://")):
+        hint = "give the whole URL: http://127.0.0.1:4318/v1/traces"
+        raise _bad(path, f"has the tracing.endpoint {tracing.endpoint!r}", hint=hint)
+    if tracing.endpoint and not importlib.util.find_spec("opentelemetry"):
+        raise _bad(
+            path,
+            "has a tracing.endpoint, and OpenTelemetry is not installed",
+            "`pip install 'pvc[otel]'`, or leave it out",
+        )
 
 
 def _check_quota(path: Path, log: LogConfig) -> None:

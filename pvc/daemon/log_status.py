@@ -52,6 +52,7 @@ async def log_status(
     )
     if config.log.kind != "zookeeper":
         return common
+    from pvc.log.quota import MIB
     from pvc.log.zookeeper import ZookeeperLog
 
     assert isinstance(log, ZookeeperLog), "opened so"
@@ -61,6 +62,8 @@ async def log_status(
     return msgspec.structs.replace(
         common,
         incarnation=log.incarnation,
+        quota_records=config.log.quota_records,
+        quota_bytes=config.log.quota_mib * MIB,
         held_by=log.held_by,
         segments=segments,
         archived_segments=len(manifests),

@@ -30,14 +30,18 @@ EXAMPLE = "\b\nExample:\n  pvcd --config /etc/pvc/pvc.toml"
 )
 @click.option("--check", is_flag=True, help="Check the configuration and exit.")
 @click.option("--fingerprint", is_flag=True, help="Show the SHA-256 of the gateway's certificate and exit.")
+@click.option("--examine", is_flag=True, help="Print what is found wrong with this node, for pvc doctor, and exit.")
 @click.option("--debug", is_flag=True, help="Log more.")
 @click.version_option(__version__)
-def main(config_path: Path, check: bool, fingerprint: bool, debug: bool) -> None:
+def main(config_path: Path, check: bool, fingerprint: bool, examine: bool, debug: bool) -> None:
     """Run a PVC node: it keeps this machine's VMs as the cluster's log says, and serves the API."""
     from pvc.daemon.config import load_config
     from pvc.daemon.journal import set_up_journal
 
     set_up_journal(debug=debug)
+    if examine:
+        click.echo(_findings(config_path))
+        return
     try:
         config = load_config(config_path)
         if check:
@@ -46,6 +50,7 @@ def main(config_path: Path, check: bool, fingerprint: bool, debug: bool) -> None
         if fingerprint:
             click.echo(_fingerprint(config))
             return
+        set_up_journal(debug=debug, level=config.logging.level, form=config.logging.format)
         _allow_many_files()
         asyncio.run(_run(config))
     except PvcError as error:
@@ -53,6 +58,14 @@ def main(config_path: Path, check: bool, fingerprint: bool, debug: bool) -> None
         if error.hint:
             click.echo(f"      {error.hint}", err=True)
         raise SystemExit(1) from None
+
+
+def _findings(config_path: Path) -> str:
+    import msgspec
+
+    from pvc.daemon.examine import examine
+
+    return msgspec.json.encode(asyncio.run(examine(config_path))).decode()
 
 
 def _fingerprint(config: Config) -> str:

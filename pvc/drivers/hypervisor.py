@@ -98,6 +98,11 @@ class GuestUsage(msgspec.Struct, frozen=True, kw_only=True):
     """Of all its CPUs together, since it started on this machine; only differences mean something."""
     memory_used_mib: int
     """What it takes of the machine's memory now, which is less than it was given until it has touched it all."""
+    disk_read_bytes: int = 0
+    """Of all its disks together; these four since it started on this machine, like `cpu_seconds`."""
+    disk_written_bytes: int = 0
+    received_bytes: int = 0
+    sent_bytes: int = 0
 
 
 class MachineUsage(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,12 @@ import libvirt
 from pvc.drivers.hypervisor import GuestUsage, MachineUsage
 from pvc.drivers.libvirt_domain import mark_of
 
-_STATS = libvirt.VIR_DOMAIN_STATS_CPU_TOTAL | libvirt.VIR_DOMAIN_STATS_BALLOON
+_STATS = (
+    libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
+    | libvirt.VIR_DOMAIN_STATS_BALLOON
+    | libvirt.VIR_DOMAIN_STATS_BLOCK
+    | libvirt.VIR_DOMAIN_STATS_INTERFACE
+)
 _WHICH = (
     libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
     # A domain that another call holds tells what is known without QEMU, instead of keeping all others waiting.
@@ -42,6 +47,10 @@ class UsageReader:
                     vm=domain.UUIDString(),
                     cpu_seconds=figures.get("cpu.time", 0) / 1e9,
                     memory_used_mib=(figures.get("balloon.rss") or figures.get("balloon.current", 0)) // 1024,
+                    disk_read_bytes=_sum(figures, "block", "rd.bytes"),
+                    disk_written_bytes=_sum(figures, "block", "wr.bytes"),
+                    received_bytes=_sum(figures, "net", "rx.bytes"),
+                    sent_bytes=_sum(figures, "net", "tx.bytes"),
                 )
                 for domain, figures in stats
                 if self._ours[domain.UUIDString()]
@@ -56,3 +65,8 @@ class UsageReader:
         if everything <= before:
             return 0.0
         return min(100.0, max(0.0, 100.0 * (busy - before_busy) / (everything - before)))
+
+
+def _sum(figures: dict[str, int], kind: str, what: str) -> int:
+    """Of all disks or network cards; one that a busy domain does not tell of counts for nothing."""
+    return sum(figures.get(f"{kind}.{index}.{what}", 0) for index in range(figures.get(f"{kind}.count", 0)))

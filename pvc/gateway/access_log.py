@@ -22,6 +22,7 @@ class AccessLine:
 
     about: str = ""
     position: int = 0
+    record: str = ""
 
 
 @contextlib.contextmanager
@@ -40,7 +41,7 @@ def told_in_access_log(command: str, clock: Clock, actor: Actor) -> Iterator[Acc
         raise
     finally:
         logger.info(
-            "command=%s about=%s principal=%s method=%s address=%s source=%s result=%s position=%d ms=%.1f",
+            "command=%s about=%s principal=%s method=%s address=%s source=%s result=%s record=%s position=%d ms=%.1f",
             command,
             _word(line.about),
             _word(shortened(actor.principal)),
@@ -48,6 +49,7 @@ def told_in_access_log(command: str, clock: Clock, actor: Actor) -> Iterator[Acc
             actor.address or "-",
             _word(actor.source),
             result,
+            line.record or "-",
             line.position,
             (clock.monotonic() - began) * 1000,
         )

@@ -37,10 +37,12 @@ from pvc.gateway.log import LOG
 from pvc.gateway.log_care import LOG_CARE
 from pvc.gateway.log_parts import LOG_PARTS
 from pvc.gateway.log_proofs import PROOFS
+from pvc.gateway.metrics import METRICS, METRICS_PATH
 from pvc.gateway.openapi import openapi_endpoint
 from pvc.gateway.people import PEOPLE
 from pvc.gateway.problems import CONTENT_TYPE, NoSuchRoute, TooManyRequests, WrongMethod, problem_response
 from pvc.gateway.queries import QUERIES
+from pvc.gateway.request_meter import ENDPOINT, REFUSAL, RequestMeter
 from pvc.gateway.services import GatewayServices
 from pvc.gateway.turns import Turns
 from pvc.gateway.undo import UNDO
@@ -67,7 +69,9 @@ def create_app(services: GatewayServices) -> ASGIApp:
     ]
     routes += [Route(f"{base}/health", _Health(services)) for base in ("", BASE_PATH)]
     routes.append(WebSocketRoute(BASE_PATH + CONSOLE_PATH, functools.partial(_console, services, doorkeeper, warden)))
-    return _Border(services, Router(routes, redirect_slashes=False, default=_no_such_route))
+    routes.append(Route(METRICS_PATH, _Methods(services, doorkeeper, warden, turns, by_path[METRICS_PATH])))
+    router = Router(routes, redirect_slashes=False, default=_no_such_route)
+    return RequestMeter(services, _Border(services, router))
 
 
 def local_app(app: ASGIApp) -> ASGIApp:
@@ -95,6 +99,7 @@ def all_endpoints() -> Sequence[Endpoint]:
         *PEOPLE,
         *WEBHOOKS,
         *CONSOLE,
+        *METRICS,
         *command_endpoints(),
     ]
     return [*described, openapi_endpoint(described)]
@@ -123,6 +128,7 @@ class _Methods:
         endpoint = self._endpoints.get(method)
         if endpoint is None:
             raise WrongMethod(request.method, request.url.path, sorted(self._endpoints))
+        scope[ENDPOINT] = endpoint
         peer = self._peer(endpoint, request)
         response = await (self._answer_peer(endpoint, request, peer) if peer else self._answer(endpoint, request))
         await _make_readable(self._services, response)
@@ -168,6 +174,7 @@ class _Health:
         self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[ENDPOINT] = "/health"
         request = Request(scope, receive, send)
         if request.method not in ("GET", "HEAD"):
             raise WrongMethod(request.method, request.url.path, ["GET"])
@@ -203,6 +210,7 @@ class _Border:
             # The border is the one place where a defect may not end the connection without an answer.
             logger.exception("gateway: internal error method=%s path=%r", scope.get("method"), scope.get("path"))
             problem = internal_error(error)
+        scope[REFUSAL] = problem.code
         if started:
             logger.warning("gateway: reply cut short path=%r code=%s", scope.get("path"), problem.code)
             return
@@ -230,6 +238,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, response: Response
 
 
 async def _console(services: GatewayServices, doorkeeper: Doorkeeper, warden: Warden, websocket: WebSocket) -> None:
+    websocket.scope[ENDPOINT] = CONSOLE_PATH
     await services.world.until_caught_up(REACH_DEADLINE_S)
     principal = doorkeeper.admit(websocket, services.world.state)
     ref = websocket.path_params["vm"]

@@ -12,10 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from pvc.errors import PvcError
+from pvc.gateway.health_codes import CODES, known, problem
 from pvc.gateway.live import fence_checks
 from pvc.presence.hello import Hello
-from pvc.projections.cluster_views import Health
+from pvc.projections.cluster_views import Health, HealthProblem
 from pvc.projections.evolve_vm import FAILED
+from pvc.projections.fault_hints import hint_of
 from pvc.projections.state import ClusterState, FlushState, Node, NodeState, Vm, held_mib
 from pvc.projections.vm_machine import ACTIVE, WANTED
 from pvc.runtime.telemetry import STALE_S, NodeFigures
@@ -29,7 +31,7 @@ CRITICAL_FAULTS = frozenset({"node.unfenced", "node.diverged", "node.log_differs
 FEW = 5
 """Names in a reason, at most; lists show the rest."""
 
-Reason = tuple[Health, str]
+Reason = HealthProblem
 
 
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +47,7 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
     now_us: int = 0
 
 
-def assess(state: ClusterState, heard: Heard) -> tuple[Health, list[str]]:
+def assess(state: ClusterState, heard: Heard) -> tuple[Health, list[Reason]]:
     """The cluster's health and the reasons, the worst first."""
     if state.cluster is None:
         return Health.OK, []
@@ -53,17 +55,20 @@ def assess(state: ClusterState, heard: Heard) -> tuple[Health, list[str]]:
     coordinators = [node for node in nodes if node.coordinator]
     reasons: list[Reason] = []
     if heard.fold_fault is not None:
-        reasons.append((Health.CRITICAL, f"this node's fold has stopped: {heard.fold_fault.code}"))
+        message = f"this node's fold has stopped: {heard.fold_fault.code}"
+        reasons.append(problem(Health.CRITICAL, "fold.stopped", message))
     reasons += _stopped_folds(heard.hellos or {})
     if heard.silent:
-        reasons.append((Health.CRITICAL, "ZooKeeper does not answer this node: nothing can be changed, VMs go on"))
+        message = "ZooKeeper does not answer this node: nothing can be changed, VMs go on"
+        reasons.append(problem(Health.CRITICAL, "zookeeper.silent", message))
     if not any(fault.code == "node.diverged" for fault in state.faults.values()):
         reasons += _divergence(heard.hellos or {})
     reasons += _faults(state)
     known = frozenset(fault.subject.partition("/")[2] for fault in state.faults.values() if fault.acknowledged_by)
     reasons += _unrecovered(state, known)
     if nodes and not coordinators:
-        reasons.append((Health.CRITICAL, "there is no coordinator: none can act for the cluster"))
+        message = "there is no coordinator: none can act for the cluster"
+        reasons.append(problem(Health.CRITICAL, "cluster.no_coordinator", message))
     reasons += _coordinators(coordinators) if coordinators else ()
     reasons += _primary(state, coordinators)
     reasons += _zookeeper(coordinators, heard.figures or {})
@@ -75,9 +80,10 @@ def assess(state: ClusterState, heard: Heard) -> tuple[Health, list[str]]:
     reasons += _spare_room(state)
     if state.cluster.maintenance:
         why = f" ({state.cluster.maintenance_reason})" if state.cluster.maintenance_reason else ""
-        reasons.append((Health.DEGRADED, f"the cluster is in maintenance{why}: no lost node is fenced"))
-    critical = [text for level, text in reasons if level is Health.CRITICAL]
-    degraded = [text for level, text in reasons if level is Health.DEGRADED]
+        message = f"the cluster is in maintenance{why}: no lost node is fenced"
+        reasons.append(problem(Health.DEGRADED, "cluster.maintenance", message))
+    critical = [reason for reason in reasons if reason.health is Health.CRITICAL]
+    degraded = [reason for reason in reasons if reason.health is Health.DEGRADED]
     health = Health.CRITICAL if critical else Health.DEGRADED if degraded else Health.OK
     return health, [*critical, *degraded]
 
@@ -94,7 +100,8 @@ def zookeeper_modes(state: ClusterState, figures: Mapping[str, NodeFigures]) -> 
 def _stopped_folds(hellos: Mapping[str, Hello | None]) -> Iterator[Reason]:
     for name, hello in sorted(hellos.items()):
         if hello is not None and hello.fault:
-            yield Health.CRITICAL, f"node {name} only lets its VMs go on: its fold has stopped: {hello.fault}"
+            message = f"node {name} only lets its VMs go on: its fold has stopped: {hello.fault}"
+            yield problem(Health.CRITICAL, "node.fold_stopped", message, name)
 
 
 def _divergence(hellos: Mapping[str, Hello | None]) -> Iterator[Reason]:
@@ -107,7 +114,8 @@ def _divergence(hellos: Mapping[str, Hello | None]) -> Iterator[Reason]:
     for (position, _), by_hash in sorted(by_position.items()):
         if len(by_hash) > 1:
             sides = " and ".join(_names(names) for names in by_hash.values())
-            yield Health.CRITICAL, f"the states of {sides} differ at position {position}"
+            message = f"the states of {sides} differ at position {position}"
+            yield problem(Health.CRITICAL, "node.states_differ", message)
 
 
 def _faults(state: ClusterState) -> Iterator[Reason]:
@@ -118,19 +126,27 @@ def _faults(state: ClusterState) -> Iterator[Reason]:
         if fault.code == "node.lost" and node is not None and node.unfenced:
             continue  # the fault that it could not be fenced says both
         open_end = fault.code in CRITICAL_FAULTS or (node is not None and node.state is NodeState.LOST)
-        yield Health.CRITICAL if open_end else Health.DEGRADED, fault.message
+        yield HealthProblem(
+            code=known(fault.code),
+            health=Health.CRITICAL if open_end else Health.DEGRADED,
+            message=fault.message,
+            hint=hint_of(state, fault) or CODES["fault"].remedy,
+        )
 
 
 def _coordinators(coordinators: Sequence[Node]) -> Iterator[Reason]:
     count = len(coordinators)
     if not count % 2:
-        yield Health.DEGRADED, f"{count} coordinators stand no more losses than {count - 1}: have one more, or one less"
+        message = f"{count} coordinators stand no more losses than {count - 1}: have one more, or one less"
+        yield problem(Health.DEGRADED, "cluster.even_coordinators", message)
     ready = [node for node in coordinators if node.state is NodeState.READY]
     majority = count // 2 + 1
     if len(ready) < majority:
-        yield Health.CRITICAL, f"{len(ready)} of {count} coordinators are ready: that is no majority"
+        message = f"{len(ready)} of {count} coordinators are ready: that is no majority"
+        yield problem(Health.CRITICAL, "cluster.no_majority", message)
     elif len(ready) == majority < count:
-        yield Health.DEGRADED, f"{len(ready)} of {count} coordinators are ready: the next loss takes the majority"
+        message = f"{len(ready)} of {count} coordinators are ready: the next loss takes the majority"
+        yield problem(Health.DEGRADED, "cluster.bare_majority", message)
 
 
 def _primary(state: ClusterState, coordinators: Sequence[Node]) -> Iterator[Reason]:
@@ -139,7 +155,7 @@ def _primary(state: ClusterState, coordinators: Sequence[Node]) -> Iterator[Reas
     node = state.nodes.get(name)
     if len(coordinators) > 1 and (node is None or node.state is not NodeState.READY):
         was = f": {name} is {node.state}" if node is not None else ""
-        yield Health.CRITICAL, f"no node is primary, so none acts for the cluster{was}"
+        yield problem(Health.CRITICAL, "cluster.no_primary", f"no node is primary, so none acts for the cluster{was}")
 
 
 def _zookeeper(coordinators: Sequence[Node], figures: Mapping[str, NodeFigures]) -> Iterator[Reason]:
@@ -149,10 +165,8 @@ def _zookeeper(coordinators: Sequence[Node], figures: Mapping[str, NodeFigures])
     down = [node.name for node in coordinators if modes.get(node.name, "") not in SERVING]
     if down:
         level = Health.CRITICAL if 2 * len(down) >= len(coordinators) else Health.DEGRADED
-        yield (
-            level,
-            f"ZooKeeper serves on {len(coordinators) - len(down)} of {len(coordinators)}: not on {_names(down)}",
-        )
+        message = f"ZooKeeper serves on {len(coordinators) - len(down)} of {len(coordinators)}: not on {_names(down)}"
+        yield problem(level, "zookeeper.down", message, down[0])
 
 
 def _unrecovered(state: ClusterState, known: frozenset[str]) -> Iterator[Reason]:
@@ -163,31 +177,36 @@ def _unrecovered(state: ClusterState, known: frozenset[str]) -> Iterator[Reason]
         if waiting:
             count = "1 VM is" if len(waiting) == 1 else f"{len(waiting)} VMs are"
             why = next((f": {vm.error}" for vm in waiting if vm.error), "")
-            yield Health.CRITICAL, f"{count} not recovered yet from the fenced node {node.name}{why}"
+            message = f"{count} not recovered yet from the fenced node {node.name}{why}"
+            yield problem(Health.CRITICAL, "vm.not_recovered", message)
 
 
 def _failed(state: ClusterState, known: frozenset[str]) -> Iterator[Reason]:
     vms = (state.vms.get(fault.subject.partition("/")[2]) for fault in state.faults.values() if fault.code == FAILED)
     failed = sorted(vm.name for vm in vms if vm is not None and vm.id not in known)
     if failed:
-        yield Health.DEGRADED, f"{len(failed)} {'VM has' if len(failed) == 1 else 'VMs have'} failed: {_names(failed)}"
+        message = f"{len(failed)} {'VM has' if len(failed) == 1 else 'VMs have'} failed: {_names(failed)}"
+        yield problem(Health.DEGRADED, FAILED, message, failed[0])
 
 
 def _nodes(state: ClusterState, heard: Heard) -> Iterator[Reason]:
     silent = []
     for node in state.nodes.values():
         if node.state is NodeState.JOINING:
-            yield Health.DEGRADED, f"node {node.name} has not been heard of yet"
+            message = f"node {node.name} has not been heard of yet"
+            yield problem(Health.DEGRADED, "node.joining", message, node.name)
         if node.state is not NodeState.READY:
             continue
         if node.flush in (FlushState.FLUSHING, FlushState.FLUSHED):
-            yield Health.DEGRADED, f"node {node.name} takes no VMs: it is {node.flush}"
+            message = f"node {node.name} takes no VMs: it is {node.flush}"
+            yield problem(Health.DEGRADED, "node.flushed", message, node.name)
         if heard.hellos is not None and node.name not in heard.hellos:
-            yield Health.DEGRADED, f"node {node.name} has no session"
+            yield problem(Health.DEGRADED, "node.no_session", f"node {node.name} has no session", node.name)
         elif heard.figures is not None and node.name not in heard.figures and not _fresh(node, heard.now_us):
             silent.append(node.name)
     if silent:
-        yield Health.DEGRADED, f"no figures came from {_names(silent)} for {STALE_S:.0f} s"
+        message = f"no figures came from {_names(silent)} for {STALE_S:.0f} s"
+        yield problem(Health.DEGRADED, "node.silent", message, silent[0])
 
 
 def _fencing(state: ClusterState, figures: Mapping[str, NodeFigures]) -> Iterator[Reason]:
@@ -199,10 +218,11 @@ def _fencing(state: ClusterState, figures: Mapping[str, NodeFigures]) -> Iterato
     if bare:
         have, one = ("has", "it") if len(bare) == 1 else ("have", "one of them")
         lack = f"{_names(bare)} {have} no fence agent and no watchdog"
-        yield Health.DEGRADED, f"{lack}: if {one} is lost, its VMs wait for a person"
+        message = f"{lack}: if {one} is lost, its VMs wait for a person"
+        yield problem(Health.DEGRADED, "fence.missing", message, bare[0])
     for name, check in sorted(fence_checks(state, figures).items()):
         if check.trouble:
-            yield Health.DEGRADED, f"the fence agent of {name} {check.trouble}"
+            yield problem(Health.DEGRADED, "fence.trouble", f"the fence agent of {name} {check.trouble}", name)
 
 
 def _fresh(node: Node, now_us: int) -> bool:
@@ -218,7 +238,9 @@ def _versions(nodes: Sequence[Node]) -> Iterator[Reason]:
     if len(by_version) > 1:
         (usual, _), *_ = Counter({version: len(names) for version, names in by_version.items()}).most_common()
         others = "; ".join(f"{_names(names)} {version}" for version, names in by_version.items() if version != usual)
-        yield Health.DEGRADED, f"nodes run different versions of PVC: most {usual}, {others}"
+        message = f"nodes run different versions of PVC: most {usual}, {others}"
+        behind = next(names[0] for version, names in by_version.items() if version != usual)
+        yield problem(Health.DEGRADED, "cluster.versions_differ", message, behind)
 
 
 def _level(level: int, nodes: Sequence[Node]) -> Iterator[Reason]:
@@ -230,7 +252,8 @@ def _level(level: int, nodes: Sequence[Node]) -> Iterator[Reason]:
         names = _names(
             [node.name if node.state is NodeState.READY else f"{node.name} ({node.state})" for node in behind]
         )
-        yield Health.DEGRADED, f"the feature level stays {level}: {highest} is not known to {names}"
+        message = f"the feature level stays {level}: {highest} is not known to {names}"
+        yield problem(Health.DEGRADED, "cluster.level_held", message, behind[0].name)
 
 
 def _spare_room(state: ClusterState) -> Iterator[Reason]:
@@ -251,7 +274,7 @@ def _spare_room(state: ClusterState) -> Iterator[Reason]:
             left, left_mib = left + 1, left_mib + held_mib(vm)
     if left:
         lost = f"{left} of its {len(vms)} VMs would find no room elsewhere ({left_mib} MiB)"
-        yield Health.DEGRADED, f"if node {fullest.name} were lost, {lost}"
+        yield problem(Health.DEGRADED, "cluster.no_spare_room", f"if node {fullest.name} were lost, {lost}")
 
 
 def _fits(vm: Vm, node: Node, free_mib: int) -> bool:

@@ -30,6 +30,7 @@ from pvc.gateway.endpoint import Call, Endpoint, json_response
 from pvc.gateway.erasure import erased_before, notes_on_erasure, sealed_command
 from pvc.gateway.fields import Fields
 from pvc.gateway.records import decode_record
+from pvc.gateway.request_meter import RECORD
 from pvc.gateway.services import GatewayServices
 from pvc.gateway.webhook_commands import completed
 from pvc.projections.state import RECENT_COMMANDS
@@ -139,7 +140,9 @@ async def _handle(spec: CommandSpec, fields: Fields, services: GatewayServices, 
         if isinstance(given, ErasePerson) and isinstance(command, ErasePerson):
             notes = await notes_on_erasure(services, given, command)
             reply = msgspec.structs.replace(reply, notes=[*reply.notes, *notes])
-        line.position = reply.position
+        line.position, line.record = reply.position, reply.record or ""
+        if reply.record and not reply.repeated:
+            call.request.scope[RECORD] = reply.record
         return json_response(reply, reply.position)
 
 
@@ -210,6 +213,7 @@ def _submission(
         digest=digest,
         audit_vm=vm_id if vm_id in state.vms else "",
         audit_refusal=True,
+        told_by_caller=True,
     )
 
 

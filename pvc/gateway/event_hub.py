@@ -14,6 +14,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextvars import Context
 from itertools import islice
 
 from pvc.clock import Clock
@@ -240,7 +241,7 @@ class EventHub:
     async def reading(self, wanted: EventFilter, after: int) -> AsyncIterator[Reader]:
         """A reader of what matches after a position, within the block."""
         if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="event hub")
+            self._task = asyncio.create_task(self._run(), name="event hub", context=Context())
             # From this very position on: what is indexed next is told, and nothing is waited for in between.
             self.position = self._history.position
             self._listening.enter_context(self._history.listening(self._carry))

@@ -134,18 +134,18 @@ class WhoAmI(msgspec.Struct, frozen=True, kw_only=True):
 
 async def _cluster(services: GatewayServices, call: Call) -> Response:
     at = arguments_of(call.request, OneArguments).at
-    heard = await _hear(services, at)
+    heard = await hear(services, at)
     seen = await seen_at(services, at)
     state = seen.state
     if seen.moment is not None:
         await services.past.hash_of(state)
-    health, reasons = assess(state, heard)
+    health, problems = assess(state, heard)
     zookeeper = zookeeper_modes(state, heard.figures or {})
-    info = cluster_info(state, health=health, reasons=reasons, zookeeper=zookeeper)
+    info = cluster_info(state, health=health, problems=problems, zookeeper=zookeeper)
     return json_response(info, info.position, seen.headers)
 
 
-async def _hear(services: GatewayServices, at: str) -> Heard:
+async def hear(services: GatewayServices, at: str = "") -> Heard:
     """What is heard of the nodes just now; of the past nothing is left of the kind."""
     if at:
         return Heard()
@@ -173,7 +173,7 @@ async def _faults(services: GatewayServices, call: Call) -> Response:
 
 async def _nodes(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, NodeListArguments)
-    heard = await _hear(services, arguments.at)
+    heard = await hear(services, arguments.at)
     seen = await seen_at(services, arguments.at)
     state = seen.state
     names, following = page_of(sorted(state.nodes), _glob(arguments.name), arguments.after, arguments.limit)
@@ -187,7 +187,7 @@ async def _node(services: GatewayServices, call: Call) -> Response:
     name = call.request.path_params["node"]
     if not at:
         find_node(services.world.state, name)  # without waiting for those who may not answer
-    heard = await _hear(services, at)
+    heard = await hear(services, at)
     seen = await seen_at(services, at)
     with told_of_then(services, seen, name):
         find_node(seen.state, name)
@@ -198,7 +198,7 @@ def _node_teller(state: ClusterState, heard: Heard) -> Callable[[str], NodeInfo]
     """Tells of nodes, with what is looked for once for all of them."""
     figures, hellos = heard.figures or {}, heard.hellos
     checks = fence_checks(state, figures)
-    _, reasons = assess(state, heard)
+    reasons = [problem.message for problem in assess(state, heard)[1]]
     return lambda name: node_info(
         state,
         state.nodes[name],

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from pvc.archive.base import Archive
 from pvc.clock import Clock, Rng
 from pvc.commands.forecast import Foresee
 from pvc.drivers.hypervisor import Hypervisor
 from pvc.gateway.event_hub import EventHub
+from pvc.gateway.glance import Glance
 from pvc.gateway.listing import Names, Rows
 from pvc.gateway.live import Live
 from pvc.gateway.places import ConsolePlaces
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
+from pvc.meters import Meters
 from pvc.peers.secret import PeerSecret
 from pvc.presence.base import Presence
+from pvc.runtime.append_watch import AppendWatch
 from pvc.runtime.appender import Appender
 from pvc.runtime.log_care import LogCare
 from pvc.runtime.past import PastStates
@@ -83,12 +88,23 @@ class GatewayServices:
     """Where states of the past are kept; without, each is replayed from the beginning."""
     peers: PeerParts = field(default_factory=PeerParts)
     """For the cluster's other nodes."""
+    watch: AppendWatch | None = None
+    """Where the daemon's work is counted and traced; without, the gateway counts its own alone."""
+    places: Mapping[str, Path] = field(default_factory=dict)
+    """Where this node keeps its files: `data`, `archive`."""
     webhooks: WebhookPorts | None = None
     """Where cursors and secrets' key are, and the way to receivers."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     """Set when the daemon is about to end: whoever waits or streams answers with what there is, and goes."""
+    glances: dict[str, Glance[Any]] = field(default_factory=dict, init=False)
+    """What the metrics have looked at lately."""
     names: Names = field(default_factory=Names, init=False)
     rows: Rows = field(default_factory=Rows, init=False)
+
+    @functools.cached_property
+    def meters(self) -> Meters:
+        """What is counted."""
+        return self.watch.meters if self.watch is not None else Meters()
 
     @functools.cached_property
     def live(self) -> Live:

@@ -128,9 +128,14 @@ class TestReply(msgspec.Struct, frozen=True, kw_only=True):
 
 async def _list(services: GatewayServices, call: Call) -> Response:
     arguments_of(call.request, NoArguments)
-    state = services.world.state
-    rows = [await _row(services, state.webhooks[state.webhook_names[name]]) for name in sorted(state.webhook_names)]
-    return json_response(WebhookList(position=state.position, items=[row for row, _ in rows]), state.position)
+    rows = await webhook_rows(services)
+    return json_response(WebhookList(position=services.world.position, items=rows), services.world.position)
+
+
+async def webhook_rows(services: GatewayServices) -> list[WebhookRow]:
+    """All webhooks by name, each with its cursor read."""
+    hooks = services.world.state.webhooks
+    return [(await _row(services, hook))[0] for hook in sorted(hooks.values(), key=lambda hook: hook.name)]
 
 
 async def _info(services: GatewayServices, call: Call) -> Response:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 
 from pvc.clock import Clock, Rng
 from pvc.errors import PvcError
+from pvc.meters import Meters
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ Work = Callable[[str], Awaitable[float | None]]
 class KeyedQueue:
     """Calls `work` for woken keys while `run` is running."""
 
-    def __init__(self, work: Work, *, clock: Clock, rng: Rng) -> None:
+    def __init__(self, work: Work, *, clock: Clock, rng: Rng, meters: Meters | None = None) -> None:
         self._work = work
         self._clock = clock
         self._rng = rng
@@ -42,6 +43,9 @@ class KeyedQueue:
         self._busy: set[str] = set()
         self._failures: dict[str, int] = {}
         self._changed = asyncio.Event()
+        self._meters = meters or Meters()
+        self._meters.reconcile_pending = self._pending
+        self._meters.reconcile_failing = lambda: len(self._failures)
 
     def wake(self, key: str, delay_s: float = 0.0) -> None:
         """Have `key` looked at, no later than after `delay_s`."""
@@ -58,6 +62,10 @@ class KeyedQueue:
         """Whether nothing is being worked on or due now."""
         now = self._clock.monotonic()
         return not self._busy and all(due > now for due in self._due.values())
+
+    def _pending(self) -> int:
+        now = self._clock.monotonic()
+        return len(self._busy) + sum(due <= now for key, due in self._due.items() if key not in self._busy)
 
     async def run(self) -> None:
         """Work until cancelled; what is under way is cancelled too."""
@@ -95,6 +103,7 @@ class KeyedQueue:
 
     async def _serve(self, key: str) -> None:
         delay_s: float | None
+        began_s = self._clock.monotonic()
         try:
             delay_s = await self._work(key)
             self._failures.pop(key, None)
@@ -104,12 +113,14 @@ class KeyedQueue:
             logger.exception("reconcile: unexpected error key=%s", key)
             delay_s = self._back_off(key, error)
         finally:
+            self._meters.reconcile_seconds.observe(self._clock.monotonic() - began_s)
             self._busy.discard(key)
             self._changed.set()
         if delay_s is not None:
             self.wake(key, delay_s)
 
     def _back_off(self, key: str, error: Exception) -> float:
+        self._meters.reconcile_failures.add()
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         if failures in (1, 10, 100):
             logger.warning("reconcile: key=%s failures=%d error=%s", key, failures, error)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from pvc.about import RECORD
 from pvc.clock import Clock
 from pvc.commands.facts import Report, ReportStartFailed
 from pvc.commands.facts_moves import ReportMigrationFailed, ReportPrepared
@@ -18,6 +19,7 @@ from pvc.drivers.hypervisor import Domain, Hypervisor
 from pvc.errors import DriverError
 from pvc.events.vm import VmSpec
 from pvc.handlers import vm_plan as plan
+from pvc.handlers.effect_watch import EffectWatch
 from pvc.handlers.transfers import Transfers
 from pvc.projections.state import ClusterState, Vm
 from pvc.projections.vm_machine import VmState
@@ -39,6 +41,11 @@ Obstacle = Callable[[VmSpec], Awaitable[str]]
 
 GiveReport = Callable[[Report, str], Awaitable[None]]
 """Appends a report, with the id of the record that caused it."""
+
+
+async def nothing_missing(spec: VmSpec) -> str:
+    """The obstacle to running a VM where there can be none."""
+    return ""
 
 
 class _Attempt(msgspec.Struct, kw_only=True):
@@ -65,7 +72,9 @@ class VmReconciler:
         transfers: Transfers,
         obstacle: Obstacle,
         may_start: Callable[[], bool] = lambda: True,
+        watch: EffectWatch | None = None,
     ) -> None:
+        self._watch = watch or EffectWatch(node, clock)
         self._node = node
         self._state = state
         self._hypervisor = hypervisor
@@ -97,6 +106,11 @@ class VmReconciler:
                 return plan.SOON_S
         return DISAGREEMENT_S
 
+    async def reconcile_in_task(self, vm_id: str) -> float | None:
+        """The same in a task that does nothing else: all that is written in it, of a failure too, names the request."""
+        RECORD.set(_cause(self._state().vms.get(vm_id)))
+        return await self.reconcile(vm_id)
+
     def unsettled(self, domains: list[Domain]) -> list[str]:
         """The ids of this node's VMs, and of strays, that need a step; one pass over state and domains, no calls."""
         found = {domain.vm: domain for domain in domains}
@@ -113,19 +127,23 @@ class VmReconciler:
         match step:
             case plan.Define(name=name, spec=spec, epoch=epoch):
                 effect = self._hypervisor.define(vm_id, name, spec, epoch=epoch)
-                await self._attempt_start(vm_id, vm, epoch, effect)
+                await self._attempt_start("define", vm_id, vm, epoch, effect)
             case plan.Start(epoch=epoch):
                 effect = self._hypervisor.start(vm_id, may_run=lambda: self._may_run(vm_id, epoch))
-                await self._attempt_start(vm_id, vm, epoch, effect)
+                await self._attempt_start("start", vm_id, vm, epoch, effect)
             case plan.AskShutdown():
-                await self._hypervisor.shutdown(vm_id)
+                with self._watch.doing("ask_shutdown", vm_id, _cause(vm)):
+                    await self._hypervisor.shutdown(vm_id)
                 self._attempts[vm_id].asked_s = self._clock.monotonic()
             case plan.Destroy():
-                await self._hypervisor.destroy(vm_id)
+                with self._watch.doing("destroy", vm_id, _cause(vm)):
+                    await self._hypervisor.destroy(vm_id)
             case plan.Reset(mark=mark):
-                await self._hypervisor.reset(vm_id, mark=mark)
+                with self._watch.doing("reset", vm_id, _cause(vm)):
+                    await self._hypervisor.reset(vm_id, mark=mark)
             case plan.Forget():
-                await self._hypervisor.forget(vm_id)
+                with self._watch.doing("forget", vm_id, _cause(vm)):
+                    await self._hypervisor.forget(vm_id)
             case plan.Report(report=report):
                 await self._report(report, _cause(vm))
                 if isinstance(report, ReportMigrationFailed):
@@ -136,11 +154,13 @@ class VmReconciler:
                 target = self._state().nodes[move.target].address
                 self._transfers.begin(vm_id, vm.epoch if vm is not None else 0, move, target)
             case plan.CancelMigration():
-                await self._hypervisor.cancel_migration(vm_id)
+                with self._watch.doing("cancel_migration", vm_id, _cause(vm)):
+                    await self._hypervisor.cancel_migration(vm_id)
 
-    async def _attempt_start(self, vm_id: str, vm: Vm | None, epoch: int, effect: Awaitable[None]) -> None:
+    async def _attempt_start(self, name: str, vm_id: str, vm: Vm | None, epoch: int, effect: Awaitable[None]) -> None:
         try:
-            await effect
+            with self._watch.doing(name, vm_id, _cause(vm)):
+                await effect
         except DriverError as error:
             if vm is not None and vm.state is not VmState.MIGRATING:
                 # It may have failed after the guest began to run. Once it is told the VM may be started elsewhere.

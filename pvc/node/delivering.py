@@ -18,6 +18,7 @@ from pvc.errors import PvcError
 from pvc.events.record import Entry
 from pvc.events.registry import Event, subject_of
 from pvc.log.history import HistoryIndex
+from pvc.meters import Meters
 from pvc.node.primary import Submit
 from pvc.runtime.world import World
 from pvc.webhooks.deliverer import PAUSE_S, Deliverer, Parts
@@ -39,6 +40,7 @@ class DeliveryParts:
     sender: Sender
     clock: Clock
     rng: Rng
+    meters: Meters
 
 
 class Delivering:
@@ -151,5 +153,6 @@ def make_delivering(
         report=report,
         clock=parts.clock,
         rng=parts.rng,
+        meters=parts.meters,
     )
     return Delivering(world, deliveries, epoch)

@@ -24,11 +24,11 @@ from pvc.errors import OutcomeUnknown, PvcError, Unavailable
 from pvc.events.node import NodeDiverged
 from pvc.events.record import Entry
 from pvc.events.registry import FEATURE_LEVEL, Event, subject_of
-from pvc.events.vm import VmSpec
 from pvc.events.vm_moves import VmArrived, VmMigrationFailed
+from pvc.handlers.effect_watch import EffectWatch
 from pvc.handlers.queue import KeyedQueue
 from pvc.handlers.transfers import Transfers
-from pvc.handlers.vm_reconciler import Obstacle, VmReconciler
+from pvc.handlers.vm_reconciler import Obstacle, VmReconciler, nothing_missing
 from pvc.log.base import Log
 from pvc.node.anchoring import Anchoring
 from pvc.node.archivist import ArchiveParts, Archivist, unsigned
@@ -43,6 +43,7 @@ from pvc.node.vouching import Vouching, VouchingParts
 from pvc.presence.base import Presence
 from pvc.presence.hello import Contact
 from pvc.projections.state import ClusterState
+from pvc.runtime.append_watch import AppendWatch
 from pvc.runtime.appender import Appender
 from pvc.runtime.past_files import PastFiles
 from pvc.runtime.people import People
@@ -59,11 +60,6 @@ RETRY_S = 1.0
 
 MOVE_ENDED = (VmArrived, VmMigrationFailed)
 """Then a flush may go on with the next VM."""
-
-
-async def nothing_missing(spec: VmSpec) -> str:
-    """The obstacle to running a VM where there can be none."""
-    return ""
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +97,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """Where the keys of people's names are, if anywhere."""
     archive: ArchiveParts | None = None
     """Where sealed segments of the log go, where the log has any."""
+    watch: AppendWatch | None = None
+    """Where its work is counted and told of."""
     webhooks: DeliveryParts | None = None
     """The way to receivers of webhooks, where this node may deliver."""
     zookeeper: Callable[[], Awaitable[str]] | None = None
@@ -127,6 +125,7 @@ class Node:
             services.name, services.world, services.appender, services.clock, services.rng, epoch=self._epoch
         )
         self._transfers = Transfers(services.hypervisor, lambda vm_id: self.queue.wake(vm_id))
+        watch = services.watch or AppendWatch(services.clock)
         self._reconciler = VmReconciler(
             services.name,
             self._sound_state,
@@ -136,8 +135,10 @@ class Node:
             transfers=self._transfers,
             obstacle=services.obstacle,
             may_start=lambda: self.standing.may_start() and not self._promised_too_much(),
+            watch=EffectWatch(services.name, services.clock, watch.meters, watch.tracer, watch.chains.of),
         )
-        self.queue = KeyedQueue(self._reconciler.reconcile, clock=services.clock, rng=services.rng)
+        reconcile = self._reconciler.reconcile_in_task
+        self.queue = KeyedQueue(reconcile, clock=services.clock, rng=services.rng, meters=watch.meters)
         self._self_fence = (
             SelfFence(
                 services.presence,

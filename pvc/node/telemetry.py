@@ -98,7 +98,13 @@ class Publisher:
             self._cpu_seconds[guest.vm] = guest.cpu_seconds
             used_s = guest.cpu_seconds - before.get(guest.vm, guest.cpu_seconds)
             guests[guest.vm] = GuestFigures(
-                cpu_per_cent=round(max(100.0 * used_s / passed_s, 0.0), 1), memory_used_mib=guest.memory_used_mib
+                cpu_per_cent=round(max(100.0 * used_s / passed_s, 0.0), 1),
+                memory_used_mib=guest.memory_used_mib,
+                cpu_seconds=round(guest.cpu_seconds, 2),
+                disk_read_bytes=guest.disk_read_bytes,
+                disk_written_bytes=guest.disk_written_bytes,
+                received_bytes=guest.received_bytes,
+                sent_bytes=guest.sent_bytes,
             )
         return guests
 

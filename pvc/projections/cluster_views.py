@@ -25,6 +25,15 @@ class Health(StrEnum):
     """Something does not work, or nobody can tell whether it does."""
 
 
+class HealthProblem(msgspec.Struct, frozen=True, kw_only=True):
+    """A reason why the cluster's health is not `ok`."""
+
+    code: Annotated[str, Meta(description="Stable; docs/reference/health.md lists them.", examples=["node.lost"])]
+    health: Annotated[Health, Meta(description="How bad it makes the cluster's health.")]
+    message: str
+    hint: Annotated[str, Meta(description="What to do about it.")]
+
+
 class NodeUsage(msgspec.Struct, frozen=True, kw_only=True):
     """What a node was measured to use, some seconds ago."""
 
@@ -115,7 +124,8 @@ class ClusterInfo(msgspec.Struct, frozen=True, kw_only=True):
     initialised: bool
     health: Health
     reasons: Annotated[list[str], Meta(description="Why it is not `ok`, the worst first.")]
-    hints: Annotated[dict[str, str], Meta(description="Reason -> what to do about it, for those that are faults.")]
+    hints: Annotated[dict[str, str], Meta(description="Reason -> what to do about it.")]
+    problems: Annotated[list[HealthProblem], Meta(description="The reasons with their codes, the worst first.")]
     position: int
     state_hash: str
     primary: Annotated[str, Meta(description="The node that acts for the whole cluster; empty: none yet.")]
@@ -198,23 +208,23 @@ def cluster_info(
     state: ClusterState,
     *,
     health: Health = Health.OK,
-    reasons: Sequence[str] = (),
+    problems: Sequence[HealthProblem] = (),
     zookeeper: Mapping[str, str] | None = None,
 ) -> ClusterInfo:
-    """The cluster at one look; counts all VMs, so not for hot paths."""
+    """The cluster at one look."""
     by_state: dict[str, int] = {}
-    for vm in state.vms.values():
-        by_state[vm.state.value] = by_state.get(vm.state.value, 0) + 1
+    for (_, vm_state), count in state.placed.counts.items():
+        by_state[vm_state] = by_state.get(vm_state, 0) + count
     cluster = state.cluster
-    told = [fault for fault in state.faults.values() if fault.message in reasons]
     coordinators = [node for node in state.nodes.values() if node.coordinator]
     return ClusterInfo(
         name=cluster.name if cluster else "",
         id=cluster.id if cluster else "",
         initialised=cluster is not None,
         health=health,
-        reasons=list(reasons),
-        hints={fault.message: hint for fault in told if (hint := hint_of(state, fault))},
+        reasons=[problem.message for problem in problems],
+        hints={problem.message: problem.hint for problem in problems},
+        problems=list(problems),
         position=state.position,
         state_hash=state.state_hash(),
         primary=cluster.primary if cluster else "",

@@ -24,10 +24,12 @@ NO_LOAD = Load()
 class Placed:
     """The indexes of one state. Only `ClusterState` changes them."""
 
-    __slots__ = ("_loads", "away_from", "incoming", "on_node", "tagged")
+    __slots__ = ("_loads", "away_from", "counts", "incoming", "on_node", "tagged")
 
     def __init__(self) -> None:
         self._loads: dict[str, Load] = {}
+        self.counts: dict[tuple[str, str], int] = {}
+        """Node and state -> how many of the VMs assigned to the node are in that state."""
         self.on_node: dict[str, dict[str, None]] = {}
         """Node -> ids of the VMs assigned to it. Dicts as sets that keep an order, the same in every process."""
         self.tagged: dict[str, dict[str, None]] = {}
@@ -42,6 +44,7 @@ class Placed:
         """An independent copy."""
         twin = Placed()
         twin._loads = self._loads.copy()
+        twin.counts = self.counts.copy()
         twin.on_node = {node: ids.copy() for node, ids in self.on_node.items()}
         twin.tagged = {tag: ids.copy() for tag, ids in self.tagged.items()}
         twin.away_from = {home: ids.copy() for home, ids in self.away_from.items()}
@@ -66,6 +69,14 @@ class Placed:
             vms=load.vms + sign * share.vms,
             provisioned_mib=load.provisioned_mib + sign * share.provisioned_mib,
         )
+
+    def count(self, node: str, state: str, sign: int) -> None:
+        """One VM of the node more (sign 1) or less (-1) in this state."""
+        number = self.counts.get((node, state), 0) + sign
+        if number:
+            self.counts[node, state] = number
+        else:
+            del self.counts[node, state]
 
     def expect(self, vm: str, node: str) -> None:
         """The VM is on its way to this node."""

@@ -312,6 +312,11 @@ class ClusterState:
         return table.get(name)
 
     def _place_anew(self, old: Vm | None, new: Vm | None) -> None:
+        if old is None or new is None or old.state is not new.state or old.node != new.node:
+            if new is not None:
+                self.placed.count(new.node, new.state.value, 1)
+            if old is not None:
+                self.placed.count(old.node, old.state.value, -1)
         if old is not None and new is not None and takes_the_same(old, new):
             return
         for node, share in shares_of(old) if old is not None else ():

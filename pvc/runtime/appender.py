@@ -25,6 +25,7 @@ from pvc.log.base import MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, Log
 from pvc.log.inbox import Forwarded, Inbox, Overtaken, overtaken
 from pvc.projections.fold import fold_trusted
 from pvc.projections.state import ClusterState
+from pvc.runtime.append_watch import AppendWatch
 from pvc.runtime.request import Outcome, Request, Taken, key_reused
 from pvc.runtime.world import World, catch_up
 
@@ -84,8 +85,11 @@ class Appender:
         after_append: Callable[[], None] | None = None,
         usage: Callable[[], Mapping[str, Utilisation]] = dict,
         inbox: Inbox | None = None,
+        watch: AppendWatch | None = None,
     ) -> None:
         self._world = world
+        self._watch = watch or AppendWatch(clock)
+        self._watch.meters.waiting = lambda: len(self._queue)
         self._log = log
         self.inbox = inbox
         """Where reports of other nodes come from; None where there is only one."""
@@ -174,6 +178,7 @@ class Appender:
                 raise self._world.fault
             # Whoever was frozen meanwhile must not carry out what its caller gave up long ago.
             taken[:] = [waiting for waiting in taken if not waiting.future.done()]
+            self._watch.deciding()
             batch = await self._decide_batch(taken)
             if not batch.entries:
                 break
@@ -196,6 +201,7 @@ class Appender:
             self._crowding = max(self._crowding - 1, 0)
             for entry in batch.entries:
                 self._world.apply(entry, trusted=True)
+            self._watch.committed((waiting.request, answer) for waiting, answer in batch.answers)
             break
         else:
             raise Unavailable(
@@ -209,11 +215,12 @@ class Appender:
         return len(batch.answers)
 
     async def _append(self, batch: _Batch) -> None:
-        if not batch.taking:
-            await self._log.append(batch.entries, after=batch.after)
-        else:
-            assert self.inbox is not None, "reports come out of the inbox"
-            await self.inbox.append(batch.entries, after=batch.after, taking=batch.taking)
+        with self._watch.appending(len(batch.entries)):
+            if not batch.taking:
+                await self._log.append(batch.entries, after=batch.after)
+            else:
+                assert self.inbox is not None, "reports come out of the inbox"
+                await self.inbox.append(batch.entries, after=batch.after, taking=batch.taking)
 
     async def _let_go_of_overtaken(self, taken: list[_Waiting]) -> None:
         """Some report is no longer in the inbox: nobody waits here for it any more, so that the rest can go on."""

@@ -82,6 +82,9 @@ class LogStatus(msgspec.Struct, frozen=True, kw_only=True):
     waits_for: str = ""
     """What keeps old segments in ZooKeeper, where this node is the primary and something does."""
     archives: tuple[ArchiveInfo, ...] = ()
+    quota_records: int = 0
+    """So many may be in ZooKeeper; 0: the log is not there."""
+    quota_bytes: int = 0
     nodes: tuple[NodeCopy, ...] = ()
     fetched: tuple[FetchedInfo, ...] = ()
     """What this node has read from archives since it started."""

@@ -33,6 +33,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     audit_vm: str = ""
     """The id of the VM it is about, where it is known: a refusal is then part of that VM's history."""
     audit_refusal: bool = False
+    told_by_caller: bool = False
+    """Who asks tells the tracer of the whole, of which the record is a part."""
     taken: Taken | None = None
     """Set where it is another node's report out of the inbox."""
 

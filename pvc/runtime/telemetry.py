@@ -27,6 +27,12 @@ class GuestFigures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     cpu_per_cent: float = 0.0
     """Of one processor, over the last interval."""
     memory_used_mib: int = 0
+    cpu_seconds: float = 0.0
+    """This and what follows since it came to this node."""
+    disk_read_bytes: int = 0
+    disk_written_bytes: int = 0
+    received_bytes: int = 0
+    sent_bytes: int = 0
 
 
 class TransferFigures(msgspec.Struct, frozen=True, kw_only=True):

@@ -46,8 +46,11 @@ is repeated or comma-separated, and a list of objects is written as JSON. A body
 | `?dry_run=true` | Of a command: say what would happen, and change nothing. |
 | `?min_position=<n>` | Wait (at most 10 s) until the answering node has folded position n. |
 | `PVC-Source: cli/0.1.0` | Through what the request comes; it stands in the history. |
+| `X-Request-Id: <id>` | What whoever passes the request on has called it: 1 to 64 of `A-Z a-z 0-9 . _ : -`. |
+| `traceparent: <...>` | The W3C header of a trace that the request is part of; the trace of the command links to it. |
 
-Every reply has the header `PVC-Position`: the log's position at that reply. A query about the past (`at`) is answered
+Every reply has the header `PVC-Position`: the log's position at that reply; and `PVC-Request-Id`, which stands in the
+node's journal too. A query about the past (`at`) is answered
 with that of the past, and with `PVC-At` and `PVC-At-Time`: which position that is, and when it was recorded. `at` is a
 position, a time in ISO 8601, how long ago (`2h`), or `now`; see [other times](../time-travel.md).
 
@@ -92,6 +95,7 @@ _TITLES = {
     "audit": "The audit, and the people in the log",
     "webhook": "Webhooks",
     "time": "Other times",
+    "metrics": "Metrics",
 }
 
 

@@ -15,6 +15,9 @@ from pvc.gateway.openapi import json_schema, openapi_document
 from pvc.schemas.access_page import access_page
 from pvc.schemas.api_page import api_page
 from pvc.schemas.cli_page import cli_page
+from pvc.schemas.dashboard import dashboard_file
+from pvc.schemas.monitoring_pages import health_page, metrics_page
+from pvc.schemas.monitoring_rules import rules_file
 from pvc.schemas.states_page import states_page
 
 GENERATED_FOLDERS = ("schemas", "docs/reference")
@@ -35,6 +38,10 @@ def generated_files() -> dict[str, str]:
         "docs/reference/commands.md": cli_page(),
         "docs/vm-states.md": states_page(),
         "docs/access.md": access_page(all_endpoints()),
+        "docs/reference/metrics.md": metrics_page(),
+        "docs/reference/health.md": health_page(),
+        "deploy/monitoring/pvc.rules.yml": rules_file(),
+        "deploy/monitoring/grafana-dashboard.json": dashboard_file(),
     }
     for spec in COMMANDS:
         schema = json_schema(spec.struct, hidden=spec.internal)

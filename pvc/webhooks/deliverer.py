@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 from msgspec.structs import replace
@@ -30,6 +30,7 @@ from pvc.events.cluster import LogRestored
 from pvc.events.record import Record
 from pvc.events.registry import decode_event
 from pvc.log.history import FoundEvents, HistoryIndex, HistoryQuery
+from pvc.meters import Meters
 from pvc.projections.state import ClusterState
 from pvc.projections.webhook_state import Webhook
 from pvc.webhooks import cursor as c
@@ -78,6 +79,7 @@ class Parts:
     clock: Clock
     rng: Rng
     delays_s: tuple[float, ...] = DELAYS_S
+    meters: Meters = field(default_factory=Meters)
 
 
 class Deliverer:
@@ -258,7 +260,7 @@ class Deliverer:
         return 0.0
 
     def _after(self, hook: Webhook, answer: Answer, *, alone: bool) -> tuple[Course, Verdict]:
-        return after(
+        course, verdict = after(
             self._cursor.course,
             answer,
             tries=hook.settings.tries,
@@ -267,6 +269,9 @@ class Deliverer:
             random=self._parts.rng.random(),
             delays_s=self._parts.delays_s,
         )
+        self._parts.meters.deliveries.add(verdict.value)
+        self._parts.meters.delivery_seconds.observe(answer.latency_ms / 1000)
+        return course, verdict
 
     async def _next(self, hook: Webhook, sight: Rights) -> tuple[list[Item], tuple[int, int]]:
         """The next events for the endpoint, and where the cursor is once it has them."""

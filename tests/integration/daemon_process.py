@@ -95,6 +95,11 @@ class DaemonProcess:
             self._process.terminate()
             self._process.wait(timeout=20)
 
+    def signal(self, number: int) -> None:
+        """Send it this; SIGSTOP makes it hang, SIGCONT goes on."""
+        assert self._process is not None, "it was started"
+        self._process.send_signal(number)
+
     @property
     def ended(self) -> bool:
         """Whether the process has ended."""

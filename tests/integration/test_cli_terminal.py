@@ -97,6 +97,10 @@ def test_a_token_is_asked_for_without_showing_it(cluster: Cluster, tmp_path: Pat
     assert cluster.token not in screen.out
     token_file = tmp_path / "token"
     token_file.write_text(cluster.token)
+    token_file.chmod(0o644)
+    exposed = remote("connection", "add", "two", cluster.url, "--token-file", str(token_file))
+    assert exposed.code == 2 and f"chmod 600 {token_file}" in exposed.err
+    token_file.chmod(0o600)
     assert remote("connection", "add", "two", cluster.url, "--token-file", str(token_file), "--use").code == 0
     chosen = json.loads(remote("connection", "list", "-o", "json").out)
     assert [entry["name"] for entry in chosen if entry["in_use"]] == ["two"]

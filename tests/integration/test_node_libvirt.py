@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from pvc.client.errors import ApiError
@@ -211,3 +212,34 @@ def test_a_start_that_cannot_be_says_why(house: House) -> None:
     with pytest.raises(ApiError) as refusal:
         house.client.command("vm.shutdown", {"vm": "web01"})
     assert refusal.value.code == "vm.is_failed"
+
+
+def test_what_libvirt_measures_is_in_the_metrics(house: House, tmp_path: Path) -> None:
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(bytes(1024 * 1024))
+    disk.chmod(0o666)
+    # No kernel: the firmware reads the disk's first sector, finds nothing to boot, and goes on trying.
+    house.client.command("vm.define", {"name": "web01", "memory_mib": 64, "disks": [{"path": str(disk)}]})
+    house.client.command("vm.start", {"vm": "web01"})
+    house.until("running")
+    about = 'vm="web01",node="hv1"'
+    wanted = (
+        f"pvc_vm_cpu_seconds_total{{{about}}}",
+        f"pvc_vm_memory_used_bytes{{{about}}}",
+        f"pvc_vm_disk_read_bytes_total{{{about}}}",
+    )
+
+    def figures() -> dict[str, float]:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(house.daemon.socket))) as root:
+            lines = root.get("http://pvc/metrics").text.splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines) if name in wanted}
+
+    wait_until(
+        lambda: len(found := figures()) == len(wanted) and all(found.values()),
+        "libvirt's figures are there",
+        PATIENCE_S,
+    )
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(house.daemon.socket))) as root:
+        text = root.get("http://pvc/metrics").text
+    assert 'pvc_effect_duration_seconds_count{effect="start"} 1' in text
+    assert f'pvc_vm_state{{{about},state="running"}} 1' in text

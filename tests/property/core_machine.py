@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -241,6 +242,7 @@ class Core(RuleBasedStateMachine):
     def indexes_are_exact(self) -> None:
         state = self.cluster.state
         assert state.vm_names == {vm.name: vm.id for vm in state.vms.values()}
+        assert state.placed.counts == Counter((vm.node, vm.state) for vm in state.vms.values())
         for node in NODES:
             mine = [vm for vm in state.vms.values() if vm.node == node]
             active = [vm for vm in mine if vm.state in ACTIVE]

@@ -159,6 +159,7 @@ class ClusterCore(Core):
         again = restore(snapshot(state))
         for name in ("on_node", "tagged", "away_from", "incoming"):
             assert as_sets(getattr(state.placed, name)) == as_sets(getattr(again.placed, name)), name
+        assert state.placed.counts == again.placed.counts
         for node in {*NODES, *state.nodes}:
             assert state.load_of(node) == again.load_of(node)
 

@@ -28,10 +28,12 @@ from pvc.log.history import HistoryIndex
 from pvc.log.memory import MemoryLog
 from pvc.presence.alone import AlonePresence
 from pvc.projections.state import ClusterState
+from pvc.runtime.append_watch import AppendWatch
 from pvc.runtime.appender import Appender, Outcome, Request
 from pvc.runtime.people import People
 from pvc.runtime.telemetry import NodeFigures, Telemetry
 from pvc.runtime.world import World
+from pvc.spans import Tracer
 from pvc.webhooks.course import Answer
 from pvc.webhooks.post import Outgoing
 from pvc.webhooks.sender import Sender
@@ -181,14 +183,20 @@ class House:
 
 @contextlib.asynccontextmanager
 async def a_house(
-    folder: Path, *, initialised: bool = True, node: str = NODE, peers: PeerParts | None = None
+    folder: Path,
+    *,
+    initialised: bool = True,
+    node: str = NODE,
+    peers: PeerParts | None = None,
+    tracer: Tracer | None = None,
 ) -> AsyncIterator[House]:
     """A gateway that runs until the block ends, with what it has for other nodes."""
     world, log, clock, rng = World(), MemoryLog(), SystemClock(), SystemRng()
     hypervisor = SimulatedHypervisor(console_dir=folder)
     history = await HistoryIndex.open(folder / "history.db")
     presence = AlonePresence()
-    appender = Appender(world, log, origin=NODE, clock=clock, rng=rng)
+    watch = AppendWatch(clock, node=node, tracer=tracer)
+    appender = Appender(world, log, origin=NODE, clock=clock, rng=rng, watch=watch)
     store = MemoryStore(rng)
     services = GatewayServices(
         world=world,
@@ -204,15 +212,20 @@ async def a_house(
         presence=presence,
         people=People(MemoryKeyring(), world, clock, rng),
         peers=peers or PeerParts(),
+        watch=watch,
+        places={"data": folder},
         webhooks=WebhookPorts(store=store, sender=Sender(store, DeafPost(), _as_it_is, clock, rng)),
     )
     running = [asyncio.create_task(appender.run()), asyncio.create_task(history.run(log))]
     house = House(services, log, hypervisor)
+    stack = contextlib.ExitStack()
+    stack.enter_context(world.listening(watch.folded))
     try:
         if initialised:
             await house.init()
         yield house
     finally:
+        stack.close()
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)

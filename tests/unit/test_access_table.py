@@ -33,6 +33,7 @@ PROBES = {
     Action.VM_READ: Probe("GET", "/vms/{vm}"),
     Action.HISTORY_READ: Probe("GET", "/history?subject=vm/{vm}"),
     Action.PAST_READ: Probe("GET", "/diff?old=1"),
+    Action.METRICS_READ: Probe("GET", "/metrics"),
     Action.LOG_READ: Probe("GET", "/log/records"),
     Action.LOG_VERIFY: Probe("GET", "/log/verify"),
     Action.CONSOLE_READ: Probe("GET", "/vms/{vm}/log"),

@@ -11,16 +11,20 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from pvc.cli import fault as fault_list
+from pvc.cli import node as node_list
+from pvc.cli import vm as vm_list
 from pvc.cli.cluster import status_facts
-from pvc.cli.fault import render_faults
 from pvc.cli.moves import render_results, results_of, settled_chain
-from pvc.cli.node import node_facts, render_nodes
-from pvc.cli.table import Cell, render_facts
+from pvc.cli.node import node_facts
+from pvc.cli.table import Cell, render_facts, render_table
 from pvc.cli.text import PLAIN, Look
-from pvc.cli.vm import render_vms, vm_facts
+from pvc.cli.vm import vm_facts
 from pvc.cli.watch import transfer
 from pvc.client import api_types
 from pvc.events.fence import FenceSettings
+from pvc.gateway.cluster_health import Heard, assess
+from pvc.gateway.health_codes import problem
 from pvc.projections import cluster_views, views
 from pvc.projections.cluster_views import FenceCheck, Health, NodeUsage, cluster_info, fault_info, node_info
 from pvc.projections.fault_hints import HINTS
@@ -51,6 +55,14 @@ def two_nodes(**changes: Any) -> ClusterState:
 
 def as_json(value: msgspec.Struct) -> Any:
     return msgspec.json.decode(msgspec.json.encode(value))
+
+
+def render_nodes(nodes: list[Any], look: Look, *, past: bool = False) -> str:
+    return render_table(node_list.COLUMNS, node_list.node_rows(nodes, past=past), look)
+
+
+def render_vms(rows: list[Any], look: Look) -> str:
+    return render_table(vm_list.COLUMNS, vm_list.vm_rows(rows), look)
 
 
 def facts(rows: list[tuple[str, str | Cell]]) -> str:
@@ -139,10 +151,16 @@ def test_a_node_is_shown_with_its_session_fencing_and_measurements() -> None:
 
 def test_the_health_comes_first_with_its_reasons() -> None:
     info = as_json(
-        cluster_info(two_nodes(), health=Health.CRITICAL, reasons=["node hv2 is lost"], zookeeper={"hv1": "leader"})
+        cluster_info(
+            two_nodes(),
+            health=Health.CRITICAL,
+            problems=[problem(Health.CRITICAL, "node.lost", "node hv2 is lost", "hv2")],
+            zookeeper={"hv1": "leader"},
+        )
     )
     lines = facts(status_facts(info)).splitlines()
-    assert [line.strip() for line in lines[:2]] == ["Health         critical", "- node hv2 is lost"]
+    told = [line.strip() for line in lines[:3]]
+    assert told == ["Health         critical", "- node hv2 is lost", "look at the machine: `pvc node info hv2`"]
     said = "\n".join(lines)
     assert "hv1 (epoch 3)" in said and "hv1 leader" in said and "Maintenance" not in said
     assert dict(status_facts(info))["Faults"] == "none"
@@ -160,14 +178,13 @@ def a_fault(state: ClusterState, code: str, subject: str, message: str, **change
 def test_a_reason_is_shown_with_what_to_do_about_it() -> None:
     state = two_nodes(state=NodeState.LOST)
     a_fault(state, "node.unfenced", "node/hv2", "node hv2 cannot be fenced")
-    info = as_json(
-        cluster_info(state, health=Health.CRITICAL, reasons=["node hv2 cannot be fenced", "no primary"], zookeeper={})
-    )
+    health, problems = assess(state, Heard())
+    info = as_json(cluster_info(state, health=health, problems=problems, zookeeper={}))
     lines = [line.strip() for line in facts(status_facts(info)).splitlines()]
     at = lines.index("- node hv2 cannot be fenced")
     assert lines[at + 1].endswith("once you are sure that it is off: `pvc node confirm-fenced hv2`")
-    assert lines[at + 2] == "- no primary"
-    assert info["hints"].keys() == {"node hv2 cannot be fenced"}
+    assert lines[at + 2].startswith("- ") and lines[at + 3], "the next one has a remedy too"
+    assert list(info["hints"]) == info["reasons"] == [one["message"] for one in info["problems"]]
 
 
 def test_a_node_is_shown_with_its_faults_and_what_the_clusters_health_has_about_it() -> None:
@@ -205,9 +222,8 @@ def test_the_list_of_faults_ends_with_what_to_do_about_those_that_are_new() -> N
         a_fault(state, "vm.failed", f"vm/{vm.id}", "web01: no such file"),
         a_fault(state, "node.lost", "node/hv2", "node hv2 is lost", acknowledged_by="admin"),
     ]
-    shown = render_faults([as_json(fault_info(state, fault)) for fault in faults], PLAIN, NOW_US)
-    table, hints = shown.split("\nWhat to do:\n")
-    assert len(table.splitlines()) == 4
+    shown = fault_list.remedies([as_json(fault_info(state, fault)) for fault in faults], PLAIN)
+    _, hints = shown.split("\nWhat to do:\n")
     first, second = hints.splitlines()
     assert first.split()[:4] == ["node.unfenced/hv2", "mend", "its", "fence"]
     assert second == f"vm.failed/{vm.id}  `pvc vm info web01` has the reason; mend it, then `pvc vm start web01`"
@@ -216,7 +232,7 @@ def test_the_list_of_faults_ends_with_what_to_do_about_those_that_are_new() -> N
 def test_so_many_hints_are_shown_and_no_more() -> None:
     state = two_nodes()
     faults = [a_fault(state, "vm.failed", f"vm/{number}", "failed") for number in range(12)]
-    shown = render_faults([as_json(fault_info(state, fault)) for fault in faults], PLAIN, NOW_US)
+    shown = fault_list.remedies([as_json(fault_info(state, fault)) for fault in faults], PLAIN)
     assert shown.splitlines()[-1].strip() == "... and 2 more"
     assert shown.count("has the reason") == 10
 

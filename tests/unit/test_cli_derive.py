@@ -185,3 +185,50 @@ def test_every_command_has_help_with_an_example() -> None:
             assert "`" not in text, f"{path} {name}"
             seen += 1
     assert seen == len(VIEWS) + len([card for card in CARDS.values() if tuple(card["cli"]) not in VIEWS])
+
+
+def _examples() -> list[str]:
+    """Each line of an example that calls `pvc`, without what a shell makes of the rest."""
+    found = []
+    todo: list[tuple[click.Group, str]] = [(cli, "pvc")]
+    while todo:
+        group, path = todo.pop()
+        ctx = click.Context(group, info_name=path, **CONTEXT)
+        for name in group.list_commands(ctx):
+            command = group.get_command(ctx, name)
+            if isinstance(command, click.Group):
+                todo += [] if name in EXTENSIONS else [(command, f"{path} {name}")]
+            elif command is not None and command.epilog:
+                lines = [line.strip() for line in command.epilog.splitlines()[1:]]
+                found += [re.split(r"\s[|<>]+\s", line)[0] for line in lines if line.startswith("pvc ")]
+    return found
+
+
+@pytest.mark.parametrize("line", _examples())
+def test_every_line_of_an_example_is_a_command_that_parses(line: str) -> None:
+    parsed(line.replace("$(date +%F)", "2026-11-20"))
+
+
+def test_every_list_can_be_watched_and_asked_of_all_clusters() -> None:
+    seen = 0
+    todo: list[click.Group] = [cli]
+    while todo:
+        group = todo.pop()
+        ctx = click.Context(group, **CONTEXT)
+        for name in group.list_commands(ctx):
+            command = group.get_command(ctx, name)
+            if isinstance(command, click.Group) and name not in EXTENSIONS:
+                todo.append(command)
+            elif isinstance(command, PvcCommand) and name == "list" and group.name != "connection":
+                assert command.reads, group.name
+                assert "-w, --watch[=SECONDS]" in command.get_help(click.Context(command, **CONTEXT))
+                seen += 1
+    assert seen >= 6
+
+
+def test_a_bare_watch_takes_no_word_for_its_value() -> None:
+    for line in ("pvc vm tag list --watch web01", "pvc vm tag list -w web01", "pvc vm tag list web01 --watch"):
+        params = parsed(line)
+        assert params["vm"] == "web01" and params["watch"].every_s is None, line
+    assert parsed("pvc vm list --watch=5")["watch"].every_s == 5
+    assert parsed("pvc vm list")["watch"] is None

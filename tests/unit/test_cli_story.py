@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pvc.cli.story import render_story
-from pvc.cli.text import Look
+from pvc.cli.text import Look, width_of
 from pvc.client.api_types import RecordView
 from pvc.client.cards import load_cards
 
@@ -155,3 +155,11 @@ def test_no_records_make_no_story() -> None:
 def test_a_story_cannot_command_the_terminal() -> None:
     evil = record(3, 0, "vm.modify", ("vm.modified", "\x1b]0;owned\x07description"), who="eve\x1b[2J")
     assert "\x1b" not in render_story([evil], outcomes=OUTCOMES, look=Look(), now_us=NOW_US)
+
+
+@pytest.mark.parametrize("width", [100, 80, 70, 60])
+def test_a_story_on_a_narrow_screen_gives_up_from_where_it_was_asked_first(width: int) -> None:
+    lines = render_story(LIFE, outcomes=OUTCOMES, look=Look(width=width), now_us=NOW_US).splitlines()
+    assert max(map(width_of, lines)) <= width
+    assert lines[0].startswith("WHEN") and lines[0].endswith("RESULT")
+    assert ("FROM" in lines[0]) is (width >= 80)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,12 +14,14 @@ import pytest
 from pvc.client.connections import (
     Connection,
     Stored,
+    change_connections,
     check_name,
     check_token,
     check_url,
     choose_connection,
     connections_file,
     load_connections,
+    read_token_file,
     save_connections,
 )
 from pvc.client.errors import ConfigError
@@ -172,3 +175,63 @@ def test_several_gateways_of_a_cluster_are_kept_in_order(env: dict[str, str]) ->
     assert {one.token for one in several.each()} == {MAIN.token}
     chosen = choose_connection(env={**env, "PVC_URL": "hv1,https://hv2"})
     assert (chosen.url, chosen.others) == ("http://hv1:7370", ("https://hv2:7370",))
+
+
+def test_a_token_file_is_read_where_it_is_its_owners_alone(env: dict[str, str], tmp_path: Path) -> None:
+    store(env, MAIN)
+    file = tmp_path / "token"
+    file.write_text("pvc_aaaabbbb_other\n")
+    file.chmod(0o600)
+    assert choose_connection("main", {**env, "PVC_TOKEN_FILE": str(file)}).token == "pvc_aaaabbbb_other"
+    both = {**env, "PVC_TOKEN_FILE": str(file), "PVC_TOKEN": "pvc_ccccdddd_third"}
+    assert choose_connection("main", both).token == "pvc_ccccdddd_third"
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o640, 0o660, 0o602])
+def test_a_token_file_that_others_can_read_or_change_is_refused_with_the_remedy(tmp_path: Path, mode: int) -> None:
+    file = tmp_path / "token"
+    file.write_text("pvc_aaaabbbb_other\n")
+    file.chmod(mode)
+    with pytest.raises(ConfigError) as caught:
+        read_token_file(file)
+    assert caught.value.code == "client.token_exposed"
+    assert f"chmod 600 {file}" in caught.value.hint
+    assert "aaaabbbb" not in str(caught.value)
+
+
+def test_a_file_of_another_user_is_refused(env: dict[str, str]) -> None:
+    store(env, MAIN)
+    os.chown(connections_file(env), 12345, 12345)
+    with pytest.raises(ConfigError, match="belongs to another user"):
+        load_connections(env)
+
+
+def test_a_token_comes_through_a_pipe_too(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"pvc_aaaabbbb_other\n")
+    os.close(writer)
+    assert read_token_file(Path(f"/dev/fd/{reader}")) == "pvc_aaaabbbb_other"
+    os.close(reader)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_token_file(tmp_path / "none")
+
+
+def test_no_connection_is_called_like_all_of_them() -> None:
+    with pytest.raises(ConfigError, match="stands for all connections"):
+        check_name("all")
+
+
+def test_two_who_store_at_once_do_not_undo_each_other(env: dict[str, str]) -> None:
+    def store_one(i: int) -> None:
+        one = MAIN._replace(name=f"c{i}")
+        change_connections(lambda known: known._replace(connections={**known.connections, one.name: one}), env)
+
+    threads = [threading.Thread(target=store_one, args=(i,)) for i in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(load_connections(env).connections) == {f"c{i}" for i in range(24)}
+    folder = connections_file(env).parent
+    assert {path.name for path in folder.iterdir()} == {"connections.json", "connections.lock"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}

@@ -183,3 +183,22 @@ def test_what_is_chosen_by_hand_is_one_run_of_its_own(bin_dir: Path) -> None:
 def test_a_part_of_the_fast_tests_needs_nothing_real(bin_dir: Path) -> None:
     (run,) = dev_test(bin_dir, "--fast", "-x").stdout.splitlines()
     assert run.endswith(" tests/unit tests/contract tests/property -x")
+
+
+def test_prometheus_is_unpacked_and_never_installed(bin_dir: Path, tmp_path: Path) -> None:
+    """Its package would start a server."""
+    put(bin_dir, "apt-cache", "exit 0")
+    put(bin_dir, "apt-get", f'echo "$@" >>{tmp_path}/asked; touch prometheus_1_amd64.deb')
+    put(
+        bin_dir,
+        "dpkg-deb",
+        'mkdir -p "$3/usr/bin"; touch "$3/usr/bin/prometheus" "$3/usr/bin/promtool"; chmod +x "$3"/usr/bin/*',
+    )
+    script = (
+        f"PROMETHEUS={tmp_path}/here; unpack_prometheus monitoring; unpack_prometheus monitoring; unpack_prometheus lab"
+    )
+    result = bash(script, PATH=f"{bin_dir}:{os.environ['PATH']}")
+    assert result.returncode == 0, result.stderr
+    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == ["prometheus", "promtool"]
+    (asked,) = (tmp_path / "asked").read_text().splitlines()
+    assert "download prometheus" in asked and "install" not in asked

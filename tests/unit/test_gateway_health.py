@@ -8,7 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from pvc.events.fence import FenceSettings
-from pvc.gateway.cluster_health import Heard, assess, zookeeper_modes
+from pvc.gateway import cluster_health
+from pvc.gateway.cluster_health import Heard, zookeeper_modes
+from pvc.gateway.health_codes import CODES
 from pvc.presence.hello import Hello
 from pvc.projections.cluster_views import Health
 from pvc.projections.state import Cluster, ClusterState, Fault, FlushState, Node, NodeState
@@ -17,6 +19,14 @@ from pvc.runtime.telemetry import FenceAnswer, NodeFigures
 from tests.support.core import a_cluster_with_vm
 
 HOUR_US = 3_600_000_000
+
+
+def assess(state: ClusterState, heard: Heard) -> tuple[Health, list[str]]:
+    """The health and the reasons in words; each has a remedy, without a hole in it."""
+    health, problems = cluster_health.assess(state, heard)
+    assert all(one.hint and "{" not in one.hint for one in problems)
+    assert all(one.code in CODES and (one.code == "fault" or one.health in CODES[one.code].health) for one in problems)
+    return health, [one.message for one in problems]
 
 
 def three_nodes(**changes: Any) -> ClusterState:

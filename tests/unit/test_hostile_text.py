@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
+import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pvc.cli.vm_serial import printable
-from pvc.daemon.journal import OneLine
+from pvc.daemon.journal import TextLines
 
 HARMLESS = re.compile(r"(?:[\n\t]|\x1b\[[0-9;]*m|[^\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069])*")
 PIECES = st.sampled_from(
@@ -88,5 +89,6 @@ def test_a_guests_text_comes_through_whole_however_it_is_cut(text: str, step: in
 @given(st.text(max_size=60))
 def test_a_message_in_the_nodes_log_is_one_line(text: str) -> None:
     record = logging.LogRecord("x", logging.WARNING, "", 0, "peer said %s", (text,), None)
-    line = OneLine("%(levelname)s %(message)s").format(record)
-    assert line.isprintable() and line.startswith("WARNING peer said ")
+    line = TextLines().format(record)
+    assert len(line.splitlines()) == 1 and "WARNING peer said " in line
+    assert all(unicodedata.category(char) not in ("Cc", "Cs", "Cf", "Zl", "Zp") for char in line), line

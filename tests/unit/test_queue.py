@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
+from pvc.about import RECORD
 from pvc.errors import Unavailable
 from pvc.handlers.queue import BACKOFF_S, MAX_BACKOFF_S, WORKERS, KeyedQueue
+from pvc.meters import Meters
 from pvc.sim.loop import VirtualClock, run_virtual
 
 
@@ -174,3 +177,38 @@ def test_what_is_under_way_ends_with_the_queue() -> None:
 
     run_virtual(run())
     assert cancelled == ["a"]
+
+
+def test_what_is_counted_and_written_of_a_failure() -> None:
+    meters, about = Meters(), list[str]()
+
+    class Note(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            about.append(RECORD.get())
+
+    async def work(key: str) -> float | None:
+        RECORD.set(f"record of {key}")
+        await asyncio.sleep(1)
+        if key == "bad":
+            raise Unavailable("libvirtd is away")
+        return None
+
+    async def both() -> None:
+        queue = KeyedQueue(work, clock=VirtualClock(), rng=random.Random(1), meters=meters)
+        task = asyncio.create_task(queue.run())
+        queue.wake("good")
+        queue.wake("bad")
+        assert meters.reconcile_pending() == 2
+        await asyncio.sleep(1.05)
+        assert (meters.reconcile_pending(), meters.reconcile_failing()) == (0, 1)
+        task.cancel()
+
+    handler = Note()
+    logging.getLogger("pvc.handlers.queue").addHandler(handler)
+    try:
+        run_virtual(both())
+    finally:
+        logging.getLogger("pvc.handlers.queue").removeHandler(handler)
+    assert about == ["record of bad"], "and of no other key's"
+    assert meters.reconcile_failures.total() == 1
+    assert sum(meters.reconcile_seconds.values[()][0]) == 2

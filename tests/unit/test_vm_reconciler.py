@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pvc.about import RECORD
 from pvc.drivers.hypervisor import DomainState, OffReason, always
 from pvc.drivers.simulated import EFFECTS, SimulatedHypervisor
 from pvc.drivers.simulated_guest import Behaviour
@@ -165,7 +166,8 @@ async def test_a_button_that_could_not_be_pressed_is_pressed_as_soon_as_it_can()
 
     house.machine.shutdown = stuck  # type: ignore[method-assign]
     with pytest.raises(Unavailable):
-        await house.reconciler.reconcile(house.vm)
+        await house.reconciler.reconcile_in_task(house.vm)
+    assert RECORD.get() == house.cluster.vm().cause != "", "what is written of the failure names the request"
     await asyncio.sleep(ASK_AGAIN_S / 10)
     await house.reconciler.reconcile(house.vm)
     assert ("shutdown", house.vm) in house.machine.effects
