@@ -76,7 +76,7 @@ def show_principal(session: Session, principal: str | None) -> None:
     row, at_us = found["principal"], now_us()
     facts: list[tuple[str, str | Cell]] = [
         ("Name", row["name"]),
-        ("Kind", row["kind"]),
+        ("Kind", f"{row['kind']}, who logs in at the issuer" if row["login"] else row["kind"]),
         ("May", granted(row["grants"])),
         ("Description", row["description"] or "-"),
         ("Added", ago(row["added_us"], at_us)),

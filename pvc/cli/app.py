@@ -83,6 +83,8 @@ VIEWS: dict[Path, str] = {
     ("webhook", "deliveries"): "webhook:deliveries",
     ("webhook", "parked"): "webhook:parked",
     ("webhook", "test"): "webhook:test",
+    ("login",): "login:login",
+    ("logout",): "login:logout",
     ("connection", "list"): "connection:list_connections",
     ("connection", "add"): "connection:add",
     ("connection", "info"): "connection:info",

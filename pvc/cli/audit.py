@@ -85,6 +85,9 @@ def show_who(session: Session, subject: str, since: str | None) -> None:
     session.note("Root on a node may do everything, and is not listed.")
 
 
+LOGIN_EVENTS = ("access.token_used", "access.logged_in", "access.login_refused")
+
+
 def show_logins(session: Session, actor: str | None, refused: bool, since: str | None, limit: int) -> None:
     """Who has come in and who was refused, newest first."""
     query = {"actor": actor or "", "refused": "true" if refused else "", "since": since or "", "limit": limit}
@@ -96,6 +99,8 @@ def show_logins(session: Session, actor: str | None, refused: bool, since: str |
     rows: list[list[str | Cell]] = []
     for record in page["records"]:
         for event in record["events"]:
+            if event["type"] not in LOGIN_EVENTS:
+                continue  # a login is one record with the token that it made
             data, refusal = event["data"], event["type"] == "access.login_refused"
             more = f", and {data['unrecorded']} more before it" if data.get("unrecorded") else ""
             rows.append(
@@ -105,12 +110,18 @@ def show_logins(session: Session, actor: str | None, refused: bool, since: str |
                     data["network"] if refusal else record["actor"].get("address", ""),
                     data.get("token", ""),
                     data["node"],
-                    Cell(f"refused: {data['code']}{more}", "red") if refusal else Cell("ok", "green"),
+                    _result(event["type"], data, more),
                 ]
             )
     session.show_table(LOGINS, rows)
     if page["next_before"] is not None:
         session.note(f"There are older ones: -n {2 * limit}")
+
+
+def _result(kind: str, data: dict[str, Any], more: str) -> Cell:
+    if kind == "access.login_refused":
+        return Cell(f"refused: {data['code']}{more}", "red")
+    return Cell(f"logged in by {data['how']}" if kind == "access.logged_in" else "ok", "green")
 
 
 def export_keys(session: Session, file: str) -> None:

@@ -79,6 +79,8 @@ def show_health(session: Session) -> int:
     info = session.client.cluster()
     if session.wants_data:
         session.show_data({key: info[key] for key in ("health", "problems", "position")})
+    elif session.among_several:
+        session.show_table(SUMMARY, [_summary(info)])
     else:
         facts: list[tuple[str, str | Cell]] = [
             ("Health", Cell(info["health"], HEALTH_STYLES.get(info["health"], "red")))
@@ -164,6 +166,7 @@ def _wait_for_node(session: Session, reply: Reply) -> None:
 health = PvcCommand(
     "health",
     show_health,
+    reads=True,
     help="Show whether anything is wrong with the cluster, and what to do about it.\n\nThe exit code is 0 if the "
     "health is ok, else 1. docs/reference/health.md lists the codes.",
     short_help="Show what is wrong with the cluster, and what to do about it.",

@@ -54,23 +54,26 @@ def add_connection(
     fingerprint: tuple[str, ...],
     use: bool,
     check: bool,
+    login: bool,
 ) -> None:
-    """Store one, after a look whether it works."""
+    """Store one, after a look whether it works; or with a login that is yet to come."""
     store.load_connections()  # to be told now that they cannot be used, and not after a token was typed
     first, *others = dict.fromkeys(store.check_url(one) for one in url)
     if ca_file and fingerprint:
         raise usage_error("--ca-file and --fingerprint exclude each other", "give one of them")
     made = Connection(store.check_name(name), first, ca_file=_absolute(ca_file), others=tuple(others))
     made = made._replace(fingerprints=_pins(session, made, fingerprint, check=check))
-    if not all(one.is_unix for one in made.each()) or token_file:
+    if not login and (not all(one.is_unix for one in made.each()) or token_file):
         made = made._replace(token=store.check_token(_read_token(token_file)))
-    greeting = _greet_each(session, made) if check else "It was not tried out."
+    greeting = _greet_each(session, made) if check and not login else "" if login else "It was not tried out."
     store.change_connections(
         lambda known: store.Stored({**known.connections, name: made}, name if use else known.in_use)
     )
-    session.say(f"The connection {name} to {' '.join((first, *others))} is stored. {greeting}")
+    session.say(f"The connection {name} to {' '.join((first, *others))} is stored. {greeting}".strip())
     if any(one.url.startswith("http://") and not _is_loopback(one.url) for one in made.each()):
         session.note("Note: http is not encrypted; use it only in a network that you trust.")
+    if login:
+        session.note(f"It has no token yet: pvc -c {name} login")
     if _chosen(session) != name:
         session.note(f"To use it: pvc -c {name} ..., or from now on: pvc connection use {name}")
 
@@ -274,6 +277,7 @@ add = _command(
         ),
         click.Option(["--use"], is_flag=True, help="Use it from now on."),
         click.Option(["--check/--no-check"], default=True, help="Try it out before storing it."),
+        click.Option(["--login"], is_flag=True, help="Without a token: pvc login gets one from an issuer."),
     ],
     data=False,
     about={

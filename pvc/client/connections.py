@@ -96,7 +96,7 @@ def read_token_file(path: Path) -> str:
             f"the token file {path} cannot be read: {error.strerror}", hint=f"look at: ls -l {path}"
         ) from error
     if stat.S_ISREG(seen.st_mode):
-        _refuse_exposed(path, seen, "holds a token", code="client.token_exposed")
+        refuse_exposed(path, seen, "holds a token", code="client.token_exposed")
     return check_token(data.decode(errors="replace"))
 
 
@@ -111,7 +111,7 @@ def load_connections(env: Mapping[str, str] | None = None) -> Stored:
         return Stored({})
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", hint=f"look at: ls -l {path}") from error
-    _refuse_exposed(path, seen, "holds tokens", code="client.config_exposed")
+    refuse_exposed(path, seen, "holds tokens", code="client.config_exposed")
     return _decode(data, path)
 
 
@@ -186,7 +186,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def _refuse_exposed(path: Path, seen: os.stat_result, what: str, *, code: str) -> None:
+def refuse_exposed(path: Path, seen: os.stat_result, what: str, *, code: str) -> None:
     """Raise ConfigError where others may read or change the file, or it is somebody else's than ours or root's."""
     if seen.st_mode & 0o077:
         raise ConfigError(

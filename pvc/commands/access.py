@@ -177,6 +177,7 @@ def remove_principal(state: ClusterState, command: RemovePrincipal, context: Con
 def create_token(state: ClusterState, command: CreateToken, context: Context) -> Decision:
     """For a principal that there is."""
     principal = find_principal(state, command.principal)
+    _refuse_person_of_issuer(principal)
     live = [token for token in tokens_of(state, principal.name) if not token.expired(context.time_us)]
     if len(live) >= MAX_TOKENS:
         raise Rejected(
@@ -203,6 +204,9 @@ def rotate_token(state: ClusterState, command: RotateToken, context: Context) ->
         raise Rejected(
             f"the token {token.id} has expired", code="access.token_over", hint="an admin makes a new one for its owner"
         )
+    owner = state.principals.get(token.principal)
+    if owner is not None:
+        _refuse_person_of_issuer(owner)
     successor = state.tokens.get(token.replaced_by)
     if successor is not None and successor.used_us:
         raise Rejected(
@@ -210,7 +214,8 @@ def rotate_token(state: ClusterState, command: RotateToken, context: Context) ->
             code="access.token_over",
             hint="rotate that one",
         )
-    lifetime_us = token.expires_us - token.created_us if token.expires_us else 0
+    given = successor or token  # this one's own end is that of its overlap, once it was rotated
+    lifetime_us = given.expires_us - given.created_us if given.expires_us else 0
     until_us = context.time_us + command.overlap_s * 1_000_000
     old = TokenRotated(
         token=token.id,
@@ -264,6 +269,16 @@ def find_token(state: ClusterState, token_id: str) -> Token:
 def tokens_of(state: ClusterState, name: str) -> list[Token]:
     """A principal's tokens."""
     return [token for token in state.tokens.values() if token.principal == name]
+
+
+def _refuse_person_of_issuer(principal: PrincipalState) -> None:
+    """Whoever comes by an issuer goes by it: a token that did not would outlive them there."""
+    if principal.identity:
+        raise Rejected(
+            f"{principal.name} logs in at the issuer, and has no other tokens",
+            code="access.by_login_only",
+            hint="`pvc login` makes a new one; for a script add a service: pvc access add NAME --kind service",
+        )
 
 
 def _check_grants(grants: tuple[Grant, ...]) -> None:

@@ -16,6 +16,8 @@ from pvc.events.types import Role
 class Action(StrEnum):
     """What can be asked for, in kinds that are allowed or refused together."""
 
+    SELF_LOGIN = "self.login"
+    """Needs no token at all."""
     SELF_READ = "self.read"
     CLUSTER_READ = "cluster.read"
     VM_READ = "vm.read"
@@ -81,6 +83,7 @@ def _row(viewer: Cell, operator: Cell, admin: Cell, auditor: Cell) -> Row:
 
 TABLE: Mapping[Action, Row] = {
     #                           viewer  operator admin auditor
+    Action.SELF_LOGIN: _row(_YES, _YES, _YES, _YES),
     Action.SELF_READ: _row(_YES, _YES, _YES, _YES),
     Action.CLUSTER_READ: _row(_YES, _YES, _YES, _YES),
     Action.VM_READ: _row(_VMS, _VMS, _VMS, _VMS),

@@ -16,6 +16,7 @@ from pvc.daemon.config import Config
 from pvc.daemon.contact import contact_of, load_peer_secret, make_peer_secret
 from pvc.daemon.first_state import first_state
 from pvc.daemon.log_care import DaemonLogCare
+from pvc.daemon.login_parts import make_login
 from pvc.daemon.logs import (
     LogCopies,
     archive_parts,
@@ -92,6 +93,7 @@ async def _run_once(config: Config, stop: asyncio.Event) -> None:
             watch=services.watch,
             places={"data": config.data_dir, "archive": config.archive_dir},
             webhooks=opened.webhooks,
+            login=make_login(config.oidc, services.clock),
         )
         watching = [
             asyncio.create_task(_pass_on(stop, leave), name="stop"),
@@ -250,7 +252,12 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
         state = None if config.log.kind == "memory" else await first_state(snapshots, log, peers)
         world = World(state, behind=True)
         people = People(keyring, world, clock, rng)
-        watch = AppendWatch(clock, node=config.node_name, tracer=await stack.enter_async_context(tracing(config)))
+        watch = AppendWatch(
+            clock,
+            node=config.node_name,
+            tracer=await stack.enter_async_context(tracing(config)),
+            caught_up=lambda: world.caught_up,
+        )
         stack.enter_context(world.listening(watch.folded))
         webhooks, post = await open_webhooks(config, world, people.readable, clock, rng)
         stack.push_async_callback(webhooks.store.close)

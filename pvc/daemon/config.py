@@ -15,6 +15,8 @@ from msgspec import Meta
 from pvc.drivers.anchors import check_syslog_target, check_webhook_url
 from pvc.errors import InvalidInput
 from pvc.events.types import NodeName
+from pvc.oidc.people import GroupRole, grant_of
+from pvc.oidc.web import check_url
 
 MAX_PORT = 65_535
 
@@ -155,6 +157,31 @@ class ArchiveConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Between two looks at what is to be archived, each with a check of one segment's copies."""
 
 
+class OidcConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[oidc]`: the issuer that people log in at; the same on all nodes."""
+
+    issuer: str = ""
+    """Its URL, exactly as it writes it itself; empty: people come with tokens alone."""
+    client_id: str = ""
+    """What this cluster is registered as there."""
+    client_secret_file: str = ""
+    """File with the client's secret; empty: a public client, which PKCE alone protects."""
+    ca_file: str = ""
+    """PEM file of the authority that vouches for the issuer; empty: the system's."""
+    scopes: tuple[str, ...] = ("openid", "profile")
+    """What is asked for; `offline_access` or so for `pvc login` without a browser later, as the issuer has it."""
+    name_claim: str = "preferred_username"
+    """The claim that is the person's name here."""
+    groups_claim: str = "groups"
+    """The claim with the groups; with dots for one inside of others: `realm_access.roles`."""
+    roles: tuple[GroupRole, ...] = ()
+    """What each group may do: `[[oidc.roles]]` with `group` and `grant`. Who has none of them may not come in."""
+    lifetime_s: Annotated[int, Meta(ge=300, le=86_400)] = 28_800
+    """How long the token of a login opens: a working day."""
+    device: bool = True
+    """Whether one may log in by another device, where the issuer offers it."""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file; every part has defaults."""
 
@@ -167,6 +194,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     anchor: AnchorConfig = AnchorConfig()
     logging: LoggingConfig = LoggingConfig()
     tracing: TracingConfig = TracingConfig()
+    oidc: OidcConfig = OidcConfig()
 
     @property
     def node_name(self) -> str:
@@ -211,6 +239,7 @@ def load_config(path: Path) -> Config:
     _check_archive(path, config.archive)
     _check_quota(path, config.log)
     _check_tracing(path, config.tracing)
+    _check_oidc(path, config.oidc)
     _ = config.node_name  # a host name that is no node name is to be told now, not when it is first needed
     return config
 
@@ -290,6 +319,27 @@ def _check_quota(path: Path, log: LogConfig) -> None:
             f"set log.quota_records to {records} and log.quota_mib to {mib}, or more, and zookeeper.heap_mib to match"
         )
         raise _bad(path, f"has too small a quota for log.hot_segments = {log.hot_segments}", hint=hint)
+
+
+def _check_oidc(path: Path, oidc: OidcConfig) -> None:
+    if not oidc.issuer:
+        return
+    try:
+        check_url(oidc.issuer)
+    except InvalidInput as error:
+        raise _bad(path, f"has an oidc.issuer that cannot be used: {error.message}", error.hint) from error
+    if not oidc.client_id:
+        raise _bad(path, "has oidc.issuer, but no oidc.client_id", "register this cluster at the issuer")
+    if "openid" not in oidc.scopes:
+        raise _bad(path, "has oidc.scopes without openid", "without it the issuer gives no ID token")
+    if not oidc.roles:
+        raise _bad(path, "has oidc.issuer, but no [[oidc.roles]]", "nobody could come in; name a group and its grant")
+    for one in oidc.roles:
+        try:
+            grant_of(one.grant)
+        except ValueError as error:
+            hint = "write it as for `pvc access add --grant`: operator,tag=shop"
+            raise _bad(path, f"has a grant {one.grant!r} in [[oidc.roles]] that is none: {error}", hint) from error
 
 
 def _bad(path: Path, what: str, hint: str) -> InvalidInput:

@@ -14,8 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
 from pvc.daemon.strict_http import StrictProtocol, StrictWebSocket
-from pvc.gateway.auth import KNOWN
+from pvc.gateway.auth import KNOWN, NODE_SHOWN
 from pvc.gateway.event_stream import HANG_UP
+from pvc.peers.certificates import node_shown
 
 HEAD_DEADLINE_S = 20.0
 """For a request's line and headers, which fit into a few packets: many times what the worst line needs."""
@@ -38,8 +39,13 @@ class PatientProtocol(StrictProtocol):
         self._pauses = 0
         self._looked_in_pause = 0
         crowd, peer = getattr(self.config, "crowd", None), transport.get_extra_info("peername")
-        self.app = _with_ways_to_say(
-            self.app, {HANG_UP: transport.abort, KNOWN: lambda: crowd.know(peer) if crowd is not None else None}
+        self.app = _with_what_is_known_of(
+            self.app,
+            {
+                HANG_UP: transport.abort,
+                KNOWN: lambda: crowd.know(peer) if crowd is not None else None,
+                NODE_SHOWN: node_shown(transport.get_extra_info("ssl_object")),
+            },
         )
         self._look_later(None)
 
@@ -108,8 +114,11 @@ class PatientProtocol(StrictProtocol):
 _REPLYING = object()
 
 
-def _with_ways_to_say(app: ASGIApp, ways: Scope) -> ASGIApp:
+def _with_what_is_known_of(app: ASGIApp, known: Scope) -> ASGIApp:
+    """The ways to hang up and to be known, and which node has shown its certificate: of a connection, and so of its
+    requests."""
+
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        await app({**scope, **ways}, receive, send)
+        await app({**scope, **known}, receive, send)
 
     return serve

@@ -26,6 +26,8 @@ from pvc.errors import PvcError, Unavailable
 from pvc.gateway.app import create_app, local_app
 from pvc.gateway.services import GatewayServices
 from pvc.node.node import Node
+from pvc.peers.certificates import ask_nodes
+from pvc.peers.secret import PeerSecret
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +58,9 @@ async def serve(config: Config, node: Node, gateway: GatewayServices, stop: asyn
         local = doors.enter_context(open_unix_socket(Path(config.gateway.socket)))
         listeners = [(make_server(local_app(app)), local)]
         if config.gateway.listen:
-            crowd = crowd_for_this_process()
+            crowd, secret = crowd_for_this_process(), gateway.peers.secret
             public = doors.enter_context(open_tcp_socket(config.gateway.listen, crowd))
-            listeners.append((make_server(app, config.gateway, crowd=crowd), public))
+            listeners.append((make_server(app, config.gateway, secret, crowd=crowd), public))
         await _run(listeners, node, gateway, stop)
 
 
@@ -139,6 +141,7 @@ class _Settings(uvicorn.Config):
 def make_server(
     app: ASGIApp,
     public: GatewayConfig | None = None,
+    secret: PeerSecret | None = None,
     *,
     crowd: Crowd | None = None,
     protocol: type[PatientProtocol] = PatientProtocol,
@@ -171,4 +174,6 @@ def make_server(
             code="gateway.tls_failed",
             hint="give a certificate and its key, both PEM files that pvcd may read",
         ) from error
+    if settings.ssl is not None and secret is not None:
+        ask_nodes(settings.ssl, secret)
     return _Server(settings)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from pvc.daemon.config import Config, LogConfig
+from pvc.drivers.zookeeper_config import ServerTls
 from pvc.errors import InvalidInput
 from pvc.zookeeper.types import Credentials, Tls
 
-CLIENT_PORT = 2181
+CLIENT_PORT, SECURE_PORT = 2181, 2281
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +40,24 @@ def zookeeper_hosts(config: Config) -> str:
     if config.log.hosts:
         return config.log.hosts
     members = config.zookeeper.members
-    return ",".join(f"{member.partition('=')[2]}:{CLIENT_PORT}" for member in members) or f"127.0.0.1:{CLIENT_PORT}"
+    port = SECURE_PORT if config.log.tls_ca else CLIENT_PORT
+    return ",".join(f"{member.partition('=')[2]}:{port}" for member in members) or f"127.0.0.1:{CLIENT_PORT}"
+
+
+def server_tls(config: LogConfig) -> ServerTls | None:
+    """What a server of our own proves itself with: the same certificate as its node. Raises InvalidInput."""
+    tls = _tls(config)
+    if tls is None:
+        return None
+    try:
+        key = load_pem_private_key(Path(tls.key).read_bytes(), password=None)
+        certificate, authority = Path(tls.certificate).read_bytes(), Path(tls.ca).read_bytes()
+    except (OSError, ValueError, TypeError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise _bad(f"log.tls_ca, log.tls_cert or log.tls_key cannot be read: {why}", "give PEM files") from error
+    # Java reads keys in PKCS #8 alone.
+    plain = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return ServerTls(identity=plain + certificate, authority=authority)
 
 
 def _credentials(user_field: str, user: str, file_field: str, file: str) -> Credentials | None:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from pvc.daemon.config import Config
+from pvc.daemon.zookeeper_access import server_tls
 from pvc.drivers.zookeeper_config import Member, ServerConfig
 from pvc.drivers.zookeeper_server import ZookeeperServer
 from pvc.errors import InvalidInput, PvcError
@@ -36,7 +37,13 @@ async def start_zookeeper(config: Config) -> ZookeeperServer | None:
             hint=f'add "{own}=ADDRESS" to the members',
         )
     server = ZookeeperServer(
-        ServerConfig(home=config.data_dir / "zookeeper", id=own, members=members, heap_mib=config.zookeeper.heap_mib)
+        ServerConfig(
+            home=config.data_dir / "zookeeper",
+            id=own,
+            members=members,
+            heap_mib=config.zookeeper.heap_mib,
+            tls=server_tls(config.log),
+        )
     )
     await asyncio.to_thread(server.ensure_config)
     if await server.ensure_running():

@@ -11,6 +11,9 @@ JARS = Path("/usr/share/java")
 CLASSPATH = (JARS / "zookeeper.jar", JARS / "slf4j-jdk14.jar")
 """Debian's libzookeeper-java names all it needs but a logger; this one writes by Java's own means, and so rotates."""
 
+TLS_CLASSPATH = tuple(JARS / f"netty-{part}.jar" for part in ("codec", "resolver", "transport-native-unix-common"))
+"""What Netty needs and the jar of Debian's 3.8.0 does not name; without it a server by TLS answers nobody."""
+
 MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 _SERVER_LINE = re.compile(r"^server\.(\d+)=", re.MULTILINE)
 
@@ -32,8 +35,19 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     """Where the others and the clients reach it; it listens nowhere else."""
     client_port: int = 2181
+    secure_port: int = 2281
+    """Of clients, where there is TLS; the other one is then for this machine alone."""
     peer_port: int = 2888
     election_port: int = 3888
+
+
+class ServerTls(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server proves itself with, to clients and to the other servers, and what it asks of them."""
+
+    identity: bytes
+    """PEM: a key (PKCS #8), its certificate, and those between it and the authority."""
+    authority: bytes
+    """PEM: who vouches for clients and servers. Nobody else may connect."""
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,11 +66,28 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Ticks a follower may take to fetch the leader's state, or an election gone astray (ZOOKEEPER-4685) may last."""
     sync_limit: int = 5
     """Ticks a follower may lag behind."""
+    tls: ServerTls | None = None
+    """With it clients and servers connect by TLS, and show certificates of their own; all servers must have it."""
 
     @property
     def own(self) -> Member:
         """This server."""
         return next(member for member in self.members if member.id == self.id)
+
+    @property
+    def asked_at(self) -> tuple[str, int]:
+        """Where it is asked how it is."""
+        return ("127.0.0.1" if self.tls else self.own.address, self.own.client_port)
+
+    @property
+    def identity(self) -> Path:
+        """Key and certificate, of its own user alone."""
+        return self.home / "identity.pem"
+
+    @property
+    def authority(self) -> Path:
+        """The authority's certificate."""
+        return self.home / "authority.pem"
 
     @property
     def data(self) -> Path:
@@ -87,7 +118,10 @@ def files_of(config: ServerConfig) -> dict[Path, bytes]:
         config.home / "logging.properties": _logging(config),
         config.java_options: _java_options(config),
     }
-    return {path: text.encode() for path, text in texts.items()}
+    files = {path: text.encode() for path, text in texts.items()}
+    if config.tls is not None:
+        files |= {config.identity: config.tls.identity, config.authority: config.tls.authority}
+    return files
 
 
 def member_ids(zoo_cfg: str) -> set[int]:
@@ -115,14 +149,38 @@ def _zoo_cfg(config: ServerConfig) -> str:
         # Per address: it would only ever be met by the daemons and tools of one of our own nodes.
         "maxClientCnxns=0",
     ]
+    lines += _tls(config) if config.tls is not None else []
     for one in sorted(config.members, key=lambda member: member.id):
         host = f"[{one.address}]" if ":" in one.address else one.address
-        lines.append(f"server.{one.id}={host}:{one.peer_port}:{one.election_port};{host}:{one.client_port}")
+        # By TLS the plain port stays, on this machine: `srvr` is answered there, without a certificate.
+        plain = "127.0.0.1" if config.tls is not None else host
+        lines.append(f"server.{one.id}={host}:{one.peer_port}:{one.election_port};{plain}:{one.client_port}")
     return "\n".join(lines) + "\n"
 
 
+def _tls(config: ServerConfig) -> list[str]:
+    """Clients and servers show certificates of the one authority. Servers are also known by the address in theirs;
+    a client's address may be any."""
+    lines = [
+        "serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory",  # the other one knows no TLS
+        f"secureClientPort={config.own.secure_port}",
+        f"secureClientPortAddress={config.own.address}",
+        "ssl.clientAuth=need",
+        "sslQuorum=true",
+        "ssl.quorum.clientAuth=need",
+    ]
+    for prefix in ("ssl", "ssl.quorum"):
+        lines += [
+            f"{prefix}.keyStore.location={config.identity}",
+            f"{prefix}.keyStore.type=PEM",
+            f"{prefix}.trustStore.location={config.authority}",
+            f"{prefix}.trustStore.type=PEM",
+        ]
+    return lines
+
+
 def _java_options(config: ServerConfig) -> str:
-    classpath = ":".join(map(str, CLASSPATH))
+    classpath = ":".join(map(str, (*CLASSPATH, *(TLS_CLASSPATH if config.tls is not None else ()))))
     return "\n".join(
         [
             f"-Xms64m -Xmx{config.heap_mib}m -XX:+UseSerialGC",

@@ -79,7 +79,7 @@ class ZookeeperServer:
             self._check_step(self.config.zoo_cfg.read_text())
         self.config.data.mkdir(parents=True, exist_ok=True, mode=0o750)
         for path in differing:
-            replace_file(path, wanted[path])
+            replace_file(path, wanted[path], mode=0o600 if path == self.config.identity else 0o644)
         return bool(differing)
 
     @property
@@ -107,7 +107,7 @@ class ZookeeperServer:
         """Ask it. Never raises: silence is `down`."""
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT_S):
-                reply = await _four_letters(self.config.own, b"srvr")
+                reply = await _four_letters(*self.config.asked_at, b"srvr")
         except (OSError, TimeoutError):
             return Health(mode=Mode.DOWN)
         return parse_srvr(reply)
@@ -140,8 +140,8 @@ def parse_srvr(reply: str) -> Health:
         return Health(mode=Mode.DOWN)
 
 
-async def _four_letters(member: Member, word: bytes) -> str:
-    reader, writer = await asyncio.open_connection(member.address, member.client_port)
+async def _four_letters(address: str, port: int, word: bytes) -> str:
+    reader, writer = await asyncio.open_connection(address, port)
     try:
         writer.write(word)
         reply = b""

@@ -47,6 +47,9 @@ class PrincipalAdded(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=
     kind: PrincipalKind
     grants: tuple[Grant, ...]
     description: str = ""
+    identity: str = ""
+    """Of who logs in at the configured issuer: a hash of issuer and subject, keyed with the person's own key. Whoever
+    has another one is somebody else, whatever their name."""
 
 
 class PrincipalModified(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -114,8 +117,20 @@ class TokenUsed(Struct, frozen=True, kw_only=True, gc=False):
     """Whose gateway it opened."""
 
 
+class LoggedIn(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """A person has proven at the configured issuer who they are, and was given a token."""
+
+    TYPE: ClassVar[str] = "access.logged_in"
+    token: str
+    node: str
+    """Whose gateway verified it."""
+    issuer: str
+    how: str
+    """`browser`, `device` or `renewal`."""
+
+
 class LoginRefused(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """Fact: somebody came with a token that opens nothing. Few of them are recorded, and the rest counted."""
+    """Fact: somebody came with a token that opens nothing, or a login failed. Few are recorded, the rest counted."""
 
     TYPE: ClassVar[str] = "access.login_refused"
     node: str

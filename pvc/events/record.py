@@ -31,7 +31,8 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=T
 
     principal: str
     method: str
-    """`socket` (local root), `token`, or `node` (a fact that a node learnt). `peer` (another node) never writes."""
+    """`socket` (local root), `token`, `oidc` (a login), or `node` (a fact that a node learnt). `peer` (another node)
+    never writes."""
     address: str = ""
     source: str = ""
     """Through what: `cli/0.1.0`, `api`, `node`; the client says it, so it is a statement, not a proof."""

@@ -60,6 +60,7 @@ Event: TypeAlias = (
     | access.TokenRotated
     | access.TokenRevoked
     | access.TokenUsed
+    | access.LoggedIn
     | access.LoginRefused
     | access.AccessRefused
     | access.SecretRead

@@ -47,6 +47,7 @@ class PrincipalRow(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     id: Annotated[str, Meta(description="For the history: `access/<id>`.")]
     kind: PrincipalKind
+    login: Annotated[bool, Meta(description="Whether it comes by logging in at the issuer, and in no other way.")]
     grants: list[Grant]
     description: str
     tokens: Annotated[int, Meta(description="Those that have not expired.")]
@@ -134,6 +135,7 @@ def _row(principal: PrincipalState, tokens: list[Token], now_us: int) -> Princip
         name=principal.name,
         id=principal.id,
         kind=principal.kind,
+        login=bool(principal.identity),
         grants=list(principal.grants),
         description=principal.description,
         tokens=sum(not token.expired(now_us) for token in tokens),

@@ -11,19 +11,20 @@ import logging
 from collections import defaultdict
 from collections.abc import Sequence
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from pvc.commands.access_rights import Rights, require_vm
+from pvc.commands.access_rights import Asker, Rights, require_vm
 from pvc.commands.base import require_cluster
 from pvc.errors import Forbidden, InvalidInput, PvcError, internal_error
 from pvc.gateway.access import ACCESS
 from pvc.gateway.access_log import told_in_access_log
 from pvc.gateway.audit import AUDIT
-from pvc.gateway.auth import LOCAL, Doorkeeper, Principal
+from pvc.gateway.auth import LOCAL, NO_TOKEN, Doorkeeper, Principal
 from pvc.gateway.bodies import control_of
 from pvc.gateway.cards import BASE_PATH
 from pvc.gateway.commands import command_endpoints
@@ -37,6 +38,7 @@ from pvc.gateway.log import LOG
 from pvc.gateway.log_care import LOG_CARE
 from pvc.gateway.log_parts import LOG_PARTS
 from pvc.gateway.log_proofs import PROOFS
+from pvc.gateway.login import BY_ISSUER, LOGIN, REFUSED, LoginForbidden
 from pvc.gateway.metrics import METRICS, METRICS_PATH
 from pvc.gateway.openapi import openapi_endpoint
 from pvc.gateway.people import PEOPLE
@@ -100,6 +102,7 @@ def all_endpoints() -> Sequence[Endpoint]:
         *WEBHOOKS,
         *CONSOLE,
         *METRICS,
+        *LOGIN,
         *command_endpoints(),
     ]
     return [*described, openapi_endpoint(described)]
@@ -146,7 +149,27 @@ class _Methods:
         call = Call(request=request, principal=peer, rights=Rights(everything=True))
         return await endpoint.handle(self._services, call)
 
+    async def _answer_anybody(self, endpoint: Endpoint, request: Request) -> Response:
+        """What is for those who have no token yet; what is refused of it is noted all the same."""
+        services, warden = self._services, self._warden
+        await services.world.until_caught_up(REACH_DEADLINE_S)
+        require_cluster(services.world.state)
+        somebody = self._doorkeeper.stranger(request)
+        try:
+            return await endpoint.handle(services, Call(request=request, principal=somebody, rights=Rights()))
+        except LoginForbidden as refusal:
+            actor = msgspec.structs.replace(somebody.actor, principal=refusal.name, method=BY_ISSUER)
+            known = Principal(actor=actor, asker=Asker(token=NO_TOKEN, shown=refusal.name))
+            await warden.refused(endpoint.name, endpoint.action, known, refusal, "")
+            raise
+        except REFUSED as refusal:
+            warden.login_refused("", refusal.code, somebody.actor.address)
+            self._doorkeeper.count_failure(somebody.actor.address)
+            raise
+
     async def _answer(self, endpoint: Endpoint, request: Request) -> Response:
+        if endpoint.open:
+            return await self._answer_anybody(endpoint, request)
         services, warden = self._services, self._warden
         await services.world.until_caught_up(REACH_DEADLINE_S)
         principal = self._doorkeeper.admit(request, services.world.state)

@@ -13,7 +13,7 @@ from pvc.commands.access_rights import rights_by_grants
 from pvc.commands.access_table import Action
 from pvc.commands.base import find_node, find_vm
 from pvc.errors import InvalidInput
-from pvc.events.access import Grant, LoginRefused, TokenUsed
+from pvc.events.access import Grant, LoggedIn, LoginRefused, TokenUsed
 from pvc.events.types import PrincipalKind
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.erasure import name_in_log
@@ -29,7 +29,7 @@ from pvc.projections.state import ClusterState
 MAX_TOUCHES = 5_000
 """Records that are looked through for who has touched a thing, the newest first: some 100 ms."""
 
-LOGINS = (TokenUsed.TYPE, LoginRefused.TYPE)
+LOGINS = (TokenUsed.TYPE, LoggedIn.TYPE, LoginRefused.TYPE)
 
 CHANGING = (Action.VM_RUN, Action.VM_MOVE, Action.VM_CONFIGURE, Action.VM_DEFINE, Action.CONSOLE_WRITE)
 OF_VMS = (Action.VM_READ, Action.CONSOLE_READ, *CHANGING)
@@ -102,12 +102,12 @@ async def _who(services: GatewayServices, call: Call) -> Response:
     subject = await _found_subject(services, arguments.subject)
     state, now_us = services.world.state, services.clock.wall_us()
     await services.history.reach(state.position, INDEX_DEADLINE_S)
-    query = HistoryQuery(
-        subject=subject,
-        since_us=parse_time_us("since", arguments.since, now_us) if arguments.since else None,
-        limit=MAX_TOUCHES + 1,
-    )
-    found = await services.history.query(query)
+    since_us = parse_time_us("since", arguments.since, now_us) if arguments.since else None
+    by_position: dict[int, Found] = {}
+    for one in (subject, *_tokens_of(state, subject)):
+        touching = await services.history.query(HistoryQuery(subject=one, since_us=since_us, limit=MAX_TOUCHES + 1))
+        by_position |= {decode_record(record.data).position: record for record in touching}
+    found = [by_position[position] for position in sorted(by_position, reverse=True)]
     who = Who(
         position=state.position,
         touched=_touches(found[:MAX_TOUCHES]),
@@ -134,6 +134,12 @@ async def _found_subject(services: GatewayServices, subject: str) -> str:
         if name not in by_id:
             return f"access/{state.principals[await name_in_log(services, name)].id}"
     return subject
+
+
+def _tokens_of(state: ClusterState, subject: str) -> list[str]:
+    """What belongs to a principal as a subject: the tokens that there are."""
+    owner = next((one.name for one in state.principals.values() if f"access/{one.id}" == subject), None)
+    return [f"access/{token.id}" for token in state.tokens.values() if token.principal == owner]
 
 
 def _touches(found: list[Found]) -> list[Touch]:
@@ -211,7 +217,7 @@ AUDIT = (
         summary="Who has touched a thing, and who may now.",
         help="Touched: whoever has a record about it, refused tries too. May: principals whose grants allow something "
         "with it at this position, whether they have a token or not; root on a node always may, and is not listed. "
-        "`subject` may also be `access/<name of a principal>`.",
+        "`subject` may also be `access/<name of a principal>`, with its tokens.",
         arguments=WhoArguments,
         reply=Who,
     ),

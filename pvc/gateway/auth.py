@@ -22,6 +22,7 @@ from pvc.events.record import Actor
 from pvc.gateway.problems import TooManyFailures
 from pvc.peers.credentials import Question, check, is_signed
 from pvc.peers.secret import PeerSecret
+from pvc.projections.access_state import Token
 from pvc.projections.state import ClusterState
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,9 @@ LOCAL = "pvc.local"
 KNOWN = "pvc.known"
 """The key of a function that the server sets in the ASGI scope: to be called once the caller has shown who they are, so
 that the connection is not taken for a stranger's."""
+
+NODE_SHOWN = "pvc.node_shown"
+"""The key in the ASGI scope of the node whose certificate came in the TLS handshake; set by the server alone."""
 
 FAILURES_ALLOWED = 10
 """Failed logins in a row that an address may have before it has to wait; a person who mistypes has fewer."""
@@ -89,6 +93,15 @@ class Doorkeeper:
         _is_known(connection)
         return principal
 
+    def stranger(self, connection: HTTPConnection) -> Principal:
+        """Who sent this, where it is for those who are not known yet."""
+        source = connection.headers.get("pvc-source", "api")
+        address = connection.client.host if connection.client else ""
+        actor = Actor(
+            principal="", method="none", address=address, source=source if _SOURCE.fullmatch(source) else "api"
+        )
+        return Principal(actor=actor, asker=Asker(token=NO_TOKEN, shown="somebody"))
+
     def admit_peer(self, connection: HTTPConnection, node: str, secret: PeerSecret | None) -> Principal | None:
         """The other node that signed this for `node`; None where nobody says that. Raises Unauthenticated, or
         TooManyFailures. It needs no state, so that nodes can help each other while the log cannot be reached."""
@@ -107,12 +120,18 @@ class Doorkeeper:
                     hint="nodes have one where the log is in ZooKeeper",
                 )
             peer = check(secret.value, question, authorization, now_s=self._clock.wall_us() // 1_000_000)
+            if connection.scope.get(NODE_SHOWN, "") != peer:
+                raise Unauthenticated(
+                    f"node {peer} has signed this, but has not shown its certificate in the TLS handshake",
+                    code="access.peer_certificate",
+                    hint="nodes ask each other directly, with no proxy between that ends TLS, and by the same secret",
+                )
             _is_known(connection)
         except Unauthenticated as error:
             if secret is not None:
                 secret.doubt()
             logger.warning("peer refused address=%s code=%s", address, error.code)
-            self._count_failure(address)
+            self.count_failure(address)
             raise
         actor = Actor(principal=f"node/{peer}", method="peer", address=address, source="node")
         return Principal(actor=actor, asker=Asker(token=NO_TOKEN, shown=actor.principal))
@@ -132,7 +151,7 @@ class Doorkeeper:
         if token is None or not right:
             logger.warning("login refused address=%s token=%s", address, token.id if token else "unknown")
             self._on_refused(token.id if token else "", "access.token_invalid", address)
-            self._count_failure(address)
+            self.count_failure(address)
             raise Unauthenticated(
                 "the token is not valid",
                 code="access.token_invalid",
@@ -145,14 +164,13 @@ class Doorkeeper:
             raise Unauthenticated(
                 f"the token {token.id} has expired",
                 code="access.token_expired",
-                hint=f"use {token.replaced_by}, which has taken its place"
-                if token.replaced_by
-                else "an admin makes a new one: pvc access token create NAME",
+                hint=_after_expiry(token, state),
             )
         actor = Actor(principal=token.principal, method="token", address=address, source=source)
         return Principal(actor=actor, asker=Asker(token=token.id, shown=token.principal))
 
-    def _count_failure(self, address: str) -> None:
+    def count_failure(self, address: str) -> None:
+        """Note a failed login from this address. Raises TooManyFailures where there were too many of late."""
         now = self._clock.monotonic()
         failures, since = self._failures.pop(address, (0.0, now))
         failures = max(0.0, failures - (now - since) / SECONDS_PER_FAILURE)
@@ -168,6 +186,15 @@ def _is_known(connection: HTTPConnection) -> None:
     tell = connection.scope.get(KNOWN)
     if callable(tell):
         tell()
+
+
+def _after_expiry(token: Token, state: ClusterState) -> str:
+    owner = state.principals.get(token.principal)
+    if owner is not None and owner.identity:
+        return "log in again: pvc login"
+    if token.replaced_by:
+        return f"use {token.replaced_by}, which has taken its place"
+    return "an admin makes a new one: pvc access token create NAME"
 
 
 class NewToken(msgspec.Struct, frozen=True, kw_only=True):

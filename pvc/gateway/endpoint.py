@@ -74,6 +74,8 @@ class Endpoint:
     """Media types that the caller may ask for instead, which do not end: the types of JSON documents that come, one a
     line, where it is that; and an example."""
     headers: tuple[HeaderArgument, ...] = ()
+    open: bool = False
+    """Whether it is for those who have no token yet."""
     peers: bool = False
     """Whether other nodes may ask, too."""
     secret: bool = False

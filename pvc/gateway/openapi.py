@@ -162,6 +162,8 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
             **{status: {"$ref": f"#/components/responses/{status}"} for status in statuses},
         },
     }
+    if endpoint.open:
+        operation["security"] = []
     if endpoint.peers:
         operation["security"] = [{"token": []}, {"peer": []}]
     if endpoint.command is not None:

@@ -89,6 +89,20 @@ class TooManyRequests(PvcError):
         self.retry_after_s = retry_after_s
 
 
+class TooManyLogins(PvcError):
+    """This network tries to log in more often than people do."""
+
+    status = 429
+    default_code = "access.too_many_logins"
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(
+            "too many logins are tried from this network",
+            hint=f"try again in {retry_after_s} s; tokens open as before",
+        )
+        self.retry_after_s = retry_after_s
+
+
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """Why a request was refused or failed."""
 
@@ -127,7 +141,7 @@ def problem_response(error: PvcError, position: int) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     elif isinstance(error, WrongMethod):
         headers["Allow"] = ", ".join(error.allowed)
-    elif isinstance(error, TooManyFailures | TooManyRequests):
+    elif isinstance(error, TooManyFailures | TooManyRequests | TooManyLogins):
         headers["Retry-After"] = str(error.retry_after_s)
     elif error.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = "1"

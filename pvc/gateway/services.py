@@ -17,6 +17,7 @@ from pvc.gateway.event_hub import EventHub
 from pvc.gateway.glance import Glance
 from pvc.gateway.listing import Names, Rows
 from pvc.gateway.live import Live
+from pvc.gateway.login_parts import LoginParts
 from pvc.gateway.places import ConsolePlaces
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
@@ -94,6 +95,8 @@ class GatewayServices:
     """Where this node keeps its files: `data`, `archive`."""
     webhooks: WebhookPorts | None = None
     """Where cursors and secrets' key are, and the way to receivers."""
+    login: LoginParts | None = None
+    """How people log in at an issuer; None where none is configured."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     """Set when the daemon is about to end: whoever waits or streams answers with what there is, and goes."""
     glances: dict[str, Glance[Any]] = field(default_factory=dict, init=False)

@@ -6,6 +6,7 @@ Nothing that comes from a node is believed for being a node's: each part is chec
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 import itertools
 import logging
@@ -18,6 +19,7 @@ from pvc.archive.base import MAX_BLOB_BYTES
 from pvc.clock import Clock, Rng
 from pvc.errors import LogDamaged, NotFound, PvcError, Unavailable
 from pvc.events.record import check_follows, unseal
+from pvc.peers.certificates import NodeCertificate
 from pvc.peers.credentials import Question, sign
 from pvc.peers.http import Answer, fetch
 from pvc.peers.parts import (
@@ -107,6 +109,7 @@ class Peers:
         self._clock = clock
         self._rng = rng
         self._known: tuple[Peer, ...] = ()
+        self._certificate = NodeCertificate(node, secret, clock)
 
     async def others(self) -> tuple[Peer, ...]:
         """The nodes that are there and can be reached, in no order; those of the last time while ZooKeeper is away."""
@@ -191,7 +194,8 @@ class Peers:
         target = f"{BASE_PATH}{path}"
         question = Question(method="GET", target=target, to=peer.name)
         signed = sign(self._secret.value, question, node=self._node, now_s=self._clock.wall_us() // 1_000_000)
-        answer = await fetch(
+        ask = functools.partial(
+            fetch,
             peer.gateway,
             peer.certificate,
             target=target,
@@ -199,6 +203,14 @@ class Peers:
             max_bytes=max_bytes,
             deadline_s=deadline_s,
         )
+        try:
+            answer = await ask(show=self._certificate.show_in)
+        except Unavailable as error:
+            if error.code != "peers.hung_up":
+                raise
+            # One of us has a secret that was replaced. Asked without a certificate the other one refuses, and looks.
+            self._secret.doubt()
+            answer = await ask()
         if answer.status != _OK:
             if answer.status == _UNAUTHORIZED:
                 self._secret.doubt()

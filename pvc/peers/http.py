@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import hmac
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 import h11
@@ -39,16 +39,24 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def fetch(
-    url: str, certificate: str, *, target: str, headers: Mapping[str, str], max_bytes: int, deadline_s: float
+    url: str,
+    certificate: str,
+    *,
+    target: str,
+    headers: Mapping[str, str],
+    max_bytes: int,
+    deadline_s: float,
+    show: Callable[[ssl.SSLContext], None] = lambda _: None,
 ) -> Answer:
     """GET `target` (path and query) at `url` (`https://HOST:PORT`), whose certificate has this hex SHA-256.
 
-    Raises Unavailable: `peers.unreachable` (no connection, silence, out of time), `peers.wrong_certificate`,
+    `show` gives the TLS context one's own certificate. Raises Unavailable: `peers.unreachable` (no connection, silence,
+    out of time), `peers.wrong_certificate`, `peers.hung_up` (no answer: perhaps for one's own certificate),
     `peers.bad_answer` (not HTTP, or more than `max_bytes`).
     """
     try:
         async with asyncio.timeout(deadline_s):
-            reader, writer = await _connect(url)
+            reader, writer = await _connect(url, show)
             try:
                 _check_certificate(url, certificate, writer)
                 return await _ask(url, reader, writer, target, headers, max_bytes)
@@ -56,19 +64,24 @@ async def fetch(
                 writer.transport.abort()  # a farewell in good order could be drawn out for ever
     except TimeoutError as error:
         raise _unreachable(url, "no answer in time") from error
+    except ssl.SSLError as error:
+        raise _hung_up(url, str(error.reason or error)) from error
     except (OSError, ValueError) as error:
         raise _unreachable(url, str(getattr(error, "strerror", None) or error)) from error
     except h11.ProtocolError as error:
         raise _bad_answer(url, str(error)) from error
 
 
-async def _connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connect(
+    url: str, show: Callable[[ssl.SSLContext], None]
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname or not parts.port:
         raise ValueError("it is no address of a gateway")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    show(context)
     async with asyncio.timeout(CONNECT_S):
         return await asyncio.open_connection(parts.hostname, parts.port, ssl=context)
 
@@ -98,11 +111,16 @@ async def _ask(
     await writer.drain()
     answer: h11.Response | None = None
     body = bytearray()
+    heard = False
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
             async with asyncio.timeout(SILENCE_S):
-                connection.receive_data(await reader.read(_CHUNK_BYTES))
+                data = await reader.read(_CHUNK_BYTES)
+            if not data and not heard:
+                raise _hung_up(url, "it says nothing")
+            heard = True
+            connection.receive_data(data)
         elif isinstance(event, h11.Response):
             answer = event
         elif isinstance(event, h11.Data):
@@ -114,6 +132,14 @@ async def _ask(
             return Answer(status=answer.status_code, headers=named, body=bytes(body))
         elif not isinstance(event, h11.InformationalResponse):
             raise _bad_answer(url, "it ends before it has begun")
+
+
+def _hung_up(url: str, why: str) -> Unavailable:
+    return Unavailable(
+        f"the gateway {url} hangs up before it answers: {why}",
+        code="peers.hung_up",
+        hint="see that the clocks of both nodes are right, and that both are of this cluster",
+    )
 
 
 def _unreachable(url: str, why: str) -> Unavailable:

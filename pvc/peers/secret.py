@@ -53,11 +53,19 @@ class PeerSecret:
         self._value = b""
         self._read_at = float("-inf")
         self._reading: asyncio.Task[None] | None = None
+        self._told: list[Callable[[], None]] = []
 
     async def load(self) -> None:
         """Read it. Raises Unavailable."""
         self._read_at = self._clock.monotonic()
-        self._value = await self._read()
+        before, self._value = self._value, await self._read()
+        if self._value != before:
+            for tell in self._told:
+                tell()
+
+    def on_change(self, tell: Callable[[], None]) -> None:
+        """Have this called whenever it is another one than before."""
+        self._told.append(tell)
 
     @property
     def value(self) -> bytes:

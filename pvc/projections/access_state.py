@@ -18,6 +18,8 @@ class PrincipalState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     grants: tuple[Grant, ...]
     description: str = ""
     added_us: int = 0
+    identity: str = ""
+    """Set for who logs in at an issuer (`PrincipalAdded`)."""
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -24,6 +24,7 @@ def principal_added(state: ClusterState, event: e.PrincipalAdded, record: Record
             grants=event.grants,
             description=event.description,
             added_us=record.time_us,
+            identity=event.identity,
         )
     )
 
@@ -91,7 +92,9 @@ def token_used(state: ClusterState, event: e.TokenUsed, record: Record) -> None:
         state.put_token(replace(token, used_us=record.time_us))
 
 
-def noted(state: ClusterState, event: e.LoginRefused | e.AccessRefused | e.SecretRead, record: Record) -> None:
+def noted(
+    state: ClusterState, event: e.LoggedIn | e.LoginRefused | e.AccessRefused | e.SecretRead, record: Record
+) -> None:
     """For the history alone."""
 
 

@@ -46,6 +46,7 @@ EVOLVE: dict[type[Event], Evolve] = {
     access.TokenRotated: evolve_access.token_rotated,
     access.TokenRevoked: evolve_access.token_revoked,
     access.TokenUsed: evolve_access.token_used,
+    access.LoggedIn: evolve_access.noted,
     access.LoginRefused: evolve_access.noted,
     access.AccessRefused: evolve_access.noted,
     access.SecretRead: evolve_access.noted,

@@ -12,7 +12,7 @@ from pvc.projections.access_state import Erasure, PrincipalState, Token
 from pvc.projections.state import Cluster, ClusterState, Fault, Node, Vm
 from pvc.projections.webhook_state import Webhook
 
-PROJECTION_VERSION = 10
+PROJECTION_VERSION = 11
 """Raised whenever the fold's outcome changes for the same log; snapshots of another version are discarded."""
 
 

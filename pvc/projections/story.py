@@ -106,6 +106,7 @@ TOLD: dict[type[Event], Tell] = {
     ),
     access.TokenRevoked: lambda e: f"token {e.token} revoked",
     access.TokenUsed: lambda e: f"token {e.token} used at node {e.node}",
+    access.LoggedIn: lambda e: f"logged in by {e.how} at {e.issuer}, with token {e.token}, at node {e.node}",
     access.LoginRefused: lambda e: (
         f"login refused ({e.code}) at node {e.node}, from {e.network}{_and_more(e.unrecorded)}"
     ),

@@ -8,6 +8,8 @@ is to be erased.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable
@@ -33,7 +35,7 @@ from pvc.runtime.world import World
 
 logger = logging.getLogger(__name__)
 
-BY_TOKEN = "token"  # noqa: S105 - a word, not a secret
+OF_PEOPLE = ("token", "oidc")
 """How a person, or a service in a person's stead, proves itself; root's socket and nodes are nobody's name."""
 
 READ_DEADLINE_S = 1.0
@@ -86,7 +88,7 @@ class People:
 
     async def seal_actor(self, actor: Actor) -> Actor:
         """An actor as it goes into a record. Raises Unavailable when a key is needed that cannot be had."""
-        if actor.method != BY_TOKEN:
+        if actor.method not in OF_PEOPLE:
             return actor
         key, principal = await self._key_for(actor.principal)
         address = seal_address(key, actor.address, self._rng) if actor.address else ""
@@ -96,6 +98,12 @@ class People:
         """A person's name as it goes into an event. Raises Unavailable."""
         _, sealed = await self._key_for(principal)
         return sealed
+
+    async def keyed_hash(self, principal: str, text: str) -> str:
+        """A hash of something about a person, which nobody can guess the text of once the key is destroyed. Raises
+        Unavailable."""
+        key, _ = await self._key_for(principal)
+        return hmac.new(key.secret, f"about\0{text}".encode(), hashlib.sha256).hexdigest()
 
     async def find(self, principal: str) -> str:
         """The name as it stands in records now; empty where the person has no key. Raises Unavailable."""

@@ -98,6 +98,11 @@ class World:
         """The fold has reached what was in the log when the process started, or as far as it can go."""
         self._caught_up.set()
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether what is folded is news, and no longer what was in the log when the process started."""
+        return self._caught_up.is_set()
+
     async def until_caught_up(self, timeout_s: float) -> None:
         """Wait until the state may be shown at all. Raises Unavailable after `timeout_s`."""
         with contextlib.suppress(TimeoutError):

@@ -57,7 +57,11 @@ backup  service  viewer (name db-*)                1  11 h ago
 
 `root`, who comes through the Unix socket of a node, is admin and needs no token: root can stop every VM there in any
 case. So whoever loses the last admin token makes a new one there, and nobody can lock the admins out. Nodes ask each
-other for parts of the log with a signature of their own ([0018](decisions/0018-peers.md)), which opens nothing else.
+other for parts of the log with a signature of their own ([0018](decisions/0018-peers.md)) and a certificate that is
+shown in the TLS handshake ([0023](decisions/0023-login.md)), which open nothing else.
+
+People may also log in at an OpenID Connect issuer: `pvc login` ([how](login.md)). Their groups there give the roles,
+and they have no tokens but those of their logins.
 
 ## Scopes
 
@@ -81,7 +85,7 @@ safe.
 ## The table
 
 Each endpoint and each command names its action. For each action and role there are two words: for the role on the
-whole cluster, and for the role limited to some VMs where that is another one.
+whole cluster, and for the role limited to some VMs where that is another one. `self.login` needs no token at all.
 
 | word | means |
 | --- | --- |
@@ -197,11 +201,12 @@ _EVENTS = (
     ),
     (
         "`access.login_refused`",
-        "Somebody came with a token that opens nothing.",
+        "Somebody came with a token that opens nothing, or a login failed before it was known whose.",
         f"{LOGINS_AT_ONCE} at once, then one in {LOGIN_EVERY_S / 60:g} minutes: of all unknown tokens together, and of "
         "each known one.",
     ),
     ("`access.token_used`", "A token was used.", "Once a day, as above."),
+    ("`access.logged_in`", "A person has logged in at the issuer, and was given a token.", "Each one."),
     (
         "`access.secret_read`",
         "Keys of people, stored segments, snapshots or a replica's records were given out (not to nodes).",

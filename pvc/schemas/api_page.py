@@ -30,7 +30,8 @@ Over TCP every request carries `Authorization: Bearer pvc_<id>_<secret>`. The fi
 Over the Unix socket the caller is root and needs none. Each endpoint names its action; which role may do it, on the
 whole cluster or for some VMs, says [the table](../access.md#the-table). After {FAILURES_ALLOWED} wrong tokens an
 address gets 429 for a while; a right token always works. A few replies about the log are for
-[other nodes](../decisions/0018-peers.md) too, who sign what they ask with `Authorization: PVC-Peer` instead.
+[other nodes](../decisions/0018-peers.md) too, who sign what they ask with `Authorization: PVC-Peer` instead, and show a
+certificate. How people come to a token by an issuer: [logging in](../login.md).
 
 ## Fields
 
@@ -92,6 +93,7 @@ _TITLES = {
     "event": "Events",
     "log": "The log itself",
     "access": "Access",
+    "login": "Logging in",
     "audit": "The audit, and the people in the log",
     "webhook": "Webhooks",
     "time": "Other times",

@@ -259,7 +259,9 @@ class Bridge:
         auth = [("digest", f"{c.user}:{c.password}") for c in (self._credentials, self._also) if c] or None
         tls: dict[str, Any] = {}
         if self._tls is not None:
-            tls = {"use_ssl": True, "ca": self._tls.ca, "certfile": self._tls.certificate, "keyfile": self._tls.key}
+            # kazoo also believes the system's authorities, who vouch for anybody: so the name must be right.
+            tls = {"use_ssl": True, "check_hostname": True}
+            tls |= {"ca": self._tls.ca, "certfile": self._tls.certificate, "keyfile": self._tls.key}
         return KazooClient(
             hosts=self.hosts,
             timeout=self._session_timeout_s,

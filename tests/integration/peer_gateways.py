@@ -14,7 +14,9 @@ import uvicorn
 
 from pvc.archive.directory import DirectoryArchive
 from pvc.clock import SystemClock, SystemRng
+from pvc.daemon.patience import PatientProtocol
 from pvc.gateway.services import PeerParts
+from pvc.peers.certificates import ask_nodes
 from pvc.peers.client import Peer, Peers
 from pvc.peers.secret import PeerSecret
 from pvc.presence.base import Member
@@ -90,12 +92,11 @@ async def a_node(folder: Path, cluster: Cluster, name: str = "hv1", **said: int)
     folder.mkdir(parents=True, exist_ok=True)
     certificate = a_certificate(folder, name)
     archive, snapshots = DirectoryArchive(folder / "archive"), SnapshotFile(folder / "snapshot")
-    parts = PeerParts(
-        secret=await a_secret(), archive=archive, snapshots=snapshots, incarnation=lambda: "the-incarnation"
-    )
+    secret = await a_secret()
+    parts = PeerParts(secret=secret, archive=archive, snapshots=snapshots, incarnation=lambda: "the-incarnation")
     async with a_house(folder, node=name, peers=parts) as house:
         listener = socket.create_server(("127.0.0.1", 0))
-        async with served(house.app, listener, certificate):
+        async with served(house.app, listener, certificate, secret):
             port = listener.getsockname()[1]
             await house.define(name="first")
             cluster.join(name, port, certificate.fingerprint, **said)
@@ -104,7 +105,9 @@ async def a_node(folder: Path, cluster: Cluster, name: str = "hv1", **said: int)
 
 
 @contextlib.asynccontextmanager
-async def served(app: object, listener: socket.socket, certificate: Certificate) -> AsyncIterator[None]:
+async def served(
+    app: object, listener: socket.socket, certificate: Certificate, secret: PeerSecret | None = None
+) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
         lifespan="off",
@@ -113,7 +116,11 @@ async def served(app: object, listener: socket.socket, certificate: Certificate)
         timeout_graceful_shutdown=1,
         ssl_certfile=certificate.cert,
         ssl_keyfile=str(certificate.key),
+        http=PatientProtocol,
     )
+    config.load()
+    assert config.ssl is not None
+    ask_nodes(config.ssl, secret or await a_secret())
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
     running = asyncio.create_task(server.serve(sockets=[listener]))

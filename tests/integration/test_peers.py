@@ -23,6 +23,7 @@ from pvc.events.types import Role
 from pvc.gateway import log_parts
 from pvc.log.manifest import Manifest, describe, encode_blob
 from pvc.peers import client
+from pvc.peers.certificates import NodeCertificate
 from pvc.peers.client import Peers
 from pvc.peers.copies import PeerCopies
 from pvc.peers.credentials import Question, sign
@@ -30,7 +31,7 @@ from pvc.peers.secret import PeerSecret
 from pvc.presence.base import Member
 from pvc.presence.hello import Hello
 from pvc.projections.snapshot import PROJECTION_VERSION, Snapshot, restore, snapshot
-from tests.integration.peer_gateways import SECRET, Cluster, PeerNode, a_node, served
+from tests.integration.peer_gateways import SECRET, Cluster, PeerNode, a_node, a_secret, served
 from tests.support.certificates import a_certificate
 
 PARTS = ("/log/segments/1-3", "/log/snapshot", "/log/replica", "/log/replica/records")
@@ -165,7 +166,7 @@ async def test_what_was_signed_an_hour_ago_is_refused_and_the_clocks_are_blamed(
 
 
 async def test_a_signature_opens_only_what_is_for_nodes(cluster: Cluster, hv1: PeerNode) -> None:
-    async with httpx.AsyncClient(verify=False, base_url=f"https://127.0.0.1:{hv1.port}") as client:
+    async with httpx.AsyncClient(verify=await as_hv2(), base_url=f"https://127.0.0.1:{hv1.port}") as client:
 
         async def get(path: str, method: str = "GET") -> int:
             return (await client.request(method, path, headers={"Authorization": signed(path, method)})).status_code
@@ -302,8 +303,7 @@ async def test_a_reader_that_takes_nothing_is_cut_off_and_its_slot_is_free_again
     monkeypatch.setattr(log_parts, "PORTION_S", 0.3)
     huge = msgspec.structs.replace(_snapshot_of(hv1), recent=[("c" * 1000, at) for at in range(40_000)])
     hv1.snapshots.save(msgspec.msgpack.encode(huge))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context = await as_hv2()
     reader, writer = await asyncio.open_connection("127.0.0.1", hv1.port, ssl=context, limit=1024)
     target, free = "/api/v1/log/snapshot", hv1.house.services.peers.slots._value
     writer.write(f"GET {target} HTTP/1.1\r\nHost: x\r\nAuthorization: {signed(target)}\r\n\r\n".encode())
@@ -315,6 +315,32 @@ async def test_a_reader_that_takes_nothing_is_cut_off_and_its_slot_is_free_again
     assert "reply cut short" in caplog.text
     assert "peers.too_slow" in caplog.text
     writer.transport.abort()
+
+
+async def as_hv2(secret: bytes = SECRET, node: str = "hv2") -> ssl.SSLContext:
+    """TLS as hv2 begins it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    NodeCertificate(node, await a_secret(secret), SystemClock()).show_in(context)
+    return context
+
+
+async def test_a_signature_needs_the_certificate_of_the_same_node(cluster: Cluster, hv1: PeerNode) -> None:
+    """Whoever has overheard a signature cannot repeat it, and no node can speak for another by its certificate."""
+    path = "/api/v1/log/replica"
+
+    async def asked(context: ssl.SSLContext) -> str:
+        async with httpx.AsyncClient(verify=context, base_url=f"https://127.0.0.1:{hv1.port}") as client:
+            reply = await client.get(path, headers={"Authorization": signed(path)})
+        return reply.json().get("code", "") if reply.status_code != 200 else "200"
+
+    bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    bare.check_hostname, bare.verify_mode = False, ssl.CERT_NONE
+    assert await asked(await as_hv2()) == "200"
+    assert await asked(bare) == "access.peer_certificate"
+    assert await asked(await as_hv2(node="hv3")) == "access.peer_certificate"
+    with pytest.raises(httpx.TransportError):
+        await asked(await as_hv2(secret=b"?" * 32))
 
 
 def signed(target: str, method: str = "GET") -> str:

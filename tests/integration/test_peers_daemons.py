@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from pvc.archive.base import blob_name
@@ -176,3 +178,22 @@ async def test_neither_the_secret_nor_a_signature_is_in_a_nodes_log(
     assert "peer refused address=127.0.0.1 code=access.peer_invalid" in text
     assert secret.hex() not in text
     assert "PVC-Peer hv" not in text
+
+
+async def test_clients_without_a_certificate_are_served_as_ever_and_strangers_certificates_open_nothing(
+    two: Two, tmp_path: Path
+) -> None:
+    there = await two.until_there(1)
+    base = there["hv1"].gateway
+    async with httpx.AsyncClient(verify=False, base_url=base) as plain:
+        assert (await plain.get("/health")).status_code == 200
+        assert (await plain.get("/api/v1/whoami")).json()["code"] == "access.unauthenticated"
+        again = await plain.get("/api/v1/log/replica")
+        assert again.status_code == 401, "on a connection that is kept, too"
+    stranger = a_certificate(tmp_path / "stranger", "hv2")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.load_cert_chain(stranger.cert, stranger.key)
+    async with httpx.AsyncClient(verify=context, base_url=base) as liar:
+        with pytest.raises(httpx.TransportError):
+            await liar.get("/health")

@@ -78,7 +78,7 @@ async def hanging_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
     [
         (never_ending, "peers.bad_answer"),
         (endless_head, "peers.bad_answer"),
-        (hanging_up, "peers.bad_answer"),
+        (hanging_up, "peers.hung_up"),
         (saying("SSH-2.0-OpenSSH_9.2"), "peers.bad_answer"),
         (saying("HTTP/1.1 200 OK\nContent-Length: 100000", b"short"), "peers.bad_answer"),
         (saying("HTTP/1.1 301 Moved\nLocation: https://elsewhere/\nContent-Length: 0"), "peers.refused"),

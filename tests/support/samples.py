@@ -148,6 +148,7 @@ SAMPLES: dict[type[Event], tuple[Event, ...]] = {
     ),
     access.TokenRevoked: (access.TokenRevoked(token="abcdefgh"),),
     access.TokenUsed: (access.TokenUsed(token="abcdefgh", node="hv1"),),
+    access.LoggedIn: (access.LoggedIn(token="abcdefgh", node="hv1", issuer="https://id.example.org", how="browser"),),
     access.LoginRefused: (
         access.LoginRefused(node="hv1", code="access.token_invalid", network="192.0.2.0/24"),
         access.LoginRefused(

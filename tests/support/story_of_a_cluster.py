@@ -7,15 +7,18 @@ from typing import Any
 
 import msgspec
 
+from pvc.commands.access_login import LogIn, log_in
 from pvc.commands.audit import ErasePerson, ReportPersonErased
+from pvc.commands.base import Context
 from pvc.commands.facts import RESTART_LIMIT, Ending
 from pvc.commands.facts_webhook import ReportWebhookDisabled, ReportWebhookParked, ReportWebhookVerified
 from pvc.errors import Rejected
-from pvc.events.access import AccessRefused, LoginRefused, SecretRead, TokenUsed
+from pvc.events.access import AccessRefused, Grant, LoginRefused, SecretRead, TokenUsed
 from pvc.events.cluster import CommandRejected, LogRestored
 from pvc.events.sealed import Sealed, write_sealed
+from pvc.events.types import Role
 from pvc.events.webhook import WebhookAdded
-from tests.support.core import TinyCluster
+from tests.support.core import ADMIN, TinyCluster
 
 XML = "<domain><name>xml01</name><memory unit='MiB'>256</memory><vcpu>1</vcpu></domain>"
 
@@ -245,6 +248,21 @@ def _admit(cluster: TinyCluster) -> Iterator[None]:
     yield
     cluster.do("access.remove", principal="carl")
     yield
+    for number, role in enumerate((Role.VIEWER, Role.OPERATOR)):
+        login = LogIn(
+            principal="dora",
+            identity="7a" * 32,
+            grants=(Grant(role=role),),
+            lifetime_s=3600,
+            token_id=f"dora000{number}",
+            token_sha256="5c" * 32,
+            node="hv1",
+            issuer="https://id.example.org",
+            how="browser",
+        )
+        context = Context(command_id=f"login-{number}", time_us=cluster.time_us, actor=ADMIN)
+        cluster.record(*log_in(cluster.state, login, context).events, name="access.log_in")
+        yield
 
 
 def _wander(cluster: TinyCluster) -> Iterator[None]:

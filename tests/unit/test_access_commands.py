@@ -178,6 +178,8 @@ def test_a_new_token_that_was_never_used_gives_way_to_another(cluster: TinyClust
         cluster.do("access.rotate_token", token="anna0000", token_id=successor, token_sha256=HASH)
     tokens = [one.id for one in cluster.state.tokens.values() if one.principal == "anna"]
     assert tokens == ["anna0000", "anna3333"] and cluster.state.tokens["anna0000"].replaced_by == "anna3333"
+    last = cluster.state.tokens["anna3333"]
+    assert last.expires_us - last.created_us >= 364 * DAY_S * SECOND_US, "of the length of life of the first, each time"
 
 
 def test_rotating_never_makes_an_old_token_live_longer(cluster: TinyCluster) -> None:

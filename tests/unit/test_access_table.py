@@ -28,6 +28,7 @@ class Probe(NamedTuple):
 
 
 PROBES = {
+    Action.SELF_LOGIN: Probe("GET", "/login"),
     Action.SELF_READ: Probe("GET", "/whoami"),
     Action.CLUSTER_READ: Probe("GET", "/nodes"),
     Action.VM_READ: Probe("GET", "/vms/{vm}"),

@@ -300,7 +300,7 @@ async def test_who_has_touched_a_vm_and_who_may(house: House) -> None:
         check_problem(await house.root.get(f"/audit/who?subject={subject}"), 404, code or "access.principal_not_found")
     check_problem(await house.root.get("/audit/who"), 422, "input.missing")
     touched = (await house.root.get("/audit/who?subject=access/anna")).json()["touched"]
-    assert [one["actor"] for one in touched] == ["root"]
+    assert [one["actor"] for one in touched] == ["anna", "root"], "she has used her token"
 
 
 async def test_an_erased_principal_goes_on_by_its_pseudonym_and_the_name_may_come_again(house: House) -> None:
@@ -357,3 +357,14 @@ async def test_a_removed_role_ends_what_follows_a_guests_console(house: House) -
 )
 def test_an_address_becomes_its_network(address: str, network: str) -> None:
     assert network_of(address) == network
+
+
+async def test_who_has_touched_a_principal_includes_what_was_done_to_its_tokens(house: House) -> None:
+    token = await house.member("anna", {"role": "viewer"})
+    async with house.outside_with(token) as anna:
+        rotated = await anna.post(f"/tokens/{token.split('_')[1]}/rotate", json={})
+        assert rotated.status_code == 200, rotated.text
+    who = (await house.root.get("/audit/who?subject=access/anna")).json()
+    touched = {one["actor"]: set(one["commands"]) for one in who["touched"]}
+    assert touched["root"] == {"access.add", "access.create_token"}
+    assert "access.rotate_token" in touched["anna"]

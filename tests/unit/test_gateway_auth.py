@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -16,7 +17,7 @@ from pvc.commands.access_table import TABLE, Verdict
 from pvc.errors import LogDamaged
 from pvc.events.types import Role
 from pvc.gateway.app import all_endpoints
-from pvc.gateway.auth import FAILURES_ALLOWED
+from pvc.gateway.auth import FAILURES_ALLOWED, NODE_SHOWN
 from pvc.gateway.endpoint import Endpoint
 from pvc.gateway.services import PeerParts
 from pvc.peers.credentials import Question, sign
@@ -45,7 +46,11 @@ async def test_every_endpoint_asks_for_a_token_and_for_its_action(house: House, 
     await house.define()
     before = house.services.world.position
     url = url_of(endpoint, position=before)
-    check_problem(await house.outside.request(endpoint.method, url), 401, "access.unauthenticated")
+    stranger = await house.outside.request(endpoint.method, url)
+    if endpoint.open:
+        assert stranger.status_code in (200, 404), "who has no token yet may ask how to get one"
+        return
+    check_problem(stranger, 401, "access.unauthenticated")
     for role in ROLES:
         async with house.outside_with(await house.token(role)) as client:
             reply = await client.request(endpoint.method, url)
@@ -224,19 +229,45 @@ def signed(secret: bytes) -> dict[str, str]:
     return {"Authorization": sign(secret, question, node="hv2", now_s=int(time.time()))}
 
 
+def as_node(house: House, node: str) -> httpx.AsyncClient:
+    """A client that has shown the certificate of a node."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await house.app({**scope, NODE_SHOWN: node}, receive, send)
+
+    transport = httpx.ASGITransport(app, client=("192.0.2.7", 12345))
+    return httpx.AsyncClient(transport=transport, base_url="http://pvc/api/v1")
+
+
+async def test_a_signature_opens_nothing_without_the_certificate_of_the_same_node(tmp_path: Path) -> None:
+    async with a_house(tmp_path, peers=PeerParts(secret=await a_secret())) as house:
+        stranger = await house.outside.get("/log/replica", headers=signed(b"s" * 32))
+        check_problem(stranger, 401, "access.peer_certificate")
+        async with as_node(house, "hv3") as other:
+            check_problem(await other.get("/log/replica", headers=signed(b"s" * 32)), 401, "access.peer_certificate")
+            assert (await other.get("/log/replica")).status_code == 401, "nor the certificate alone"
+
+
 async def test_wrong_signatures_are_slowed_down_and_a_right_one_opens_all_the_same(tmp_path: Path) -> None:
     async with a_house(tmp_path, peers=PeerParts(secret=await a_secret())) as house:
         for _ in range(FAILURES_ALLOWED):
             check_problem(await house.outside.get("/log/replica", headers=signed(b"x")), 401, "access.peer_invalid")
         reply = await house.outside.get("/log/replica", headers=signed(b"x"))
         check_problem(reply, 429, "access.too_many_failures")
-        assert (await house.outside.get("/log/replica", headers=signed(b"s" * 32))).status_code == 200
+        check_problem(
+            await house.outside.get("/log/replica", headers=signed(b"s" * 32)), 429, "access.too_many_failures"
+        )
+        async with as_node(house, "hv3") as other:
+            check_problem(await other.get("/log/replica", headers=signed(b"s" * 32)), 429, "access.too_many_failures")
+        async with as_node(house, "hv2") as node:
+            assert (await node.get("/log/replica", headers=signed(b"s" * 32))).status_code == 200
 
 
 async def test_a_node_may_ask_before_there_is_a_cluster_or_a_fold(tmp_path: Path) -> None:
     async with a_house(tmp_path, initialised=False, peers=PeerParts(secret=await a_secret())) as house:
         house.services.world._caught_up.clear()
-        reply = await house.outside.get("/log/replica", headers=signed(b"s" * 32))
+        async with as_node(house, "hv2") as node:
+            reply = await node.get("/log/replica", headers=signed(b"s" * 32))
         assert reply.json() == {"position": 0, "hash": "", "root": "", "newest": 0, "incarnation": ""}
 
 

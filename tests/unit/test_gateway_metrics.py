@@ -14,8 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from pvc.gateway.metric_catalogue import FAMILIES
 from pvc.gateway.metric_page import CONTENT_TYPE, Family, Kind, Page
 from pvc.meters import MAX_SERIES, OTHER, Counter, Histogram
+from pvc.runtime.append_watch import AppendWatch
 from pvc.runtime.log_care import ArchiveInfo, LogStatus, SegmentInfo, SegmentState
 from pvc.runtime.telemetry import GuestFigures
+from pvc.runtime.world import World, catch_up
 from tests.unit.gateway_house import House, a_house
 
 
@@ -146,6 +148,20 @@ async def test_appends_and_what_happened_are_counted(house: House) -> None:
     assert value(samples, "pvc_log_events_total", type="node.lost") == 1
     assert value(samples, "pvc_cluster_faults", code="node.lost", acknowledged="false") == 1
     assert value(samples, "pvc_node_state", node="hv2", state="lost") == 1
+
+
+async def test_what_a_node_reads_again_at_its_start_is_not_counted_as_if_it_had_just_happened(house: House) -> None:
+    await house.second_node("hv2")
+    await house.lose("hv2")
+    world = World(behind=True)
+    watch = AppendWatch(house.services.clock, caught_up=lambda: world.caught_up)
+    with world.listening(watch.folded):
+        await catch_up(world, house.log)
+        assert not watch.meters.events.values
+        world.note_caught_up()
+        await house.define()
+        await catch_up(world, house.log)
+    assert watch.meters.events.values == {("vm.defined",): 1}
 
 
 async def test_segments_quota_and_archives_are_looked_at_now_and_then(tmp_path: Path) -> None:
