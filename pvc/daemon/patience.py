@@ -59,6 +59,7 @@ class PatientProtocol(StrictProtocol):
         super().handle_websocket_upgrade(event)
         protocol = self.transport.get_protocol()
         if isinstance(protocol, StrictWebSocket):
+            protocol.app = self.app  # with what is known of the connection; uvicorn gives it the bare one
             protocol.when_lost = self._look_no_more
 
     def pause_writing(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fuzz.campaign import new_folder, run_campaign
 
-SECONDS = 13.5
+SECONDS = 10.8
 """For all attacks together; `./dev fuzz` has more patience."""
 
 MAX_GROWTH_MIB = 300.0

@@ -34,6 +34,8 @@ class Hasty(PatientProtocol):
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """Refuses at once on /refuse, gives much on /large, knows the caller on /known; on a WebSocket it echoes."""
     if scope["type"] == "websocket":
+        if scope["path"] == "/known":
+            scope[KNOWN]()
         await receive()
         await send({"type": "websocket.accept"})
         while (message := await receive())["type"] != "websocket.disconnect":
@@ -208,6 +210,16 @@ async def test_of_strangers_the_oldest_go_and_who_is_known_stays() -> None:
         for _, writer in (*flood, (known, hello)):
             writer.transport.abort()
         await nobody_is_left(gateway)
+
+
+async def test_who_has_shown_a_token_on_a_websocket_is_no_stranger() -> None:
+    async with served(app) as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(b"GET /known HTTP/1.1\r\n" + HOST + UPGRADE + b"\r\n")
+        async with asyncio.timeout(5):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        assert len(gateway.crowd) == 1 and gateway.crowd.strangers == 0
+        writer.transport.abort()
 
 
 async def test_where_all_places_are_taken_by_who_is_known_nobody_else_is_let_in() -> None:
