@@ -19,7 +19,7 @@ TEXT
 }
 
 FAST=(tests/unit tests/contract tests/property)
-REAL=(tests/integration tests/lab) # with real components, ports, namespaces and deadlines: one after the other
+REAL=(tests/integration tests/fuzz tests/lab) # with real components, ports, namespaces and deadlines: one after the other
 LIBVIRT_COVERAGE=.coverage.libvirt
 WORKERS=8 # at most: each collects all tests before the first one runs, so more of them gain little
 PYTEST=(python -m pytest --durations=8 --durations-min=5)

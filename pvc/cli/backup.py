@@ -38,6 +38,12 @@ PART_BYTES = 400_000
 
 PART_RECORDS = 1_000
 
+MAX_ABOUT_BYTES = 1024 * 1024
+"""Keys and a checkpoint have some kilobytes."""
+
+MAX_WORD = 100
+"""Of the cluster's name and the time in it: both become part of what is recorded."""
+
 SETTLE_S = 120.0
 """How long the node may take to fold what was restored; it starts over for that."""
 
@@ -149,17 +155,32 @@ def _opened(file: str) -> Iterator[tuple[dict[str, Any], IO[bytes]]]:
     """What the backup says of itself, and its log."""
     try:
         with tarfile.open(file, mode="r:") as tar:
-            about, log = tar.extractfile(ABOUT), tar.extractfile(LOG)
-            if about is None or log is None:
-                raise KeyError(ABOUT)
-            told = json.loads(about.read(1 << 20))
-            if told.get("format") != FORMAT:
-                raise _no_backup(file, f"its format is {told.get('format')}, not {FORMAT}")
-            yield told, log
+            about, log = _part(tar, ABOUT), _part(tar, LOG)
+            yield _checked(json.loads(about.read(MAX_ABOUT_BYTES)), file), log
     except OSError as error:
         raise usage_error(f"{file} cannot be read: {error.strerror}", "give the path of a backup") from error
-    except (tarfile.TarError, KeyError, ValueError) as error:
-        raise _no_backup(file, str(error)) from error
+    except (tarfile.TarError, KeyError, ValueError, RecursionError, OverflowError) as error:
+        raise _no_backup(file, str(error)[:200]) from error
+
+
+def _part(tar: tarfile.TarFile, name: str) -> IO[bytes]:
+    """A plain file of the archive: a link could lead to itself, and holes pretend to any size. Raises KeyError."""
+    entry = tar.getmember(name)
+    part = tar.extractfile(entry) if entry.isreg() and not entry.issparse() else None
+    if part is None:
+        raise KeyError(f"{name} is no file")
+    return part
+
+
+def _checked(told: Any, file: str) -> dict[str, Any]:
+    """The page, with what is made use of. It is somebody's word, and may be anything."""
+    if not isinstance(told, dict) or told.get("format") != FORMAT:
+        is_of = told.get("format") if isinstance(told, dict) else "none"
+        raise _no_backup(file, f"its format is {str(is_of)[:20]}, not {FORMAT}")
+    for name in ("cluster", "made"):
+        if not isinstance(told.get(name), str) or not 0 < len(told[name]) <= MAX_WORD:
+            raise _no_backup(file, f"its {ABOUT} has no {name!r}")
+    return told
 
 
 def _verified(log: IO[bytes], file: str) -> Iterator[list[bytes]]:

@@ -40,7 +40,8 @@ def connect_terminal(console: Any, greeting: str) -> str:
         listener.start()
         left = _speak(console, stdin, wake_reader)
     finally:
-        termios.tcsetattr(stdin, termios.TCSADRAIN, before)
+        # What is typed and not yet read goes: the guest may have made the terminal answer it, and a shell would obey.
+        termios.tcsetattr(stdin, termios.TCSAFLUSH, before)
         console.close()
         if listener.is_alive():
             listener.join(JOIN_TIMEOUT_S)

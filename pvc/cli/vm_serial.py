@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import sys
 
@@ -15,11 +16,15 @@ MAX_LINES = 100_000
 """The gateway keeps less than that."""
 
 _ESCAPES = re.compile(
-    rb"\x1b\[[0-9;]*m"  # colours: kept
-    rb"|\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[PX^_][^\x1b]*\x1b\\|\x1b[ -/]*[0-~]"
-    rb"|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f]"
+    r"(\x1b\[[0-9;]{0,64}m)"  # colours: kept
+    r"|\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[PX^_][^\x1b]*\x1b\\|\x1b[ -/]*[0-~]"
+    # An escape alone as well: it could make a sequence with what follows once something between them is taken out. And
+    # what terminals take for one character of it (C1), and what turns the direction of writing around.
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 )
-_UNFINISHED = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b]{0,256}\x1b?|[ -/]*)$")
+_UNFINISHED = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b]{0,256}\x1b?|[ -/]*)$")
+MAX_UNFINISHED = 512
+"""What is longer is no beginning of a sequence; it must not be held back for ever."""
 
 
 def show_log(session: Session, vm: str, lines: int, follow: bool) -> None:
@@ -39,12 +44,13 @@ def printable(data: bytes) -> tuple[bytes, bytes]:
 
     Text, line ends, tabs and colours stay: reading a log must not clear the screen or fill the clipboard.
     """
-    unfinished = _UNFINISHED.search(data)
-    rest = unfinished[0] if unfinished else b""
-    whole = data[: len(data) - len(rest)]
-    return _ESCAPES.sub(
-        lambda match: match[0] if match[0].startswith(b"\x1b[") and match[0][-1:] == b"m" else b"", whole
-    ), rest
+    text, taken = codecs.utf_8_decode(data, "replace", False)  # half a character at the end is left for later
+    unfinished = _UNFINISHED.search(text)
+    if unfinished and len(unfinished[0]) <= MAX_UNFINISHED:
+        text, rest = text[: unfinished.start()], unfinished[0].encode() + data[taken:]
+    else:
+        rest = data[taken:]
+    return _ESCAPES.sub(lambda match: match[1] or "", text).encode(), rest
 
 
 def open_console(session: Session, vm: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pvc.daemon.config import split_listen
+from pvc.daemon.crowd import Crowd, Door
 from pvc.errors import Unavailable
 
 BACKLOG = 1024
@@ -38,13 +39,15 @@ def open_unix_socket(path: Path) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def open_tcp_socket(listen: str) -> Iterator[socket.socket]:
-    """A listening socket on `host:port`, within the block. Raises Unavailable that names the address."""
+def open_tcp_socket(listen: str, crowd: Crowd | None = None) -> Iterator[socket.socket]:
+    """A listening socket on `host:port`, within the block, that lets in whom the crowd has room for. Raises Unavailable
+    that names the address."""
     host, port = split_listen(listen)
     with contextlib.ExitStack() as opened:
         try:
             info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-            listener = opened.enter_context(socket.socket(info[0], socket.SOCK_STREAM))
+            listener = opened.enter_context(Door(info[0], socket.SOCK_STREAM))
+            listener.crowd = crowd
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(info[4])
             listener.listen(BACKLOG)

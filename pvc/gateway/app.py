@@ -48,6 +48,7 @@ from pvc.gateway.queries import QUERIES
 from pvc.gateway.request_meter import ENDPOINT, REFUSAL, RequestMeter
 from pvc.gateway.services import GatewayServices
 from pvc.gateway.tags import required_revisions, tag
+from pvc.gateway.turns import Turns
 from pvc.gateway.undo import UNDO
 from pvc.gateway.warden import Warden
 from pvc.gateway.webhooks import WEBHOOKS
@@ -64,18 +65,18 @@ REACH_DEADLINE_S = 10.0
 
 def create_app(services: GatewayServices) -> ASGIApp:
     """The app for callers from outside, who need a token."""
-    warden = Warden(services)
+    warden, turns = Warden(services), Turns()
     doorkeeper = Doorkeeper(services.clock, warden.login_refused)
     by_path: defaultdict[str, dict[str, Endpoint]] = defaultdict(dict)
     for endpoint in all_endpoints():
         by_path[endpoint.path][endpoint.method] = endpoint
     routes: list[BaseRoute] = [
-        Route(BASE_PATH + path, _Methods(services, doorkeeper, warden, endpoints))
+        Route(BASE_PATH + path, _Methods(services, doorkeeper, warden, turns, endpoints))
         for path, endpoints in by_path.items()
     ]
     routes += [Route(f"{base}/health", _Health(services)) for base in ("", BASE_PATH)]
     routes.append(WebSocketRoute(BASE_PATH + CONSOLE_PATH, functools.partial(_console, services, doorkeeper, warden)))
-    routes.append(Route(METRICS_PATH, _Methods(services, doorkeeper, warden, by_path[METRICS_PATH])))
+    routes.append(Route(METRICS_PATH, _Methods(services, doorkeeper, warden, turns, by_path[METRICS_PATH])))
     router = Router(routes, redirect_slashes=False, default=_no_such_route)
     return RequestMeter(services, _Border(services, router))
 
@@ -117,11 +118,17 @@ class _Methods:
     """What is at one path."""
 
     def __init__(
-        self, services: GatewayServices, doorkeeper: Doorkeeper, warden: Warden, endpoints: dict[str, Endpoint]
+        self,
+        services: GatewayServices,
+        doorkeeper: Doorkeeper,
+        warden: Warden,
+        turns: Turns,
+        endpoints: dict[str, Endpoint],
     ) -> None:
         self._services = services
         self._doorkeeper = doorkeeper
         self._warden = warden
+        self._turns = turns
         self._endpoints = endpoints
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -176,6 +183,8 @@ class _Methods:
         services, warden = self._services, self._warden
         await services.world.until_caught_up(REACH_DEADLINE_S)
         principal = self._doorkeeper.admit(request, services.world.state)
+        if principal.asker.token:  # root is who would have to help
+            await self._turns.take(principal.asker.shown)
         try:
             rights = warden.admit(endpoint.action, principal, writes=endpoint.method != "GET")
             await _reach(services, request)
@@ -280,7 +289,8 @@ async def _console(services: GatewayServices, doorkeeper: Doorkeeper, warden: Wa
         except (Forbidden, TooManyRequests) as refusal:
             await warden.refused("vm.console", CONSOLE_ACTION, principal, refusal, ref)
             raise
-        await serve_console(services, websocket, principal.asker)
+        with services.console_places.taken(principal.asker.shown):
+            await serve_console(services, websocket, principal.asker)
 
 
 async def _no_such_route(scope: Scope, receive: Receive, send: Send) -> None:

@@ -30,6 +30,10 @@ logger = logging.getLogger(__name__)
 LOCAL = "pvc.local"
 """The key that the Unix socket's wrapper sets in the ASGI scope; no request can set it."""
 
+KNOWN = "pvc.known"
+"""The key of a function that the server sets in the ASGI scope: to be called once the caller has shown who they are, so
+that the connection is not taken for a stranger's."""
+
 NODE_SHOWN = "pvc.node_shown"
 """The key in the ASGI scope of the node whose certificate came in the TLS handshake; set by the server alone."""
 
@@ -85,7 +89,9 @@ class Doorkeeper:
                 code="cluster.not_initialised",
                 hint="`pvc cluster init NAME`, as root on the node, makes one and its first token",
             )
-        return self._by_token(connection.headers.get("authorization", ""), address, source, state)
+        principal = self._by_token(connection.headers.get("authorization", ""), address, source, state)
+        _is_known(connection)
+        return principal
 
     def stranger(self, connection: HTTPConnection) -> Principal:
         """Who sent this, where it is for those who are not known yet."""
@@ -120,6 +126,7 @@ class Doorkeeper:
                     code="access.peer_certificate",
                     hint="nodes ask each other directly, with no proxy between that ends TLS, and by the same secret",
                 )
+            _is_known(connection)
         except Unauthenticated as error:
             if secret is not None:
                 secret.doubt()
@@ -173,6 +180,12 @@ class Doorkeeper:
         self._failures[address] = (failures + 1, now)
         if len(self._failures) > MAX_ADDRESSES:
             self._failures.popitem(last=False)
+
+
+def _is_known(connection: HTTPConnection) -> None:
+    tell = connection.scope.get(KNOWN)
+    if callable(tell):
+        tell()
 
 
 def _after_expiry(token: Token, state: ClusterState) -> str:

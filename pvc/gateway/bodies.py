@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from starlette.datastructures import FormData, ImmutableMultiDict, UploadFile
@@ -14,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from pvc.errors import InvalidInput, TooLarge
 from pvc.gateway.fields import Fields
 from pvc.gateway.problems import HungUp, Malformed, TooSlow, WrongContentType
+from pvc.gateway.strict_json import BadJson, read_json
 
 MAX_BODY_BYTES = 1024 * 1024
 """Four times the largest record, so that a body over it could never become one."""
@@ -21,8 +21,6 @@ MAX_BODY_BYTES = 1024 * 1024
 BODY_DEADLINE_S = 30.0
 """How long a body may take to arrive: 1 MiB over a slow line."""
 
-MAX_WHOLE = 1 << 53
-"""Below it each whole number is a float of its own."""
 
 CONTROLS = ("dry_run", "min_position")
 """Query arguments that are about the request and not about the command."""
@@ -102,7 +100,7 @@ async def _read_body(request: Request, fields: Fields) -> dict[str, Any]:
     if kind == "multipart/form-data":
         try:
             form = await MultiPartParser(request.headers, _once(body), max_part_size=MAX_BODY_BYTES).parse()
-        except (MultiPartException, KeyError) as error:
+        except (MultiPartException, KeyError, UnicodeError) as error:  # the last from a charset that decodes nothing
             raise Malformed(f"the body is no multipart form: {error}", hint="let curl make it with --form") from error
         return fields.from_texts(await _form_texts(form))
     shown = f"of the type {kind[:60]!r}" if kind else "without a Content-Type"
@@ -134,25 +132,11 @@ async def _read_bytes(request: Request) -> bytes:
 
 def _parse_json(body: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(
-            body.decode(),
-            object_pairs_hook=_without_repeats,
-            parse_constant=_refuse_constant,
-            parse_float=_number,
-        )
-        json.dumps(document, ensure_ascii=False).encode()  # half of a surrogate pair is no text
-    except json.JSONDecodeError as error:
-        raise _bad_json(
-            f"{error.msg[:1].lower()}{error.msg[1:]} at line {error.lineno}, column {error.colno}"
-        ) from None
+        document = read_json(body.decode())
     except UnicodeDecodeError as error:
         raise _bad_json(f"byte {error.start} is not UTF-8") from None
-    except UnicodeEncodeError:
-        raise _bad_json("it has an escape that is no character") from None
-    except RecursionError:
-        raise _bad_json("it is nested too deeply") from None
-    except ValueError as error:
-        raise _bad_json(str(error)[:80]) from None
+    except BadJson as error:
+        raise _bad_json(str(error)) from None
     if not isinstance(document, dict):
         raise Malformed(
             "the body is JSON, but not an object",
@@ -160,27 +144,6 @@ def _parse_json(body: bytes) -> dict[str, Any]:
             hint='write the fields as {"name": value}',
         )
     return document
-
-
-def _without_repeats(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise InvalidInput(
-                f"`{name[:80]}` stands twice in the JSON", code="input.conflict", hint="give it once", field=name[:80]
-            )
-        found[name] = value
-    return found
-
-
-def _number(text: str) -> int | float:
-    """`17.0` and `1e3` are whole numbers, as JSON Schema has it: some languages write them so."""
-    number = float(text)
-    return int(number) if number.is_integer() and abs(number) < MAX_WHOLE else number
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _bad_json(why: str) -> Malformed:

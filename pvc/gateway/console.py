@@ -67,6 +67,7 @@ async def _log(services: GatewayServices, call: Call) -> Response:
     headers = {"PVC-Position": str(services.world.position), "X-Content-Type-Options": "nosniff"}
     if not arguments.follow:
         return Response(text, headers=headers, media_type="text/plain")
+    services.console_places.require(call.principal.asker.shown)
     stream = _follow(services, call, vm.id, path, text, end)
     return StreamingResponse(stream, headers=headers, media_type="text/plain")
 
@@ -169,7 +170,13 @@ def _hypervisor_of(services: GatewayServices, vm: Vm) -> Hypervisor:
 async def _follow(
     services: GatewayServices, call: Call, vm_id: str, path: Path, text: bytes, end: int
 ) -> AsyncIterator[bytes]:
-    yield text
+    with services.console_places.taken(call.principal.asker.shown):
+        yield text
+        async for chunk in _go_on(services, call, vm_id, path, end):
+            yield chunk
+
+
+async def _go_on(services: GatewayServices, call: Call, vm_id: str, path: Path, end: int) -> AsyncIterator[bytes]:
     asker = call.principal.asker
     while not (services.stopping.is_set() or await call.request.is_disconnected()):
         if not still_allowed(services, Action.CONSOLE_READ, vm_id, asker):

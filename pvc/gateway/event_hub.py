@@ -12,7 +12,8 @@ import asyncio
 import bisect
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextvars import Context
 from itertools import islice
 
@@ -27,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 MAX_STREAMS = 4_000
 """Streams of one gateway: each costs some 30 KB of memory and a file. The next client is sent to another gateway."""
+
+MAX_STREAMS_EACH = 2_000
+"""Of one principal, with the polls that wait: whose client has gone astray leaves half to the others."""
 
 MAX_QUEUED = 1_000
 """Records that a channel keeps, twenty seconds at fifty a second; who is further behind reads the index."""
@@ -167,6 +171,8 @@ class EventHub:
         self._tick_s = tick_s
         self._channels: dict[EventFilter, Channel] = {}
         self._streams = 0
+        self._of_each: Counter[str] = Counter()
+        """Principal -> streams and polls."""
         self.position = 0
         """The last position that was carried to the channels."""
         self._task: asyncio.Task[None] | None = None
@@ -191,14 +197,36 @@ class EventHub:
         return self._streams
 
     @contextlib.asynccontextmanager
-    async def streaming(self) -> AsyncIterator[None]:
+    async def streaming(self, whose: str) -> AsyncIterator[None]:
         """The place of one stream, within the block. Raises Unavailable (`event.too_many_streams`)."""
         self.require_room()
-        self._streams += 1
+        with self.waiting(whose):
+            self._streams += 1
+            try:
+                yield
+            finally:
+                self._streams -= 1
+
+    @contextlib.contextmanager
+    def waiting(self, whose: str) -> Iterator[None]:
+        """One who waits for events, within the block. Raises Unavailable (`event.too_many_streams`)."""
+        self.require_room_for(whose)
+        self._of_each[whose] += 1
         try:
             yield
         finally:
-            self._streams -= 1
+            self._of_each[whose] -= 1
+            if not self._of_each[whose]:
+                del self._of_each[whose]
+
+    def require_room_for(self, whose: str) -> None:
+        """Raise Unavailable where somebody has as many streams and polls as they may."""
+        if self._of_each[whose] >= MAX_STREAMS_EACH:
+            raise Unavailable(
+                f"you have {MAX_STREAMS_EACH:,} event streams open at this gateway already",
+                code="event.too_many_streams",
+                hint="end those that nobody reads, or follow the events at another node's gateway",
+            )
 
     def require_room(self) -> None:
         """Raise Unavailable where there are as many streams as there may be."""

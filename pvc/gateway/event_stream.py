@@ -100,7 +100,7 @@ class EventStream(Response):
             await send({"type": "http.response.body"})
             return
         hub = self._services.events
-        async with hub.streaming(), hub.reading(self._wanted, self._after) as reader:
+        async with hub.streaming(self._principal.asker.shown), hub.reading(self._wanted, self._after) as reader:
             await send(start)
             line = _Line(reader, send, self._pace, hang_up=scope.get(HANG_UP))
             going = asyncio.create_task(line.until_gone(receive), name="event stream client")

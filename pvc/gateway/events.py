@@ -84,6 +84,7 @@ async def _events(services: GatewayServices, call: Call) -> Response:
         await services.history.reach(services.world.position, INDEX_DEADLINE_S)
         return await _poll(services, call, await _wanted(services, arguments), after, arguments)
     services.events.require_room()
+    services.events.require_room_for(call.principal.asker.shown)
     # Who was told of a position, be it elsewhere, must not be told here that there is nothing after an earlier one.
     await services.history.reach(max(after, services.world.position), INDEX_DEADLINE_S)
     return EventStream(services, call.principal, await _wanted(services, arguments), after, form, PACE)
@@ -111,22 +112,29 @@ async def _wanted(services: GatewayServices, arguments: EventArguments) -> Event
 async def _poll(
     services: GatewayServices, call: Call, wanted: EventFilter, after: int, arguments: EventArguments
 ) -> Response:
+    with services.events.waiting(call.principal.asker.shown):
+        async with services.events.reading(wanted, after) as reader:
+            return await _page(services, call, after, arguments, reader)
+
+
+async def _page(
+    services: GatewayServices, call: Call, after: int, arguments: EventArguments, reader: Reader
+) -> Response:
     records: list[msgspec.Raw] = []
-    async with services.events.reading(wanted, after) as reader:
-        reader.wake_at = services.clock.monotonic() + arguments.wait_s
-        considered = after
-        while len(records) < arguments.limit:
-            frames = await reader.take()
-            sees = sight_of(call.principal, services.world.state, services.clock.wall_us())
-            considered = reader.cursor
-            if frames:
-                left = arguments.limit - len(records)
-                if len(frames) > left:
-                    frames = frames[:left]
-                    considered = frames[-1].position
-                records += [msgspec.Raw(frame.sealed) for frame in seen_of(frames, sees)]
-            elif records or not await _more(services, reader):
-                break
+    reader.wake_at = services.clock.monotonic() + arguments.wait_s
+    considered = after
+    while len(records) < arguments.limit:
+        frames = await reader.take()
+        sees = sight_of(call.principal, services.world.state, services.clock.wall_us())
+        considered = reader.cursor
+        if frames:
+            left = arguments.limit - len(records)
+            if len(frames) > left:
+                frames = frames[:left]
+                considered = frames[-1].position
+            records += [msgspec.Raw(frame.sealed) for frame in seen_of(frames, sees)]
+        elif records or not await _more(services, reader):
+            break
     page = EventPage(
         # Not `considered`: who asks for what comes after a position that is not there yet must not believe it is.
         position=max(services.history.position, services.world.position),

@@ -17,6 +17,7 @@ from msgspec import inspect as types
 
 from pvc.errors import InvalidInput
 from pvc.gateway.cards import FieldCard, field_card
+from pvc.gateway.strict_json import BadJson, read_json
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -120,8 +121,8 @@ def _json_list(card: FieldCard, text: str) -> list[Any]:
     if not text:
         return []
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = read_json(text)
+    except BadJson:
         example = '{"path": "/var/lib/libvirt/images/web01.raw"}' if card.name == "disks" else '[{"name": "value"}]'
         raise _invalid(card.name, f"`{card.name}` cannot be {_shown(text)}", f"write it as JSON: {example}") from None
     return value if isinstance(value, list) else [value]

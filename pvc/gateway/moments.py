@@ -142,7 +142,7 @@ async def _position_at(services: GatewayServices, at: str, field: str) -> int:
         raise InvalidInput(error.message, code=error.code, hint=MOMENT_HINT, field=field) from None
     if time_us > now_us:
         raise NotFound(
-            f"{iso_time(time_us)} is not yet: this node's clock says {iso_time(now_us)}",
+            f"{at[:40]} is not yet: this node's clock says {iso_time(now_us)}",
             code="at.not_yet",
             hint="the log knows the past only; `pvc whatif` tries something out",
             field=field,

@@ -52,8 +52,13 @@ def decode_record(data: bytes) -> Record:
     return _decoder.decode(data)
 
 
+_LAST_US = 253_402_300_799_999_999
+"""The last microsecond that a calendar has; a record says of itself when it was written, and may say anything."""
+
+
 def iso_time(time_us: int) -> str:
-    """`2025-01-31T12:00:00.000Z`."""
+    """`2025-01-31T12:00:00.000Z`; the first or last moment there is, for what is before or after it."""
+    time_us = max(0, min(time_us, _LAST_US))
     time = datetime.datetime.fromtimestamp(time_us // 1_000_000, datetime.UTC)
     return f"{time:%Y-%m-%dT%H:%M:%S}.{time_us // 1000 % 1000:03d}Z"
 

@@ -18,6 +18,7 @@ from pvc.gateway.glance import Glance
 from pvc.gateway.listing import Names, Rows
 from pvc.gateway.live import Live
 from pvc.gateway.login_parts import LoginParts
+from pvc.gateway.places import ConsolePlaces
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.meters import Meters
@@ -119,6 +120,11 @@ class GatewayServices:
     def events(self) -> EventHub:
         """Those who read the log as it grows."""
         return EventHub(self.history, self.people, self.clock, self.stopping)
+
+    @functools.cached_property
+    def console_places(self) -> ConsolePlaces:
+        """For consoles, and for who follows what a guest writes."""
+        return ConsolePlaces()
 
     @functools.cached_property
     def past(self) -> PastStates:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ["demo", "test", "lint", "lab", "chaos", "sim", "bench", "schemas", "shell"]
+COMMANDS = ["demo", "test", "lint", "lab", "chaos", "sim", "fuzz", "bench", "schemas", "shell"]
 
 
 def dev(*arguments: str) -> subprocess.CompletedProcess[str]:
