@@ -69,6 +69,7 @@ def test_without_a_terminal_an_unknown_certificate_is_told_and_refused(cluster: 
 def test_at_a_terminal_it_is_shown_and_asked_once(cluster: Cluster, tmp_path: Path, answer: str, code: int) -> None:
     cli = Cli(tmp_path, {})
     token = tmp_path / "token"
+    token.touch(mode=0o600)
     token.write_text(cluster.token)
     asked = cli.on_terminal(
         "connection", "add", "lab", cluster.url, "--token-file", str(token), typing=[("[y/N]", answer)]
