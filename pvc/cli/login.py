@@ -302,6 +302,7 @@ login = PvcCommand(
         click.Option(["--again"], is_flag=True, help="As somebody else: do not renew the last login."),
         click.Option(
             ["--port"],
+            metavar="PORT",
             type=click.IntRange(0, 65_535),
             default=0,
             help="Port of this machine that the browser comes back to; 0: any that is free.",

@@ -264,7 +264,7 @@ def _choose(name: str, env: Mapping[str, str]) -> Connection:
         "there is no cluster to talk to",
         code="client.no_connection",
         hint=f"on a node, be root and see that pvcd runs (it makes {DEFAULT_SOCKET}); "
-        f"elsewhere: pvc connection add NAME http://HOST:{DEFAULT_PORT}",
+        f"elsewhere: pvc connection add NAME https://HOST:{DEFAULT_PORT}",
     )
 
 
