@@ -221,7 +221,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 def _keep(session: Session, chosen: Connection, made: dict[str, Any]) -> None:
     token = store.check_token(made["token"])
     with _client(chosen._replace(token=token)) as client:
-        client.position = made["position"]
+        client.core.saw(made["position"])
         me = client.whoami()
     stored = chosen.name in store.load_connections().connections
     if stored:
