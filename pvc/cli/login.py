@@ -58,8 +58,8 @@ def log_out(session: Session) -> None:
     known = logins.pop(chosen.name, None)
     if known is None or not chosen.token or known["token"] != chosen.token_id:
         raise ConfigError(
-            f"the token of the connection {chosen.name!r} is not of a login",
-            hint="`pvc access token revoke` revokes any other",
+            f"the connection {chosen.name!r} has no token of a login",
+            hint="nobody is logged in there; `pvc access token revoke` revokes a token of another kind",
         )
     try:
         session.client.command("access.revoke_token", {"token": chosen.token_id})
