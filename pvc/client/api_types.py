@@ -73,7 +73,7 @@ class Reply(TypedDict):
 
 
 class HistoryPage(TypedDict):
-    """Records, newest first; `next_before` leads to the older ones (`next_after` to the newer, with `sort=position`)."""
+    """Records, newest first; `next_before` leads to the older ones. With `sort=position` `next_after` to the newer."""
 
     position: int
     records: list[RecordView]
