@@ -177,7 +177,7 @@ HISTORY = (
         handle=_history,
         summary="Who did what, newest first.",
         help="Also the refused commands. A VM's history stays when the VM is renamed or removed. "
-        "With `at` it ends there. With `sort=position` the oldest come first.",
+        "With `at` it ends there.",
         arguments=HistoryArguments,
         listing=RECORDS,
         reply=HistoryPage,

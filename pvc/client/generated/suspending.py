@@ -607,8 +607,7 @@ class AsyncLog(AsyncGroup):
     ) -> builtins.list[RecordView]:
         """Who did what, newest first.
 
-        Also the refused commands. A VM's history stays when the VM is renamed or removed. With `at` it ends there. With
-        `sort=position` the oldest come first.
+        Also the refused commands. A VM's history stays when the VM is renamed or removed. With `at` it ends there.
 
         before: A position of the log, itself not included.
         after: A position of the log, itself not included.
