@@ -87,7 +87,7 @@ async def _operations(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, OperationListArguments)
     check_subject(arguments.subject)
     OPERATION_LIST.check_fields(arguments.fields)
-    ascending = OPERATION_LIST.order_of(arguments.sort)[-1] == ("started_us", False)
+    ascending = OPERATION_LIST.ascending(arguments.sort)
     position = await caught_up(services)
     actors = await services.people.actors(arguments.actor, services.history.actors) if arguments.actor else ()
     subjects: tuple[str, ...] | None = None

@@ -303,11 +303,14 @@ WEBHOOK_LIST: ListOf[WebhookRow] = ListOf(
     key=lambda row: row.id,
 )
 DELIVERIES: ListOf[DeliveryInfo] = ListOf(
-    item=DeliveryInfo, sorts=by_attributes("time_us"), order="-time_us", key=lambda one: f"{one.id}.{one.number}"
+    item=DeliveryInfo,
+    sorts=by_attributes("time_us", "status"),
+    order="-time_us",
+    key=lambda one: f"{one.id}.{one.number}",
 )
 PARKED: ListOf[ParkedInfo] = ListOf(
     item=ParkedInfo,
-    sorts=by_attributes("position", "time_us"),
+    sorts=by_attributes("position", "time_us", "event", "tries"),
     order="position",
     key=lambda one: f"{one.position:020}.{one.index:06}",
 )
