@@ -465,5 +465,16 @@ async def test_a_file_that_could_not_be_made_again_is_made_once_there_is_room(
     assert (await show(house, operation))["command"] == "vm.start"
 
 
+async def test_who_waits_counts_among_the_streams_that_one_may_have(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.define()
+    operation = await begin(house, "/vms/web01/start")
+    monkeypatch.setattr("pvc.gateway.event_hub.MAX_STREAMS_EACH", 0)
+    refused = await house.root.get(f"/operations/{operation}?wait=1")
+    assert (refused.status_code, refused.json()["code"]) == (503, "event.too_many_streams")
+    assert (await show(house, operation))["state"] == "pending"
+
+
 def _damaged(*_: Any) -> None:
     raise ForeignFormat("not of this version")
