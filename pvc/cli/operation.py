@@ -43,6 +43,9 @@ OPEN = frozenset({"pending", "running"})
 
 LIMIT = 50
 
+PAUSE_S = 0.5
+"""Between two questions, where the gateway does not wait."""
+
 POLL_S = 10
 """How long a gateway holds an answer about what goes on: less than a query may take where there are several."""
 
@@ -146,16 +149,11 @@ def render_vms(info: OperationInfo, look: Look) -> str:
 
 def cancel(session: Session, operation: str, dry_run: bool) -> None:
     """Ask for it to be given up."""
+    from pvc.client.core import new_key
+
     path = f"/operations/{quote(operation, safe='')}/cancel"
     made = session.client.post(path, key="" if dry_run else new_key(), dry_run="true" if dry_run else "")
     show_reply(session, cast("Reply", made), "")
-
-
-def new_key() -> str:
-    """A key under which a command may be sent again."""
-    import os
-
-    return os.urandom(16).hex()
 
 
 def wait(session: Session, operation: str, timeout: int) -> int:
@@ -195,8 +193,12 @@ def fetch(session: Session, operation: str, **query: int) -> OperationInfo:
 
 def _next(session: Session, operation: str, info: OperationInfo, left_s: float) -> OperationInfo:
     """How it stands once something of it has changed; the same where no gateway answers just now."""
+    asked_s = time.monotonic()
     try:
-        return fetch(session, operation, wait=max(1, min(POLL_S, int(left_s))), seen=info["position"])
+        found = fetch(session, operation, wait=max(1, min(POLL_S, int(left_s))), seen=info["position"])
+        if found["position"] == info["position"] and time.monotonic() - asked_s < PAUSE_S:
+            time.sleep(PAUSE_S)  # the gateway is about to stop, or has too many who wait
+        return found
     except Unreachable:
         time.sleep(min(1.0, left_s))  # it may be restarted just now
         return info
