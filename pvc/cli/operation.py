@@ -149,11 +149,16 @@ def render_vms(info: OperationInfo, look: Look) -> str:
 
 def cancel(session: Session, operation: str, dry_run: bool) -> None:
     """Ask for it to be given up."""
-    from pvc.client.core import new_key
-
     path = f"/operations/{quote(operation, safe='')}/cancel"
     made = session.client.post(path, key="" if dry_run else new_key(), dry_run="true" if dry_run else "")
     show_reply(session, cast("Reply", made), "")
+
+
+def new_key() -> str:
+    """A key under which a command may be sent again."""
+    import os
+
+    return os.urandom(16).hex()
 
 
 def wait(session: Session, operation: str, timeout: int) -> int:
