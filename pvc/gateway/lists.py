@@ -120,7 +120,8 @@ class ListOf(Generic[T]):
             mine, other = _rank(self.sorts[name](thing)), _rank(value)
             if mine == other:
                 continue
-            if type(mine[1]) is not type(other[1]):
+            # What has no value comes before all that has one, of whatever kind that is.
+            if mine[0] and other[0] and isinstance(mine[1], str) is not isinstance(other[1], str):
                 raise _bad_cursor()
             return bool(mine > other) is not descending
         return self.key(thing) > key

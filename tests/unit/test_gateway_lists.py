@@ -356,3 +356,29 @@ def test_no_cursor_ends_in_anything_but_a_page_or_a_refusal(cursor: str) -> None
         assert refusal.code == "list.cursor_invalid"
     else:
         raise AssertionError("a text that nobody made is no cursor")
+
+
+def test_what_has_no_value_comes_first_and_fractions_stand_among_whole_numbers_over_all_pages() -> None:
+    class Measured(msgspec.Struct, frozen=True, kw_only=True):
+        id: str
+        since: str | None
+        load: float
+
+    listing: ListOf[Measured] = ListOf(
+        item=Measured, sorts=by_attributes("since", "load"), order="since", key=lambda one: one.id
+    )
+    things = [
+        Measured(id="a", since="2026", load=1),
+        Measured(id="b", since=None, load=0.5),
+        Measured(id="c", since="2025", load=2.5),
+        Measured(id="d", since=None, load=0),
+    ]
+    for sort, order in {"since": "bdca", "-since": "acbd", "load": "dbac", "-load": "cabd"}.items():
+        told, after = "", ""
+        while True:
+            page, following = listing.page(things, ListArguments(limit=1, sort=(sort,), after=after))
+            told += "".join(one.id for one in page)
+            if following is None:
+                break
+            after = following
+        assert told == order, sort
