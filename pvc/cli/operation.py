@@ -43,6 +43,9 @@ OPEN = frozenset({"pending", "running"})
 
 LIMIT = 50
 
+PAUSE_S = 0.5
+"""Between two questions, where the gateway does not wait."""
+
 POLL_S = 10
 """How long a gateway holds an answer about what goes on: less than a query may take where there are several."""
 
@@ -191,8 +194,12 @@ def fetch(session: Session, operation: str, **query: int) -> OperationInfo:
 
 def _next(session: Session, operation: str, info: OperationInfo, left_s: float) -> OperationInfo:
     """How it stands once something of it has changed; the same where no gateway answers just now."""
+    asked_s = time.monotonic()
     try:
-        return fetch(session, operation, wait=max(1, min(POLL_S, int(left_s))), seen=info["position"])
+        found = fetch(session, operation, wait=max(1, min(POLL_S, int(left_s))), seen=info["position"])
+        if found["position"] == info["position"] and time.monotonic() - asked_s < PAUSE_S:
+            time.sleep(PAUSE_S)  # the gateway is about to stop, or has too many who wait
+        return found
     except Unreachable:
         time.sleep(min(1.0, left_s))  # it may be restarted just now
         return info

@@ -131,6 +131,7 @@ async def wait(
         left_s = until - core.io.now()
         try:
             held_s = max(0, min(LONG_POLL_S, int(left_s))) if seen is not None else 0
+            asked_s = core.io.now()
             info = await look(core, operation, held_s, seen)
         except ClientError as error:
             if not passes(error) or left_s <= 0:
@@ -139,6 +140,8 @@ async def wait(
             continue
         if on_progress is not None and info.position != seen:
             on_progress(info)
+        # One that is about to stop, or has too many who wait, answers at once.
+        idle = info.position == seen and info.state in OPEN and core.io.now() - asked_s < held_s / 2
         seen = info.position
         if info.state not in OPEN:
             break
@@ -149,6 +152,8 @@ async def wait(
             )
         if left_s < 1:
             await core.io.sleep(left_s)  # less than a gateway can be asked to wait
+        elif idle:
+            await core.io.sleep(random.uniform(PAUSE_S / 2, PAUSE_S))  # noqa: S311 - jitter, not a secret
     if info.state == "succeeded":
         return info
     reason = info.problem.detail if info.problem is not None else info.progress.text
