@@ -56,6 +56,15 @@ def test_an_outcome_that_does_not_come_ends_with_7(tmp_path: Path) -> None:
     assert "did not come within 1 s" in ran.err
 
 
+def test_a_reply_that_is_longer_than_any_of_a_gateway_is_not_read_to_its_end(tmp_path: Path) -> None:
+    with FakeGateway(tmp_path, lambda _: Say(b" " * (65 << 20))) as gateway:
+        ran = cli_on(gateway, tmp_path)("vm", "list")
+    assert ran.code == 1 and ran.out == ""
+    assert f"Error: the reply of unix://{gateway.socket} has more than 64 MiB\n" in ran.err
+    assert "Hint: see whether it is your gateway that answers there" in ran.err
+    assert len(gateway.asked) == 1, "it is not asked for as much again"
+
+
 @pytest.mark.parametrize(
     ("status", "code"),
     [
