@@ -258,7 +258,7 @@ def test_a_confirmed_fencing_is_waited_for_until_the_vms_run_again(tmp_path: Pat
     waiting = [(name, "pending", "", 0.0) for name in ("db01", "off", "web01")]
     again = [
         ("db01", "succeeded", "running on hv3", 4.0),
-        ("off", "succeeded", "off, like its node", 0.0),
+        ("off", "succeeded", "off, like its whole node", 0.0),
         ("web01", "succeeded", "running on hv1", 3.0),
     ]
     looks = operation("pending", position=10, vms=waiting), operation("succeeded", vms=again)
@@ -266,7 +266,7 @@ def test_a_confirmed_fencing_is_waited_for_until_the_vms_run_again(tmp_path: Pat
         ran = cli_on(gateway, tmp_path)("node", "confirm-fenced", "hv2", "--yes", "--wait")
     assert ran.code == 0, ran.err
     assert [line.split()[0] for line in ran.out.splitlines()[1:4]] == ["db01", "off", "web01"]
-    assert "running on hv1" in ran.out and "running on hv3" in ran.out and "off, like its node" in ran.out
+    assert "running on hv1" in ran.out and "running on hv3" in ran.out and "off, like its whole node" in ran.out
     assert "3 of 3 VMs recovered" in ran.out
     assert ran.err.startswith("hv2: fenced (manual): root says that it is off\ndb01: running on hv3\n")
 
