@@ -6,7 +6,7 @@ Whoever wants to tell what happens on the way is given the records about the com
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar, cast
 from urllib.parse import quote
 
@@ -120,15 +120,6 @@ def timed_out(name: str, operation: str, timeout_s: float) -> WaitTimedOut:
     )
 
 
-async def poll_events(
-    core: Core, filters: Mapping[str, str], *, after: int, wait_s: int = 0, limit: int = PAGE
-) -> EventPage:
-    """One page of records after a position; the gateway holds the reply up to `wait_s` until there is one."""
-    query = {**filters, "after": after, "wait_s": wait_s, "limit": limit, "min_position": core.position or ""}
-    page: EventPage = core.document(await core.call("GET", "/events", query, wait_s=wait_s))  # type: ignore[assignment]
-    return page
-
-
 async def wait_for(
     core: Core, reply: Reply, *, timeout_s: float, on_progress: Progress | None = None
 ) -> Outcome | None:
@@ -169,7 +160,8 @@ class _Telling:
         """Tell what happened up to there."""
         filters = {"subject": self._subject} if self._subject else {"correlation": str(self._reply["record"])}
         while self._after < info["position"]:
-            page = await poll_events(self._core, filters, after=self._after)
+            query = {**filters, "after": self._after, "limit": PAGE}
+            page = cast("EventPage", self._core.document(await self._core.query("/events", query)))
             for record in page["records"]:
                 if self._on_progress is not None and record["id"] != self._reply["record"]:
                     self._on_progress(record)
