@@ -24,7 +24,7 @@ import click
 from pvc import __version__
 from pvc.cli import complete
 from pvc.cli.base import PvcCommand, usage_error
-from pvc.cli.log import write_records, written
+from pvc.cli.log import fetch_trust, write_records, written
 from pvc.cli.progress import ProgressLine
 from pvc.cli.run import confirm
 from pvc.cli.session import Session
@@ -50,7 +50,7 @@ SETTLE_S = 120.0
 
 def backup_cluster(session: Session, file: str) -> None:
     """Write the file, and verify it."""
-    trust = session.client.get("/log/keys")
+    trust = fetch_trust(session)
     cluster = session.client.get("/cluster")
     last = trust["position"]
     with (

@@ -224,6 +224,7 @@ def _versions(name: str, answering: list[Probed]) -> Iterator[Told]:
 
 def _standing(connection: Connection) -> Iterator[Told]:
     """Whom the cluster takes us for, for how long, and how it is."""
+    from pvc.cli.login import is_of_login
     from pvc.client.json_client import JsonClient
 
     name = connection.name
@@ -239,7 +240,8 @@ def _standing(connection: Connection) -> Iterator[Told]:
             left_s = datetime.fromisoformat(until).timestamp() - time.time()
             said = f"{who}, until {until[:10]}"
             remedy = f"pvc access token rotate {me.get('token', 'ID')}"
-            soon = left_s < EXPIRES_SOON_S
+            # One of a login never lasts for long, and is renewed by another one.
+            soon = left_s < EXPIRES_SOON_S and not is_of_login(connection)
             yield ("token", "warn" if soon else "ok", f"{said}: that is soon" if soon else said, remedy, name)
         else:
             yield (

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import click
 
@@ -32,9 +32,20 @@ COLUMNS = (
 )
 
 
+def fetch_trust(session: Session) -> dict[str, Any]:
+    """All keys there ever were, the newest checkpoint, and the first line of all checkpoints."""
+    answer = session.client.get("/log/keys")
+    following = answer.pop("next", None)
+    while following is not None:
+        page = session.client.get("/log/keys", {"after": following})
+        answer["keys"] += page["keys"]
+        following = page["next"]
+    return answer
+
+
 def show_keys(session: Session) -> None:
     """All keys, the newest last."""
-    answer = session.client.get("/log/keys")
+    answer = fetch_trust(session)
     if session.wants_data:
         session.show_data(answer)
         return

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import webbrowser
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import click
@@ -28,6 +28,9 @@ from pvc.client import connections as store
 from pvc.client.connections import Connection
 from pvc.client.errors import ApiError, ClientError, ConfigError, Unreachable
 from pvc.files import replace_file
+
+if TYPE_CHECKING:
+    from pvc.client.json_client import JsonClient
 
 PASTE_PORT = 7371
 """In the address that the browser ends at where nobody listens; it is only to be copied."""
@@ -115,6 +118,12 @@ def _logged_in(session: Session, chosen: Connection, *, browser: bool, device: b
     return _by_paste(session, chosen, port)
 
 
+def is_of_login(connection: Connection) -> bool:
+    """Whether a connection's token is that of its last login."""
+    known = _load().get(connection.name)
+    return known is not None and known.get("token") == connection.token_id
+
+
 def has_browser() -> bool:
     """Whether a window can open here."""
     return sys.platform == "darwin" or any(os.environ.get(one) for one in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"))
@@ -125,6 +134,10 @@ def _by_browser(session: Session, chosen: Connection, port: int) -> dict[str, An
         redirect = f"http://127.0.0.1:{callback.server_address[1]}/callback"
         begun = _post(chosen, "/login/start", {"flow": "browser", "redirect": redirect})
         callback.state = begun["state"]
+        parts = urlsplit(begun["url"])
+        if parts.scheme not in ("https", "http") or not parts.netloc:
+            # A browser may take it for an option, or for a file of this machine.
+            raise ConfigError(f"{begun['url'][:200]!r} is no address of an issuer", hint="tell an admin of the cluster")
         session.note("Log in with your browser. If none opens, go to:")
         session.note(f"  {begun['url']}")
         # A thread: a browser in the terminal, or one by BROWSER, may only return when it ends.
@@ -220,14 +233,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 def _keep(session: Session, chosen: Connection, made: dict[str, Any]) -> None:
     token = store.check_token(made["token"])
-    with _client(chosen._replace(token=token)) as client:
-        client.position = made["position"]
-        me = client.whoami()
+    known = chosen._replace(token=token)
     stored = chosen.name in store.load_connections().connections
     if stored:
-        # The renewal first: a token without it is only a shorter login.
-        _save({**_load(), chosen.name: {"token": me["token"], "refresh": made["refresh"]}})
+        # Before all else, for the one before has ended. And the renewal first: a token without it is only a shorter
+        # login.
+        _save({**_load(), chosen.name: {"token": known.token_id, "refresh": made["refresh"]}})
         _save_token(chosen, token)
+    with _client(known) as client:
+        client.core.saw(made["position"])
+        me = client.whoami()
     if session.wants_data:
         kept = {} if stored else {"token": token}
         session.show_data({"principal": me["principal"], "grants": me["grants"], "expires": me["expires"], **kept})
@@ -242,11 +257,10 @@ def _keep(session: Session, chosen: Connection, made: dict[str, Any]) -> None:
 def _post(chosen: Connection, path: str, body: dict[str, str]) -> dict[str, Any]:
     """On a connection of its own: a person takes longer than a gateway keeps an idle one."""
     with _client(chosen._replace(token="")) as client:
-        reply: dict[str, Any] = client.post(path, body=body)
-        return reply
+        return client.post(path, body=body)
 
 
-def _client(connection: Connection) -> Any:
+def _client(connection: Connection) -> JsonClient:
     from pvc.client.json_client import JsonClient
 
     return JsonClient(connection, source=SOURCE, tries=1)

@@ -73,11 +73,12 @@ class Reply(TypedDict):
 
 
 class HistoryPage(TypedDict):
-    """Records, newest first; `next_before` leads to the older ones."""
+    """Records, newest first; `next_before` leads to the older ones. With `sort=position` `next_after` to the newer."""
 
     position: int
     records: list[RecordView]
     next_before: int | None
+    next_after: int | None
     subjects: list[str]
 
 

@@ -80,7 +80,7 @@ class Diff(TypedDict):
     new: MomentView
     total: int
     items: list[ObjectDiff]
-    next: int | None
+    next: str | None
 
 
 class Refusal(TypedDict):

@@ -19,7 +19,7 @@ LONG_POLL_S = 25
 """How long the gateway may hold an answer; below the idle time-out of any proxy between (usually 60 s)."""
 
 PAUSE_S = 1.0
-"""Where no gateway answers; drawn at random below that."""
+"""Where no gateway answers, or one that does not wait; drawn at random below that."""
 
 PACE_S = 0.2
 """Between two looks at what is about many VMs: it changes with each of them, and a thousand make a reply of 600 kB."""
@@ -79,8 +79,12 @@ async def until_over(
     while True:
         left_s = until - io.now()
         try:
-            found = await look(max(0, min(LONG_POLL_S, int(left_s))) if seen is not None else 0, seen)
+            held_s = max(0, min(LONG_POLL_S, int(left_s))) if seen is not None else 0
+            asked_s = io.now()
+            found = await look(held_s, seen)
             at = standing(found)
+            # One that is about to stop, or has too many who wait, answers at once.
+            idle = at.position == seen and io.now() - asked_s < held_s / 2
             if at.position != seen:
                 await on_change(found)
         except ClientError as error:
@@ -95,6 +99,8 @@ async def until_over(
             return found
         if left_s < 1:
             await io.sleep(left_s)  # less than a gateway can be asked to wait
+        elif idle:
+            await io.sleep(random.uniform(PAUSE_S / 2, PAUSE_S))  # noqa: S311 - jitter, not a secret
         elif at.many:
             await io.sleep(PACE_S)
 

@@ -75,7 +75,8 @@ def _secrets(config: Config, path: Path) -> Found:
         yield Finding(check="secrets", status="fail", message=told, remedy=f"chmod go-w {path}")
     log, gateway = config.log, config.gateway
     named = [log.password_file, log.archivist_password_file, log.tls_key, gateway.tls_key]
-    named += [config.anchor.webhook_token_file, str(certificate_path(config) or "")]
+    named += [config.anchor.webhook_token_file, config.oidc.client_secret_file, config.tracing.token_file]
+    named += [str(config.data_dir / "webhooks" / "key"), str(certificate_path(config) or "")]
     count = 0
     for name in dict.fromkeys(named):
         secret = Path(name)

@@ -18,11 +18,12 @@ from pvc.events.access import Grant, LoggedIn, LoginRefused, TokenUsed
 from pvc.events.types import PrincipalKind
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.erasure import name_in_log
-from pvc.gateway.history import Position, SomeSubject, Time, check_subject
+from pvc.gateway.history import SomeSubject, Time, check_subject
+from pvc.gateway.lists import MAX_ITEMS, Limit, ListArguments, ListOf, Next, by_attributes
 from pvc.gateway.moments import INDEX_DEADLINE_S
-from pvc.gateway.records import RecordView, decode_record, iso_time
+from pvc.gateway.record_lists import NextAfter, NextBefore, RecordListArguments, record_page
+from pvc.gateway.records import RECORDS, RecordView, decode_record, iso_time
 from pvc.gateway.services import GatewayServices
-from pvc.gateway.sight import seen_page
 from pvc.gateway.times import parse_time_us
 from pvc.log.history import Found, HistoryQuery
 from pvc.projections.state import ClusterState
@@ -42,11 +43,12 @@ OF_OTHERS = {
 }
 
 
-class WhoArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WhoArguments(ListArguments, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whom is asked about."""
 
     subject: SomeSubject
     since: Time = ""
+    limit: Limit = MAX_ITEMS
 
 
 class Touch(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,32 +77,33 @@ class Who(msgspec.Struct, frozen=True, kw_only=True):
     """Who has touched a thing, and who may."""
 
     position: int
-    touched: Annotated[list[Touch], Meta(description="The one who did last comes first.")]
-    may: list[Entitled]
+    touched: Annotated[list[Touch], Meta(description="The one who did last comes first, if nothing else is asked for.")]
+    next: Next
+    may: Annotated[list[Entitled], Meta(description="All, on each page.")]
     considered: Annotated[int, Meta(description="Records that were looked through.")]
     complete: Annotated[bool, Meta(description="False: there are older ones; give `since`, or ask the history.")]
 
 
-class LoginArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LoginArguments(RecordListArguments, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which logins are shown."""
 
     actor: Annotated[str, Meta(max_length=200, description="Only of this principal.", examples=["anna"])] = ""
     refused: Annotated[bool, Meta(description="Only those that were refused.")] = False
     since: Time = ""
-    before: Position | None = None
-    limit: Annotated[int, Meta(ge=1, le=1_000, description="Records at most.")] = 50
 
 
 class LoginPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Logins, newest first."""
+    """Logins, newest first where nothing else is asked for."""
 
     position: int
     records: list[RecordView]
-    next_before: int | None
+    next_before: NextBefore
+    next_after: NextAfter
 
 
 async def _who(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, WhoArguments)
+    TOUCHED.check_fields(arguments.fields)
     subject = await _found_subject(services, arguments.subject)
     state, now_us = services.world.state, services.clock.wall_us()
     await services.history.reach(state.position, INDEX_DEADLINE_S)
@@ -110,9 +113,11 @@ async def _who(services: GatewayServices, call: Call) -> Response:
         touching = await services.history.query(HistoryQuery(subject=one, since_us=since_us, limit=MAX_TOUCHES + 1))
         by_position |= {decode_record(record.data).position: record for record in touching}
     found = [by_position[position] for position in sorted(by_position, reverse=True)]
+    touched, following = TOUCHED.page(_touches(found[:MAX_TOUCHES]), arguments)
     who = Who(
         position=state.position,
-        touched=_touches(found[:MAX_TOUCHES]),
+        touched=TOUCHED.cut(touched, arguments.fields),
+        next=following,
         may=_entitled(state, subject, now_us),
         considered=min(len(found), MAX_TOUCHES),
         complete=len(found) <= MAX_TOUCHES,
@@ -205,10 +210,21 @@ async def _logins(services: GatewayServices, call: Call) -> Response:
         actors=actors,
         since_us=parse_time_us("since", arguments.since, now_us) if arguments.since else None,
         before=arguments.before,
+        after=arguments.after,
     )
     await services.history.reach(position, INDEX_DEADLINE_S)
-    records, following, _ = await seen_page(services, call.rights, query, arguments.limit)
-    return json_response(LoginPage(position=position, records=records, next_before=following), position)
+    page = await record_page(services, call.rights, query, arguments)
+    reply = LoginPage(position=position, records=page.records, next_before=page.next_before, next_after=page.next_after)
+    return json_response(reply, position)
+
+
+TOUCHED: ListOf[Touch] = ListOf(
+    item=Touch,
+    rows="touched",
+    sorts=by_attributes("last_us", "last_position", "records", "method"),
+    order="-last_position",
+    key=lambda touch: f"{touch.actor} {touch.method}",
+)
 
 
 AUDIT = (
@@ -223,6 +239,7 @@ AUDIT = (
         "with it at this position, whether they have a token or not; root on a node always may, and is not listed. "
         "`subject` may also be `access/<name of a principal>`, with its tokens.",
         arguments=WhoArguments,
+        listing=TOUCHED,
         reply=Who,
     ),
     Endpoint(
@@ -235,6 +252,7 @@ AUDIT = (
         help="The use of a token is recorded once a day for each address and gateway. Of refused tries few are "
         "recorded; `unrecorded` says how many more there were.",
         arguments=LoginArguments,
+        listing=RECORDS,
         reply=LoginPage,
     ),
 )

@@ -15,11 +15,12 @@ from pvc.errors import NotFound
 from pvc.events.record import Actor
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.history import Subject, check_subject, known_access
+from pvc.gateway.lists import ListArguments, ListOf, Next, by_attributes
 from pvc.gateway.moments import MOMENT_PATTERN, Moment, find_moment, state_at
 from pvc.gateway.records import iso_time, record_view
 from pvc.gateway.services import GatewayServices
 from pvc.log.history import Found, HistoryQuery
-from pvc.projections.diff import Change, FieldChange, ObjectChange, diff_states
+from pvc.projections.diff import KINDS, Change, FieldChange, ObjectChange, diff_states
 from pvc.projections.state import ClusterState
 
 MAX_OBJECTS = 500
@@ -42,16 +43,13 @@ Point = Annotated[
 ]
 
 
-class DiffArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DiffArguments(ListArguments, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which moments are compared, and of what."""
 
     old: Point
     new: Point = "now"
     subject: Subject = ""
     limit: Annotated[int, Meta(ge=1, le=MAX_OBJECTS, description="Objects at most.")] = DEFAULT_OBJECTS
-    after: Annotated[
-        int, Meta(ge=0, le=1 << 62, description="So many objects are passed over: `next` of the page before.")
-    ] = 0
 
 
 class MomentView(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,12 +89,13 @@ class Diff(msgspec.Struct, frozen=True, kw_only=True):
     new: MomentView
     total: Annotated[int, Meta(description="Objects that differ, on all pages.")]
     items: list[ObjectDiff]
-    next: Annotated[int | None, Meta(description="Give it as `after` for the next page; null: that was all.")]
+    next: Next
 
 
 async def _diff(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, DiffArguments)
     check_subject(arguments.subject)
+    CHANGES.check_fields(arguments.fields)
     old_moment = await find_moment(services, arguments.old, "old")
     new_moment = await find_moment(services, arguments.new, "new")
     old, new = await state_at(services, old_moment.position), await state_at(services, new_moment.position)
@@ -104,16 +103,20 @@ async def _diff(services: GatewayServices, call: Call) -> Response:
     if arguments.subject:
         wanted = _wanted(arguments.subject, old, new)
         changes = [change for change in changes if change.subject in wanted]
-    shown = changes[arguments.after : arguments.after + arguments.limit]
-    following = arguments.after + len(shown)
+    shown, following = CHANGES.page(changes, arguments)
+    with_causes = not arguments.fields or "by" in arguments.fields
     first, last = sorted((old_moment.position, new_moment.position))
+    items = [
+        _object_diff(change, await _found_causes(services, change, first, last) if with_causes else [])
+        for change in shown
+    ]
     reply = Diff(
         position=new_moment.position,
         old=_moment_view(old_moment, await services.past.hash_of(old)),
         new=_moment_view(new_moment, await services.past.hash_of(new)),
         total=len(changes),
-        items=[await _object_diff(services, change, first, last) for change in shown],
-        next=following if following < len(changes) else None,
+        items=CHANGES.cut(items, arguments.fields),
+        next=following,
     )
     return json_response(reply, services.world.position)
 
@@ -145,13 +148,17 @@ def _wanted(subject: str, old: ClusterState, new: ClusterState) -> set[str]:
     return found
 
 
-async def _object_diff(services: GatewayServices, change: ObjectChange, first: int, last: int) -> ObjectDiff:
+async def _found_causes(services: GatewayServices, change: ObjectChange, first: int, last: int) -> list[Found]:
     query = HistoryQuery(subject=change.subject, after=first, before=last + 1, limit=MAX_CAUSES)
     found = await services.history.query(query)
     if not found and first < change.position <= last:
         # It was changed by what is about something else: its node was lost.
         data = await services.history.data(change.position)
         found = [Found(data, "")] if data is not None else []
+    return found
+
+
+def _object_diff(change: ObjectChange, found: list[Found]) -> ObjectDiff:
     return ObjectDiff(
         kind=change.kind,
         id=change.id,
@@ -174,6 +181,13 @@ def _cause(found: Found, subject: str) -> DiffCause:
     )
 
 
+CHANGES: ListOf[ObjectChange] = ListOf(
+    item=ObjectDiff,
+    sorts={**by_attributes("name", "id", "change"), "kind": lambda change: KINDS.index(change.kind)},
+    order="kind,name",
+    key=lambda change: f"{change.id} {change.kind}",
+)
+
 DIFF = (
     Endpoint(
         name="time.diff",
@@ -184,6 +198,7 @@ DIFF = (
         summary="What changed between two moments, and who did it.",
         help="Empty exactly where the two state hashes are equal. Faults are told by what they are about.",
         arguments=DiffArguments,
+        listing=CHANGES,
         reply=Diff,
     ),
 )

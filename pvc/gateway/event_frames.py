@@ -13,7 +13,7 @@ from enum import Enum
 import msgspec
 
 from pvc.gateway.event_sight import Sees, sees_all
-from pvc.gateway.records import record_view
+from pvc.gateway.records import RECORDS, record_view
 from pvc.log.history import FoundEvents
 from pvc.log.history_keys import RecordKeys
 from pvc.runtime.people import People
@@ -87,8 +87,12 @@ class Frame:
             self._opened, self._generation = opened, generation
             self._form = {}
 
-    def written(self, form: Form) -> bytes:
-        """As it is sent; its names were opened before."""
+    def written(self, form: Form, fields: Sequence[str] = ()) -> bytes:
+        """As it is sent, with these fields alone where some are named; its names were opened before."""
+        if fields:
+            # Not kept: there are as many choices of fields as readers, at most.
+            [cut] = RECORDS.cut([msgspec.Raw(self._opened)], fields)
+            return _WRITE[form](self.position, bytes(cut))
         written = self._form.get(form)
         if written is None:
             written = self._form[form] = _WRITE[form](self.position, self._opened)

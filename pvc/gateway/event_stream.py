@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -73,7 +74,14 @@ class EventStream(Response):
     """The stream for one caller, from a position on."""
 
     def __init__(
-        self, services: GatewayServices, principal: Principal, wanted: EventFilter, after: int, form: Form, pace: Pace
+        self,
+        services: GatewayServices,
+        principal: Principal,
+        wanted: EventFilter,
+        after: int,
+        form: Form,
+        pace: Pace,
+        fields: Sequence[str] = (),
     ) -> None:
         super().__init__(
             headers={
@@ -91,6 +99,7 @@ class EventStream(Response):
         self._after = after
         self._form = form
         self._pace = pace
+        self._fields = fields
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the client goes, is cut or may read no more, or the daemon stops."""
@@ -121,7 +130,7 @@ class EventStream(Response):
 
     async def _tell(self, hub: EventHub, reader: Reader, line: _Line) -> str:
         """Send all there is to send; returns why it ended."""
-        writer = _Writer(self._services, self._principal, reader, self._form, self._pace)
+        writer = _Writer(self._services, self._principal, reader, self._form, self._pace, self._fields)
         reader.look = lambda now: line.look(now, writer)
         await line.write(writer.greeting())
         end: PvcError | None = None
@@ -204,12 +213,21 @@ class _Line:
 class _Writer:
     """What is sent next to one client."""
 
-    def __init__(self, services: GatewayServices, principal: Principal, reader: Reader, form: Form, pace: Pace) -> None:
+    def __init__(
+        self,
+        services: GatewayServices,
+        principal: Principal,
+        reader: Reader,
+        form: Form,
+        pace: Pace,
+        fields: Sequence[str],
+    ) -> None:
         self._services = services
         self._principal = principal
         self._reader = reader
         self._form = form
         self._pace = pace
+        self._fields = fields
         self._told = reader.cursor
         """The last position that the client was told, from which it goes on."""
         self._live = False
@@ -272,6 +290,8 @@ class _Writer:
 
     def _joined(self, frames: list[Frame]) -> bytes:
         """The records in one piece; readers of one channel that are told the same are told the same bytes."""
+        if self._fields:
+            return b"".join(frame.written(self._form, self._fields) for frame in frames)
         if len(frames) == 1:
             return frames[0].written(self._form)
         made_of = (self._form, self._services.people.generation, *frames)

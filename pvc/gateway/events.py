@@ -18,8 +18,9 @@ from pvc.gateway.event_hub import Reader
 from pvc.gateway.event_sight import sight_of
 from pvc.gateway.event_stream import Bookmark, EventStream, Pace, StreamEnd
 from pvc.gateway.history import SUBJECT_PATTERN, ActorName, Correlation, TagName, Types, check_subject
+from pvc.gateway.lists import FieldNames
 from pvc.gateway.moments import INDEX_DEADLINE_S
-from pvc.gateway.records import RecordView
+from pvc.gateway.records import RECORDS, RecordView
 from pvc.gateway.services import GatewayServices
 from pvc.log.history_keys import EventFilter
 
@@ -63,6 +64,7 @@ class EventArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     correlation: Correlation = ""
     wait_s: Annotated[int, Meta(ge=0, le=MAX_WAIT_S, description="Long poll: seconds to wait for the first one.")] = 25
     limit: Annotated[int, Meta(ge=1, le=MAX_RECORDS, description="Long poll: records at most.")] = 100
+    fields: FieldNames = ()
 
 
 class EventPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +78,7 @@ class EventPage(msgspec.Struct, frozen=True, kw_only=True):
 async def _events(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, EventArguments)
     check_subject(arguments.subject)
+    RECORDS.check_fields(arguments.fields)
     form = form_of(call.request.headers.get("accept", ""))
     after = _last_event_id(call.request)
     if after is None:
@@ -87,7 +90,9 @@ async def _events(services: GatewayServices, call: Call) -> Response:
     services.events.require_room_for(call.principal.asker.shown)
     # Who was told of a position, be it elsewhere, must not be told here that there is nothing after an earlier one.
     await services.history.reach(max(after, services.world.position), INDEX_DEADLINE_S)
-    return EventStream(services, call.principal, await _wanted(services, arguments), after, form, PACE)
+    return EventStream(
+        services, call.principal, await _wanted(services, arguments), after, form, PACE, arguments.fields
+    )
 
 
 async def _wanted(services: GatewayServices, arguments: EventArguments) -> EventFilter:
@@ -139,7 +144,7 @@ async def _page(
         # Not `considered`: who asks for what comes after a position that is not there yet must not believe it is.
         position=max(services.history.position, services.world.position),
         # Encoded already, once for all; the type is that of what a reader finds there.
-        records=cast("list[RecordView]", records),
+        records=RECORDS.cut(cast("list[RecordView]", records), arguments.fields),
         next_after=considered,
     )
     return json_response(page, page.position)
@@ -248,6 +253,7 @@ Every 15 s there is a sign of life (a comment, or an empty line). A `bookmark` t
 looked through: when the past has been told, and every 30 s while nothing matches. `end` is the last word of a stream
 that the gateway ends: with the problem's status 503 come back at once. A client that takes nothing for 30 s is cut.""",
         arguments=EventArguments,
+        listing=RECORDS,
         headers=(
             HeaderArgument(
                 name=LAST_EVENT_ID,

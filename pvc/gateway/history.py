@@ -16,15 +16,12 @@ from pvc.commands.seen_subjects import sees_subject
 from pvc.errors import InvalidInput, NotFound
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.moments import INDEX_DEADLINE_S, At, find_moment
-from pvc.gateway.records import RecordView
+from pvc.gateway.record_lists import NextAfter, NextBefore, RecordListArguments, record_page
+from pvc.gateway.records import RECORDS, RecordView
 from pvc.gateway.services import GatewayServices
-from pvc.gateway.sight import seen_page
 from pvc.gateway.times import TIME_PATTERN, parse_time_us
 from pvc.log.history import HistoryQuery
 from pvc.projections.state import ClusterState
-
-MAX_RECORDS = 1_000
-"""Records of a page at most: some 500 kB."""
 
 SUBJECT_PATTERN = "^((vm|node|access|webhook)/[^/\\x00-\\x20\\x7f]{1,80}|cluster)?$"
 """What manuals tell of subjects."""
@@ -56,7 +53,6 @@ Types = Annotated[
     Meta(max_length=50, description="Event types, `vm.*` for all that begin with `vm.`.", examples=[["vm.started"]]),
 ]
 Correlation = Annotated[str, Meta(max_length=64, description="Id of any record of a chain of causes: the whole chain.")]
-Limit = Annotated[int, Meta(ge=1, le=MAX_RECORDS, description="Records at most.")]
 Time = Annotated[
     str,
     Meta(
@@ -66,9 +62,6 @@ Time = Annotated[
         extra_json_schema={"pattern": f"^({TIME_PATTERN})?$"},
     ),
 ]
-Position = Annotated[int, Meta(ge=0, le=1 << 62, description="A position of the log, itself not included.")]
-
-
 ActorName = Annotated[
     str,
     Meta(max_length=200, description="The principal: a name, or the pseudonym of who is erased.", examples=["admin"]),
@@ -83,7 +76,7 @@ TagName = Annotated[
 ]
 
 
-class HistoryArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class HistoryArguments(RecordListArguments, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which records are shown: those that match everything given."""
 
     subject: Subject = ""
@@ -93,18 +86,16 @@ class HistoryArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     since: Time = ""
     until: Time = ""
     correlation: Correlation = ""
-    before: Position | None = None
-    after: Position | None = None
-    limit: Limit = 50
     at: At = ""
 
 
 class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Records, newest first."""
+    """Records, newest first where nothing else is asked for."""
 
     position: int
     records: list[RecordView]
-    next_before: Annotated[int | None, Meta(description="Give it as `before` for the next page; null: that was all.")]
+    next_before: NextBefore
+    next_after: NextAfter
     subjects: Annotated[
         list[str],
         Meta(description="What `subject` stands for: the events of a record that are about others bear others."),
@@ -132,14 +123,20 @@ async def _history(services: GatewayServices, call: Call) -> Response:
     )
     position = services.world.position if moment is None else moment.position
     await services.history.reach(position, INDEX_DEADLINE_S)
-    records, following, found = await seen_page(services, call.rights, query, arguments.limit)
+    page = await record_page(services, call.rights, query, arguments)
     subjects = await services.history.subjects(arguments.subject) if arguments.subject else ()
     if not call.rights.everything:
         subjects = tuple(one for one in subjects if sees_subject(services.world.state, call.rights, one))
-    elif not found and arguments.subject and not subjects:
+    elif not page.any_found and arguments.subject and not subjects:
         _require_known(services.world.state, arguments.subject)
-    page = HistoryPage(position=position, records=records, next_before=following, subjects=list(subjects))
-    return json_response(page, position, moment.headers if moment else None)
+    reply = HistoryPage(
+        position=position,
+        records=page.records,
+        next_before=page.next_before,
+        next_after=page.next_after,
+        subjects=list(subjects),
+    )
+    return json_response(reply, position, moment.headers if moment else None)
 
 
 def check_subject(subject: str) -> None:
@@ -182,6 +179,7 @@ HISTORY = (
         help="Also the refused commands. A VM's history stays when the VM is renamed or removed. "
         "With `at` it ends there.",
         arguments=HistoryArguments,
+        listing=RECORDS,
         reply=HistoryPage,
     ),
 )

@@ -32,7 +32,7 @@ MAX_FIELDS = 50
 
 Limit = Annotated[int, Meta(ge=1, le=MAX_ITEMS, description=f"Items at most, {DEFAULT_ITEMS:,} if not given.")]
 Cursor = Annotated[
-    str, Meta(max_length=1_000, description="Begin after this: `next` of the page before, with the same `sort`.")
+    str, Meta(max_length=2_000, description="Begin after this: `next` of the page before, with the same `sort`.")
 ]
 Sort = Annotated[
     tuple[Annotated[str, Meta(max_length=64)], ...],
@@ -65,9 +65,11 @@ class ListOf(Generic[T]):
     sorts: Mapping[str, Callable[[T], Any]]
     """Names of fields by which it can be sorted -> the value of a thing. None comes first."""
     order: str
-    """How it is sorted if nothing is said: a name, perhaps with `-`."""
+    """How it is sorted if nothing is said: as `sort` would say it."""
     key: Callable[[T], str] = str
     """What tells things apart whose values are the same."""
+    rows: str = "items"
+    """The field of the reply that has them."""
 
     @property
     def sortable(self) -> tuple[str, ...]:
@@ -81,11 +83,18 @@ class ListOf(Generic[T]):
 
     def order_of(self, sort: Sequence[str]) -> list[tuple[str, bool]]:
         """Names to sort by, and whether the greatest comes first. Raises InvalidInput."""
-        chosen = [(name.removeprefix("-"), name.startswith("-")) for name in sort or (self.order,)]
-        for name, _ in chosen:
+        chosen: dict[str, bool] = {}
+        for told in sort or self.order.split(","):
+            name = told.removeprefix("-")
             if name not in self.sorts:
                 raise _unknown("sort", name, self.sorts)
-        return chosen
+            chosen.setdefault(name, told.startswith("-"))  # a second time it would decide nothing
+        return list(chosen.items())
+
+    def ascending(self, sort: Sequence[str]) -> bool:
+        """Whether the least comes first: for lists that an index gives in one order, either way. Raises
+        InvalidInput."""
+        return not self.order_of(sort)[0][1]
 
     def page(self, things: Iterable[T], arguments: ListArguments) -> tuple[list[T], str | None]:
         """The things of one page, and the cursor of the next; None: that was all. Raises InvalidInput."""
@@ -111,7 +120,8 @@ class ListOf(Generic[T]):
             mine, other = _rank(self.sorts[name](thing)), _rank(value)
             if mine == other:
                 continue
-            if type(mine[1]) is not type(other[1]):
+            # What has no value comes before all that has one, of whatever kind that is.
+            if mine[0] and other[0] and isinstance(mine[1], str) is not isinstance(other[1], str):
                 raise _bad_cursor()
             return bool(mine > other) is not descending
         return self.key(thing) > key

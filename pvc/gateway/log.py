@@ -15,7 +15,7 @@ from starlette.responses import Response
 from pvc.commands.access_table import Action
 from pvc.commands.base import require_cluster
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
-from pvc.gateway.queries import NoArguments
+from pvc.gateway.lists import MAX_ITEMS, Limit, ListArguments, ListOf, Next, by_attributes
 from pvc.gateway.services import GatewayServices
 from pvc.log.tree_file import RootAt
 from pvc.projections.log_state import LogCheckpoint, SigningKey
@@ -69,12 +69,20 @@ class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
     rotating: Annotated[bool, Meta(description="The node is to replace it.")]
 
 
+class KeyListArguments(ListArguments, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which keys are listed."""
+
+    limit: Limit = MAX_ITEMS
+    retired: Annotated[bool | None, Meta(description="Only those that are retired, or only the others.")] = None
+
+
 class KeyList(msgspec.Struct, frozen=True, kw_only=True):
     """All keys there ever were, and the newest checkpoint."""
 
     position: int
     origin: Annotated[str, Meta(description="The first line of every checkpoint of this log.")]
     keys: list[KeyInfo]
+    next: Next
     checkpoint: Annotated[LogCheckpoint | None, Meta(description="Null: none has been signed yet.")]
 
 
@@ -101,13 +109,16 @@ async def _records(services: GatewayServices, call: Call) -> Response:
 
 
 async def _keys(services: GatewayServices, call: Call) -> Response:
-    arguments_of(call.request, NoArguments)
+    arguments = arguments_of(call.request, KeyListArguments)
     state = services.world.state
     cluster = require_cluster(state)
+    keys = [_key_info(key) for key in cluster.log.keys if arguments.retired in (None, bool(key.retired_at))]
+    found, following = KEYS.page(keys, arguments)
     shown = KeyList(
         position=state.position,
         origin=origin_of(cluster.id),
-        keys=[_key_info(key) for key in cluster.log.keys],
+        keys=KEYS.cut(found, arguments.fields),
+        next=following,
         checkpoint=cluster.log.checkpoint,
     )
     return json_response(shown, state.position)
@@ -209,6 +220,14 @@ def _key_info(key: SigningKey) -> KeyInfo:
     )
 
 
+KEYS: ListOf[KeyInfo] = ListOf(
+    item=KeyInfo,
+    rows="keys",
+    sorts=by_attributes("added_at", "retired_at", "node", "id"),
+    order="added_at",
+    key=lambda key: f"{key.id} {key.node} {key.added_at}",
+)
+
 LOG = (
     Endpoint(
         name="log.records",
@@ -229,7 +248,8 @@ LOG = (
         handle=_keys,
         summary="The keys that vouch for the log, and the newest checkpoint.",
         help="Keep the keys outside of the cluster: a verification is worth as much as the way its keys came.",
-        arguments=NoArguments,
+        arguments=KeyListArguments,
+        listing=KEYS,
         reply=KeyList,
     ),
     Endpoint(

@@ -37,6 +37,7 @@ from pvc.projections.cluster_views import Health
 from pvc.projections.state import ClusterState, NodeState
 from pvc.runtime.log_care import LogStatus
 from pvc.runtime.telemetry import GuestFigures, NodeFigures
+from pvc.thread_pool import DaemonPool
 
 T = TypeVar("T")
 
@@ -46,6 +47,9 @@ MIB = 1024 * 1024
 
 LOG_AGAIN_S = 30.0
 """Between two looks at the log: each reads the manifests' names and the archives' directories."""
+
+DISKS_AGAIN_S, DISKS_OLD_S = 10.0, 60.0
+"""Between two looks at a file system, and until what was seen of it is told no more: one of the network may hang."""
 
 WEBHOOKS_AGAIN_S = 10.0
 """Between two looks at the webhooks' cursors, each of which is read."""
@@ -94,7 +98,7 @@ async def _metrics(services: GatewayServices, call: Call) -> Response:
     _log(page, services, status, age_s)
     _work(page, services)
     await _webhooks(page, services)
-    _places(page, services.node, services.places)
+    await _places(page, services)
     _process(page)
     await _vms(page, services, which, heard.figures or {})
     return Response(page.text(), headers={"PVC-Position": str(services.world.position)}, media_type=CONTENT_TYPE)
@@ -281,14 +285,26 @@ def _measured(guest: GuestFigures) -> tuple[float | None, ...]:
     )
 
 
-def _places(page: Page, node: str, places: Mapping[str, Path]) -> None:
-    for place, path in sorted(places.items()):
+async def _places(page: Page, services: GatewayServices) -> None:
+    """Looked at in threads: an archive may be on a server that does not answer, and this loop keeps the leases."""
+    for place, path in sorted(services.places.items()):
+        usage, age_s = await _glance(services, f"place {place}", _usage_of(path), DISKS_AGAIN_S).look()
+        if usage is not None and age_s < DISKS_OLD_S:
+            page.add(m.FILESYSTEM, usage[0], services.node, place)
+            page.add(m.FILESYSTEM_FREE, usage[1], services.node, place)
+
+
+def _usage_of(path: Path) -> Callable[[], Awaitable[tuple[int, int] | None]]:
+    pool = DaemonPool("disk usage", 1)
+
+    def look() -> tuple[int, int] | None:
         try:
             usage = shutil.disk_usage(path)
         except OSError:
-            continue  # not made yet
-        page.add(m.FILESYSTEM, usage.total, node, place)
-        page.add(m.FILESYSTEM_FREE, usage.free, node, place)
+            return None  # not made yet
+        return usage.total, usage.free
+
+    return lambda: pool.run(look)
 
 
 def _process(page: Page) -> None:

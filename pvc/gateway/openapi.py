@@ -320,9 +320,9 @@ def _reply_schema(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     item = schemas.components[endpoint.listing.item.__name__]
     some = {"type": "object", "properties": item["properties"], "additionalProperties": False}
     page = schemas.components[endpoint.reply.__name__]
-    whole = page["properties"]["items"]["items"]
-    items = {"type": "array", "items": {"anyOf": [whole, some]}}
-    return {**page, "properties": {**page["properties"], "items": items}}
+    rows = page["properties"][endpoint.listing.rows]
+    cut_down = {**rows, "items": {"anyOf": [rows["items"], some]}}
+    return {**page, "properties": {**page["properties"], endpoint.listing.rows: cut_down}}
 
 
 def _console_operation() -> dict[str, Any]:

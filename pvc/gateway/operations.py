@@ -87,7 +87,7 @@ async def _operations(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, OperationListArguments)
     check_subject(arguments.subject)
     OPERATION_LIST.check_fields(arguments.fields)
-    ascending = OPERATION_LIST.order_of(arguments.sort)[-1] == ("started_us", False)
+    ascending = OPERATION_LIST.ascending(arguments.sort)
     position = await caught_up(services)
     actors = await services.people.actors(arguments.actor, services.history.actors) if arguments.actor else ()
     subjects: tuple[str, ...] | None = None
@@ -151,7 +151,8 @@ async def _operation(services: GatewayServices, call: Call) -> Response:
     await caught_up(services)
     operation = await find_operation(services, rights, operation_id)
     if arguments.wait and not _answers(operation, arguments.seen):
-        operation = await _wait_for(services, operation, arguments)
+        with services.events.waiting(call.principal.asker.shown):
+            operation = await _wait_for(services, operation, arguments)
         # Much may have changed while it waited, also what of it may be seen.
         sight_of(call.principal, services.world.state, services.clock.wall_us())
         rights = require(services.world.state, call.principal.asker, Action.HISTORY_READ)

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from pvc.events.record import Actor, CommandRef, Record
+from pvc.gateway.lists import ListOf, by_attributes
 from pvc.log.history import Found
 from pvc.projections.story import ToldEvent, tell
 
@@ -27,6 +28,16 @@ class RecordView(msgspec.Struct, frozen=True, kw_only=True):
     correlation: Annotated[str, Meta(description="Id of the record that the chain of causes began with.")]
     level: int
     events: list[ToldEvent]
+
+
+RECORDS: ListOf[RecordView] = ListOf(
+    item=RecordView,
+    rows="records",
+    sorts=by_attributes("position"),
+    order="-position",
+    key=lambda record: f"{record.position:020}",
+)
+"""Lists of records, whichever they are."""
 
 
 def record_view(found: Found) -> RecordView:

@@ -40,8 +40,8 @@ def seen_of(services: GatewayServices, rights: Rights, found: list[Found]) -> li
 async def seen_page(
     services: GatewayServices, rights: Rights, query: HistoryQuery, limit: int
 ) -> tuple[list[RecordView], int | None, bool]:
-    """Up to `limit` records, newest first; before which position there may be more (None: there are none); and whether
-    anything was found at all, shown or not."""
+    """Up to `limit` records in the query's order; beyond which position there may be more (None: there are none); and
+    whether anything was found at all, shown or not."""
     views: list[RecordView] = []
     any_found = False
     if not rights.everything:
@@ -62,5 +62,6 @@ async def seen_page(
                     return views, view.position if left else None, True
         if not more:
             return views, None, any_found
-        query = replace(query, before=decode_record(found[limit - 1].data).position)
-    return views, query.before, any_found
+        considered = decode_record(found[limit - 1].data).position
+        query = replace(query, after=considered) if query.ascending else replace(query, before=considered)
+    return views, query.after if query.ascending else query.before, any_found

@@ -203,7 +203,12 @@ async def _test(services: GatewayServices, call: Call) -> Response:
         line.about, line.position = hook.name, services.world.position
         cluster = services.world.state.cluster
         assert cluster is not None, "the endpoint needs one"
-        answer, _ = await ports_of(services).sender.ping(hook, cluster.id)
+        sender = ports_of(services).sender
+        try:
+            answer, _ = await sender.ping(hook, cluster.id)
+        finally:
+            if cluster.primary not in ("", services.node):  # nobody else here would ever close the connection
+                await sender.forget(hook.id)
         reply = TestReply(
             delivered=answer.good,
             status=answer.status,
@@ -303,11 +308,14 @@ WEBHOOK_LIST: ListOf[WebhookRow] = ListOf(
     key=lambda row: row.id,
 )
 DELIVERIES: ListOf[DeliveryInfo] = ListOf(
-    item=DeliveryInfo, sorts=by_attributes("time_us"), order="-time_us", key=lambda one: f"{one.id}.{one.number}"
+    item=DeliveryInfo,
+    sorts=by_attributes("time_us", "status"),
+    order="-time_us",
+    key=lambda one: f"{one.id}.{one.number}",
 )
 PARKED: ListOf[ParkedInfo] = ListOf(
     item=ParkedInfo,
-    sorts=by_attributes("position", "time_us"),
+    sorts=by_attributes("position", "time_us", "event", "tries"),
     order="position",
     key=lambda one: f"{one.position:020}.{one.index:06}",
 )

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -98,6 +99,8 @@ class Issuer:
         self._discovery: tuple[Discovery, float] | None = None
         self._keys: tuple[list[dict[str, Any]], float] | None = None
         self._reading = asyncio.Lock()
+        self._failures = 0
+        self._failure: PvcError | None = None
 
     async def sign_in_url(self, *, redirect: str, state: str, nonce: str, verifier: str) -> str:
         """Where a person's browser goes to. Raises Unavailable, DriverError."""
@@ -204,8 +207,22 @@ class Issuer:
     def _verified(self, token: str, keys: Sequence[Mapping[str, Any]], nonce: str | None) -> dict[str, Any]:
         return verify(token, keys, issuer=self.url, client_id=self._client_id, nonce=nonce)
 
-    async def _discovered(self) -> Discovery:
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One reads at a time. Who has waited for one that failed is answered by that: each by a deadline of their own,
+        the last of many would wait for minutes."""
+        before = self._failures
         async with self._reading:
+            if self._failure is not None and self._failures != before:
+                raise self._failure
+            try:
+                yield
+            except PvcError as error:
+                self._failures, self._failure = self._failures + 1, error
+                raise
+
+    async def _discovered(self) -> Discovery:
+        async with self._turn():
             if self._discovery is not None and self._clock.monotonic() - self._discovery[1] < KEPT_S:
                 return self._discovery[0]
             reply = await self._web.get(f"{self.url.rstrip('/')}/.well-known/openid-configuration")
@@ -223,7 +240,7 @@ class Issuer:
 
     async def _current_keys(self, kept_s: float) -> list[dict[str, Any]]:
         found = await self._discovered()
-        async with self._reading:
+        async with self._turn():
             if self._keys is not None and self._clock.monotonic() - self._keys[1] < kept_s:
                 return self._keys[0]
             reply = await self._web.get(found.jwks_uri)

@@ -57,7 +57,7 @@ def diff_states(old: ClusterState, new: ClusterState) -> list[ObjectChange]:
     if old.head == new.head:
         return []
     changes = [change for kind, tables in _tables(old, new).items() for change in _of_kind(kind, *tables)]
-    return sorted(changes, key=lambda change: (_KINDS.index(change.kind), change.name, change.id))
+    return sorted(changes, key=lambda change: (KINDS.index(change.kind), change.name, change.id))
 
 
 def _tables(old: ClusterState, new: ClusterState) -> dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]]:
@@ -73,7 +73,8 @@ def _tables(old: ClusterState, new: ClusterState) -> dict[str, tuple[Mapping[str
     }
 
 
-_KINDS = ("cluster", "node", "vm", "webhook", "fault", "principal", "token", "erasure")
+KINDS = ("cluster", "node", "vm", "webhook", "fault", "principal", "token", "erasure")
+"""Kinds of objects, in the order in which they are told."""
 
 
 def _of_kind(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[ObjectChange]:

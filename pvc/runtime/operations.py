@@ -54,6 +54,8 @@ class Operations:
         self._path = path
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="operations")
         self._file: OperationFile | None = None
+        self._opening = asyncio.Lock()
+        self._closed = False
         self._position = 0
         self._moved = asyncio.Event()
         self._watched: dict[str, set[asyncio.Event]] = {}
@@ -64,7 +66,7 @@ class Operations:
         """Open the file, or begin a new one where there is none or it is of no use. Raises Unavailable."""
         operations = cls(Path(path))
         try:
-            await operations._attach()
+            await operations._opened()
         except BaseException:
             operations._worker.shutdown(wait=False)
             raise
@@ -83,7 +85,8 @@ class Operations:
                 if not checked:
                     await self._check_same_log(history)
                     checked = True
-                await history.beyond(self._position)
+                if not await self._is_more(history):
+                    continue
                 batch = await history.read(self._position + 1, _BATCH)
                 if batch:
                     await self._fold(batch)
@@ -145,7 +148,11 @@ class Operations:
     async def close(self) -> None:
         """Let a running call finish, close the file."""
         try:
-            await self._detach()
+            async with self._opening:
+                self._closed = True
+                file, self._file = self._file, None
+                if file is not None:
+                    await self._in_worker(file.close)
         finally:
             self._worker.shutdown(wait=False)
 
@@ -158,45 +165,70 @@ class Operations:
             for event in self._watched[operation_id]:
                 event.set()
 
+    async def _is_more(self, history: HistoryIndex) -> bool:
+        """Wait for more than was looked at; not for long, as the file may have been lost meanwhile, and all is more."""
+        try:
+            async with asyncio.timeout(PAUSE_S):
+                await history.beyond(self._position)
+        except TimeoutError:
+            return False
+        return True
+
     async def _check_same_log(self, history: HistoryIndex) -> None:
         """Begin anew where the index holds another log, or a shorter one."""
         reached = await self._run(OperationFile.reached)
         if not reached.position:
             return
         data = await history.read(reached.position, 1) if history.position >= reached.position else []
-        if not data or unseal(data[0]).record.id != reached.record:
-            await self._begin_anew("it is not of the log that the history index has")
+        if (not data or unseal(data[0]).record.id != reached.record) and self._file is not None:
+            await self._throw_away(self._file, "it is not of the log that the history index has")
 
-    async def _begin_anew(self, reason: str) -> None:
-        logger.warning("operations: reading the log anew path=%s reason=%s", self._path, reason)
-        await self._detach()
-        for suffix in ("", "-wal", "-shm"):
-            await asyncio.to_thread(Path(f"{self._path}{suffix}").unlink, missing_ok=True)
-        await self._attach()
-
-    async def _attach(self) -> None:
-        try:
-            self._file = await self._in_worker(functools.partial(OperationFile, self._path, KINDS))
-        except (sqlite3.Error, OSError) as error:
-            if not _means_damage(error):
+    async def _opened(self) -> OperationFile:
+        """The open file; opened, or made, where it is not. Raises Unavailable."""
+        async with self._opening:
+            if self._file is not None:
+                return self._file
+            if self._closed:
+                raise Unavailable("the operations are closed", code="operation.closed", hint="ask another node")
+            make = functools.partial(OperationFile, self._path, KINDS)
+            try:
+                try:
+                    file = await self._in_worker(make)
+                except (sqlite3.Error, OSError) as error:
+                    if not _means_damage(error):
+                        raise
+                    await self._remove(str(error))
+                    file = await self._in_worker(make)
+                self._position = (await self._in_worker(file.reached)).position
+            except (sqlite3.Error, OSError) as error:
                 raise self._unavailable(error) from error
-            await self._begin_anew(str(error))
-            return
-        self._position = (await self._run(OperationFile.reached)).position
+            self._file = file
+            return file
 
-    async def _detach(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
+    async def _throw_away(self, file: OperationFile, reason: str) -> None:
+        """Have no such file any more, unless that was done already; whoever asks next begins another one."""
+        async with self._opening:
+            if self._file is not file:
+                return
+            self._file, self._position = None, 0
             await self._in_worker(file.close)
+            try:
+                await self._remove(reason)
+            except OSError as error:
+                raise self._unavailable(error) from error
+
+    async def _remove(self, reason: str) -> None:
+        logger.warning("operations: reading the log anew path=%s reason=%s", self._path, reason)
+        for suffix in ("", "-wal", "-shm"):
+            await self._in_worker(functools.partial(Path(f"{self._path}{suffix}").unlink, missing_ok=True))
 
     async def _run(self, call: Callable[Concatenate[OperationFile, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        if self._file is None:
-            raise Unavailable("the operations are not open", code="operation.closed", hint="try again in a moment")
+        file = await self._opened()
         try:
-            return await self._in_worker(functools.partial(call, self._file, *args, **kwargs))
+            return await self._in_worker(functools.partial(call, file, *args, **kwargs))
         except sqlite3.Error as error:
             if _means_damage(error):
-                await self._begin_anew(str(error))
+                await self._throw_away(file, str(error))
             raise self._unavailable(error) from error
 
     async def _in_worker(self, work: Callable[[], T]) -> T:

@@ -45,7 +45,7 @@ NOT_ASKED = frozenset({"fields"})
 
 NAMES = {"show": "get", "info": "get"}
 
-BESIDE_ITEMS = frozenset({"subjects", "total"})
+BESIDE_ITEMS = frozenset({"subjects", "total", "next_after"})
 """What a list says beside its items, which those who page through it can do without."""
 
 PATH_FIELD = re.compile(r"\{(\w+)\}")
@@ -105,6 +105,9 @@ def _method(endpoint: Endpoint) -> Method:
         if item is not None and not beside and argument in cards and field in _reply_fields(endpoint.reply):
             limit = cards.pop("limit", None)
             kept = tuple(card for card in cards.values() if card.name != argument or argument == "before")
+            if argument == "before":
+                # The oldest first would be paged by `after`; who wants that has client.events().
+                kept = tuple(card for card in kept if card.name != "sort")
             # Of what grows for ever all is too much, where it is not asked for.
             most = limit.default if limit is not None and argument == "before" else None
             paged: dict[str, Any] = {"item": item, "items": items, "cursor": (argument, field), "limit": most}

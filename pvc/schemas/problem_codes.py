@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from pvc.errors import PvcError
 from pvc.gateway import bodies
 from pvc.gateway.endpoint import Endpoint
+from pvc.gateway.lists import ListOf
 
 STATUSES = frozenset({400, 403, 404, 409, 412, 413, 415, 422})
 """Those whose codes are told for each endpoint; the others are the same everywhere."""
@@ -71,6 +72,8 @@ def _functions(things: Sequence[Any]) -> Iterator[Any]:
     for thing in things:
         if isinstance(thing, functools.partial):
             yield from _functions([thing.func, *thing.args, *thing.keywords.values()])
+        elif isinstance(thing, types.MethodType):
+            yield from _functions([thing.__func__])  # a list's page
         elif isinstance(thing, types.FunctionType) and thing.__module__.startswith("pvc."):
             yield thing
         elif inspect.isclass(thing) and thing.__module__.startswith("pvc.gateway.") and not issubclass(thing, PvcError):
@@ -130,6 +133,6 @@ def _value(node: ast.expr, function: types.FunctionType) -> Any:
     if isinstance(node, ast.Name):
         return function.__globals__.get(node.id)
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-        module = function.__globals__.get(node.value.id)
-        return getattr(module, node.attr, None) if inspect.ismodule(module) else None
+        owner = function.__globals__.get(node.value.id)
+        return getattr(owner, node.attr, None) if inspect.ismodule(owner) or isinstance(owner, ListOf) else None
     return None

@@ -15,9 +15,13 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import NamedTuple, TypeAlias
 
 from pvc.errors import DriverError
+from pvc.thread_pool import DaemonPool
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+RESOLVERS = 8
+"""Names that are looked up at once."""
 
 RESOLVE_S = 5.0
 """For looking up one name."""
@@ -92,15 +96,16 @@ class Refused(DriverError):
     default_code = "webhook.address_refused"
 
 
+_resolvers = DaemonPool("resolver", RESOLVERS)
+
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """A name and a port -> addresses. Raises OSError."""
 
 
 async def resolve_by_system(host: str, port: int) -> Sequence[str]:
-    """Ask the system's resolver."""
-    loop = asyncio.get_running_loop()
+    """Ask the system's resolver, in threads of its own: it cannot be hurried, and the loop's others have work to do."""
     async with asyncio.timeout(RESOLVE_S):
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await _resolvers.run(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     return list(dict.fromkeys(str(where[0]) for *_, where in found))
 
 
@@ -228,7 +233,7 @@ class Guard:
         try:
             found = [canonical(text) for text in await self._resolve(own.host, own.port)]
         except (OSError, ValueError, UnicodeError, TimeoutError):
-            found = []
+            found = known[1] if known is not None else []  # what was so is to be shunned until it is known otherwise
         if len(self._known) > MAX_KNOWN:
             self._known.clear()
         self._known[own.host] = (time.monotonic() + KNOWN_S, found)

@@ -303,6 +303,13 @@ def test_what_goes_on_for_too_long_goes_on_without_us(make: MadeClient, tmp_path
         make(at(one)).vms.start("web01").wait(0.2)
 
 
+def test_a_gateway_that_does_not_wait_is_not_asked_as_fast_as_it_answers(make: MadeClient, tmp_path: Path) -> None:
+    """One that is about to stop answers at once."""
+    with gateways(tmp_path, commanding(operation("running"))) as (one,), pytest.raises(WaitTimedOut):
+        make(at(one)).vms.start("web01").wait(3)
+    assert len(one.asked) < 50
+
+
 def test_where_nothing_was_begun_there_is_nothing_to_wait_for(make: MadeClient, tmp_path: Path) -> None:
     with gateways(tmp_path, in_turn(reply("vm.define"))) as (one,):
         defined = make(at(one)).vms.define("web01")

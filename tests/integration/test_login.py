@@ -179,6 +179,8 @@ def test_another_key_of_the_issuers_is_learnt_and_an_issuer_that_is_down_stops_n
 def test_what_comes_by_an_issuer_goes_by_it(place: Place, tmp_path: Path) -> None:
     anna = place.person(tmp_path, "u-1")
     assert anna("login").code == 0
+    looked = {one["check"]: one for one in json.loads(anna("doctor", "-o", "json").out)}
+    assert looked["token"]["status"] == "ok" and "anna" in looked["token"]["message"], looked["token"]
     made = place.root("access", "token", "create", "anna", "-v")
     assert made.code == 1 and "access.by_login_only" in made.err, made
     rotated = anna("access", "token", "rotate", stored_token(tmp_path).split("_")[1], "-v")

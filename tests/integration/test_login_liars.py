@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from http.server import BaseHTTPRequestHandler
@@ -363,3 +364,22 @@ async def test_without_an_issuer_there_is_nothing_to_log_in_at(tmp_path: Path) -
         assert (await house.outside.get("/login")).json()["issuer"] == ""
         reply = await house.outside.post("/login/start", json={"redirect": REDIRECT})
         assert reply.status_code == 404 and reply.json()["code"] == "oidc.not_configured"
+
+
+async def test_who_waits_behind_one_that_found_no_issuer_does_not_wait_as_long_again(door: Door) -> None:
+    asked, let_go = list[str](), threading.Event()
+
+    def hang(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(handler.path)
+        let_go.wait(30)
+
+    door.issuer.answers["/.well-known/openid-configuration"] = hang
+    begin = {"flow": "browser", "redirect": REDIRECT}
+    try:
+        replies = await asyncio.gather(*(door.client.post("/login/start", json=begin) for _ in range(5)))
+    finally:
+        let_go.set()
+    assert [reply.json()["code"] for reply in replies] == ["oidc.unreachable"] * 5
+    assert len(asked) == 1, "one deadline for all who came meanwhile"
+    del door.issuer.answers["/.well-known/openid-configuration"]
+    assert (await door.client.post("/login/start", json=begin)).status_code == 200

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from tests.integration.cli_cluster import Cluster, cli, cluster
 from tests.integration.cli_process import Cli
+from tests.integration.fake_gateway import FakeGateway, Say
 
 __all__ = ["cli", "cluster"]
 
@@ -61,3 +63,13 @@ def test_operations_outlive_the_daemon_and_the_loss_of_their_file(cluster: Clust
         (cluster.daemon.directory / "data" / f"operations.db{suffix}").unlink(missing_ok=True)
     cluster.daemon.start()
     assert told(cli, "list") == before
+
+
+def test_a_gateway_that_does_not_wait_is_not_asked_as_fast_as_it_answers(tmp_path: Path) -> None:
+    progress = {"done": 0, "total": 1, "failed": 0, "text": "starting", "transfer": None}
+    goes_on = {"id": "o1", "command": "vm.start", "subjects": [], "state": "running", "position": 11}
+    info = Say({**goes_on, "progress": progress, "problem": None, "vms": []})
+    with FakeGateway(tmp_path, lambda _: info) as gateway:
+        ran = Cli(tmp_path, {"PVC_SOCKET": str(gateway.socket)})("operation", "wait", "o1", "--timeout", "3")
+    assert ran.code != 0 and "is not over within 3 s" in ran.err, ran
+    assert len(gateway.asked) < 20

@@ -85,6 +85,13 @@ def test_secrets_that_others_may_read_fail(here: Path) -> None:
     password.chmod(0o600)
     (finding,) = found(path, "secrets")
     assert finding.status == "ok"
+    for section in ("oidc", "tracing"):
+        field = "client_secret_file" if section == "oidc" else "token_file"
+        other = configured(here.parent, f"[{section}]", f'{field} = "{password}"')
+        password.chmod(0o644)
+        (finding,) = found(other, "secrets")
+        assert finding.status == "fail" and str(password) in finding.message, section
+        password.chmod(0o600)
     path.chmod(0o666)
     assert found(path, "secrets")[0].remedy == f"chmod go-w {path}"
 

@@ -99,7 +99,7 @@ async def test_many_objects_come_in_pages(house: House) -> None:
     for number in range(5):
         await house.define(name=f"vm{number}")
     new = house.state.position
-    seen, after = [], 0
+    seen, after = [], ""
     while after is not None:
         page = await diff(house, old=old, new=new, limit=2, after=after)
         assert page["total"] == 5

@@ -378,3 +378,22 @@ def test_the_form_is_what_the_accept_header_likes_best() -> None:
 
 def types(listener: Listener) -> list[list[str]]:
     return [[event["type"] for event in record["events"]] for record in listener.records]
+
+
+@pytest.mark.parametrize("accept", [NDJSON, SSE])
+async def test_a_stream_can_be_cut_down_to_some_fields(house: House, accept: str) -> None:
+    await house.define()
+    await house.define(name="other")
+    query = "types=vm.defined&fields=time,command"
+    async with Listener(local_app(house.app), query, accept=accept) as listener:
+        await until(lambda: listener.body.count(b"vm.define") == 2)
+        body = listener.body
+    lines = [line.removeprefix(b"data: ") for line in body.split(b"\n") if b"vm.define" in line]
+    assert [json.loads(line).keys() for line in lines] == [{"time", "command"}] * 2
+    if accept == SSE:
+        assert body.count(b"\nid: ") >= 2, "the position is told beside the document"
+
+
+async def test_a_stream_of_fields_that_records_have_not_is_refused(house: House) -> None:
+    reply = await house.root.get("/events?fields=position,nonsense", headers={"Accept": NDJSON})
+    assert check_problem(reply, 422, "input.invalid")["field"] == "fields"

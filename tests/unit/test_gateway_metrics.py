@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -268,3 +270,26 @@ async def test_webhooks_are_told_of_by_the_node_that_delivers(house: House) -> N
     assert house.state.cluster is not None
     house.state.put_cluster(replace(house.state.cluster, primary="hv2"))
     assert "pvc_webhook_state" not in names(await scrape(house))
+
+
+async def test_a_file_system_that_does_not_answer_holds_up_neither_the_node_nor_the_others(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging, let_go, looked = tmp_path / "hanging", threading.Event(), list[threading.Thread]()
+
+    def usage(path: Path) -> Any:
+        looked.append(threading.current_thread())
+        if path == hanging and looked[-1] is not threading.main_thread():
+            let_go.wait(60)
+        return SimpleNamespace(total=100, free=40)
+
+    monkeypatch.setattr("pvc.gateway.metrics.shutil.disk_usage", usage)
+    assert isinstance(house.services.places, dict)
+    house.services.places["archive"] = hanging
+    try:
+        samples = await scrape(house)
+    finally:
+        let_go.set()
+    assert looked and threading.main_thread() not in looked
+    found = {dict(labels)["place"] for name, labels in samples if name == "pvc_node_filesystem_size_bytes"}
+    assert found == {"data"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pvc.commands.facts import Ending, ReportEnded, ReportRunning, ReportStartFa
 from pvc.commands.facts_cluster import ReportFlushStep, ReportPrimary
 from pvc.commands.facts_moves import ReportArrived, ReportMigrationFailed, ReportPrepared
 from pvc.errors import Unavailable
+from pvc.runtime.operation_file import ForeignFormat, OperationFile
 from pvc.runtime.operations import Operations
 from tests.unit.gateway_house import NODE, House, a_house
 
@@ -427,3 +429,52 @@ def _everything() -> Any:
 
 async def _rest(house: House) -> list[str]:
     return [one.id for one in await house.services.operations.find(_everything())][1:]
+
+
+async def test_a_file_that_is_lost_is_read_anew_though_nothing_more_happens(house: House) -> None:
+    await house.define()
+    operation = await begin(house, "/vms/web01/start")
+    operations = house.services.operations
+    await operations.reach(house.services.world.position, 20)
+    found = await asyncio.gather(*(operations._run(_damaged) for _ in range(3)), return_exceptions=True)
+    assert all(isinstance(one, Unavailable) for one in found)
+    async with asyncio.timeout(20):
+        await operations.reach(house.services.world.position, 20)
+    assert (await show(house, operation))["command"] == "vm.start"
+
+
+async def test_a_file_that_could_not_be_made_again_is_made_once_there_is_room(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.define()
+    operation = await begin(house, "/vms/web01/start")
+    operations = house.services.operations
+    await operations.reach(house.services.world.position, 20)
+
+    def full(*_: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as while_full:
+        while_full.setattr(OperationFile, "__init__", full)
+        with pytest.raises(Unavailable):
+            await operations._run(_damaged)
+        with pytest.raises(Unavailable, match="full"):
+            await operations.get(operation)
+    async with asyncio.timeout(20):
+        await operations.reach(house.services.world.position, 20)
+    assert (await show(house, operation))["command"] == "vm.start"
+
+
+async def test_who_waits_counts_among_the_streams_that_one_may_have(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.define()
+    operation = await begin(house, "/vms/web01/start")
+    monkeypatch.setattr("pvc.gateway.event_hub.MAX_STREAMS_EACH", 0)
+    refused = await house.root.get(f"/operations/{operation}?wait=1")
+    assert (refused.status_code, refused.json()["code"]) == (503, "event.too_many_streams")
+    assert (await show(house, operation))["state"] == "pending"
+
+
+def _damaged(*_: Any) -> None:
+    raise ForeignFormat("not of this version")

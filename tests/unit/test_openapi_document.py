@@ -112,6 +112,8 @@ def test_the_codes_of_problems_are_those_of_the_manual() -> None:
         ("vm.migrate", "409", "node.unsuitable"),
         ("vm.define", "409", "vm.name_taken"),
         ("vm.list", "422", "input.unknown_field"),
+        ("vm.list", "422", "list.cursor_invalid"),
+        ("time.diff", "422", "list.cursor_invalid"),
         ("operation.cancel", "409", "operation.not_cancellable"),
         ("node.flush", "409", "node.none_ready"),
         ("time.undo", "409", "undo.no_inverse"),

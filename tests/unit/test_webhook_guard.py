@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -187,3 +190,39 @@ def test_every_special_address_says_what_it_is() -> None:
 
     assert all(special(ipaddress.ip_address(text)) for text in SPECIAL)
     assert not any(special(ipaddress.ip_address(text)) for text in PUBLIC)
+
+
+async def test_the_clusters_own_stay_shunned_while_nobody_can_look_them_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: dict[str, list[str]] = {"hv2.lan": ["10.0.7.9"], NAME: ["10.0.7.9"]}
+
+    async def resolve(host: str, port: int) -> list[str]:
+        if host not in answers:
+            raise OSError("no answer")
+        return answers[host]
+
+    guard = Guard(lambda: [Own("hv2.lan", what="the node hv2")], resolve=resolve, is_local=lambda _: False)
+    allowed = [parse_allowed("10.0.0.0/8")]
+    with pytest.raises(Refused, match="the node hv2"):
+        await guard.addresses(NAME, 443, allowed, tls=True)
+    del answers["hv2.lan"]
+    monkeypatch.setattr("pvc.webhooks.guard.KNOWN_S", 0.0)
+    for known in guard._known:
+        guard._known[known] = (0.0, guard._known[known][1])
+    with pytest.raises(Refused, match="the node hv2"):
+        await guard.addresses(NAME, 443, allowed, tls=True)
+
+
+async def test_a_resolver_that_hangs_takes_no_thread_from_what_else_there_is_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    let_go = threading.Event()
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: let_go.wait(60) and [])
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(max_workers=1))
+    asking = [asyncio.create_task(resolve_by_system(f"n{i}.example.com", 443)) for i in range(3)]
+    try:
+        await asyncio.sleep(0)
+        async with asyncio.timeout(3):
+            assert await asyncio.to_thread(lambda: "done") == "done"
+    finally:
+        let_go.set()
+        await asyncio.gather(*asking, return_exceptions=True)

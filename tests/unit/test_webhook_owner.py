@@ -13,6 +13,7 @@ import pytest
 from pvc.errors import NotFound
 from pvc.sim.loop import run_virtual
 from pvc.webhooks.course import Answer
+from pvc.webhooks.sender import Sender
 from tests.support.deliveries import World
 from tests.unit.gateway_house import House, a_house
 
@@ -242,3 +243,23 @@ def test_one_for_an_owner_who_is_not_there_cannot_be_decided() -> None:
         assert refusal.value.code == "access.principal_not_found"
 
     run_virtual(run())
+
+
+async def test_a_gateway_that_does_not_deliver_keeps_no_connection_of_a_test_open(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add(house)
+    [hook] = house.state.webhooks
+    forgotten: list[str] = []
+
+    async def forget(_: object, hook_id: str) -> None:
+        forgotten.append(hook_id)
+
+    monkeypatch.setattr(Sender, "forget", forget)
+    assert house.state.cluster is not None
+    house.state.put_cluster(msgspec.structs.replace(house.state.cluster, primary="hv1"))
+    assert (await house.root.post("/webhooks/billing/test")).status_code == 200
+    assert not forgotten, "the deliverer may be in the midst of a request"
+    house.state.put_cluster(msgspec.structs.replace(house.state.cluster, primary="hv2"))
+    assert (await house.root.post("/webhooks/billing/test")).status_code == 200
+    assert forgotten == [hook]

@@ -297,10 +297,11 @@ class Audit(Group):
     def logins(
         self,
         *,
+        before: int | None = None,
+        after: int | None = None,
         actor: str | None = None,
         refused: bool | None = None,
         since: str | None = None,
-        before: int | None = None,
         limit: int | None = 50,
     ) -> builtins.list[RecordView]:
         """Who has come in, and who was refused, newest first.
@@ -308,15 +309,16 @@ class Audit(Group):
         The use of a token is recorded once a day for each address and gateway. Of refused tries few are recorded;
         `unrecorded` says how many more there were.
 
+        before: A position of the log, itself not included.
+        after: A position of the log, itself not included.
         actor: Only of this principal.
         refused: Only those that were refused.
         since: ISO 8601, or how long ago: 30m, 2h, 1d.
-        before: A position of the log, itself not included.
         limit: Items at most; None: all.
         """
         return self._pages(
             "/audit/logins",
-            {"actor": actor, "refused": refused, "since": since, "before": before},
+            {"before": before, "after": after, "actor": actor, "refused": refused, "since": since},
             RecordView,
             items="records",
             cursor=("before", "next_before"),
@@ -347,17 +349,32 @@ class Audit(Group):
             limit=limit,
         )
 
-    def who(self, *, subject: str, since: str | None = None) -> Who:
+    def who(
+        self,
+        *,
+        subject: str,
+        limit: int | None = None,
+        after: str | None = None,
+        sort: Sequence[str] | None = None,
+        since: str | None = None,
+    ) -> Who:
         """Who has touched a thing, and who may now.
 
         Touched: whoever has a record about it, refused tries too. May: principals whose grants allow something with it
         at this position, whether they have a token or not; root on a node always may, and is not listed. `subject` may
         also be `access/<name of a principal>`, with its tokens.
 
+        limit: Items at most, 1,000 if not given. 10000 where nothing is said.
+        after: Begin after this: `next` of the page before, with the same `sort`.
+        sort: By these, one after the other; `-` before a name: the greatest first.
         subject: `vm/<name or id>`, `node/<name>`, `access/<id or name>`, `webhook/<id>` or `cluster`.
         since: ISO 8601, or how long ago: 30m, 2h, 1d.
         """
-        return self._get("/audit/who", {"subject": subject, "since": since}, Who)
+        return self._get(
+            "/audit/who",
+            {"limit": limit, "after": after, "sort": sort, "subject": subject, "since": since},
+            Who,
+        )
 
 
 class Cluster(Group):
@@ -520,28 +537,36 @@ class Log(Group):
         self,
         *,
         old: str,
+        limit: int | None = None,
+        after: str | None = None,
+        sort: Sequence[str] | None = None,
         new: str | None = None,
         subject: str | None = None,
-        limit: int | None = None,
-        after: int | None = None,
     ) -> Diff:
         """What changed between two moments, and who did it.
 
         Empty exactly where the two state hashes are equal. Faults are told by what they are about.
 
+        limit: Objects at most. 200 where nothing is said.
+        after: Begin after this: `next` of the page before, with the same `sort`.
+        sort: By these, one after the other; `-` before a name: the greatest first.
         old: A moment: a position of the log, a time in ISO 8601, how long ago (30m, 2h, 1d), or `now`.
         new: A moment: a position of the log, a time in ISO 8601, how long ago (30m, 2h, 1d), or `now`. now where
             nothing is said.
         subject: `vm/<name or id>`, `node/<name>`, `access/<id of a token or principal>`, `webhook/<id>` or `cluster`. A
             VM's name covers every VM that ever had it.
-        limit: Objects at most. 200 where nothing is said.
-        after: So many objects are passed over: `next` of the page before. 0 where nothing is said.
         """
-        return self._get("/diff", {"old": old, "new": new, "subject": subject, "limit": limit, "after": after}, Diff)
+        return self._get(
+            "/diff",
+            {"limit": limit, "after": after, "sort": sort, "old": old, "new": new, "subject": subject},
+            Diff,
+        )
 
     def history(
         self,
         *,
+        before: int | None = None,
+        after: int | None = None,
         subject: str | None = None,
         actor: str | None = None,
         tag: str | None = None,
@@ -549,8 +574,6 @@ class Log(Group):
         since: str | None = None,
         until: str | None = None,
         correlation: str | None = None,
-        before: int | None = None,
-        after: int | None = None,
         at: str | None = None,
         limit: int | None = 50,
     ) -> builtins.list[RecordView]:
@@ -558,6 +581,8 @@ class Log(Group):
 
         Also the refused commands. A VM's history stays when the VM is renamed or removed. With `at` it ends there.
 
+        before: A position of the log, itself not included.
+        after: A position of the log, itself not included.
         subject: `vm/<name or id>`, `node/<name>`, `access/<id of a token or principal>`, `webhook/<id>` or `cluster`. A
             VM's name covers every VM that ever had it.
         actor: The principal: a name, or the pseudonym of who is erased.
@@ -566,8 +591,6 @@ class Log(Group):
         since: ISO 8601, or how long ago: 30m, 2h, 1d.
         until: ISO 8601, or how long ago: 30m, 2h, 1d.
         correlation: Id of any record of a chain of causes: the whole chain.
-        before: A position of the log, itself not included.
-        after: A position of the log, itself not included.
         at: The moment to look at, instead of now: a position of the log, a time in ISO 8601, or how long ago (30m, 2h,
             1d).
         limit: Items at most; None: all.
@@ -575,6 +598,8 @@ class Log(Group):
         return self._pages(
             "/history",
             {
+                "before": before,
+                "after": after,
                 "subject": subject,
                 "actor": actor,
                 "tag": tag,
@@ -582,8 +607,6 @@ class Log(Group):
                 "since": since,
                 "until": until,
                 "correlation": correlation,
-                "before": before,
-                "after": after,
                 "at": at,
             },
             RecordView,
@@ -592,12 +615,24 @@ class Log(Group):
             limit=limit,
         )
 
-    def keys(self) -> KeyList:
+    def keys(
+        self,
+        *,
+        limit: int | None = None,
+        after: str | None = None,
+        sort: Sequence[str] | None = None,
+        retired: bool | None = None,
+    ) -> KeyList:
         """The keys that vouch for the log, and the newest checkpoint.
 
         Keep the keys outside of the cluster: a verification is worth as much as the way its keys came.
+
+        limit: Items at most, 1,000 if not given. 10000 where nothing is said.
+        after: Begin after this: `next` of the page before, with the same `sort`.
+        sort: By these, one after the other; `-` before a name: the greatest first.
+        retired: Only those that are retired, or only the others.
         """
-        return self._get("/log/keys", {}, KeyList)
+        return self._get("/log/keys", {"limit": limit, "after": after, "sort": sort, "retired": retired}, KeyList)
 
     def prove(self, *, position: int, size: int | None = None) -> InclusionProof:
         """The proof that a record is in the log which a checkpoint vouches for.

@@ -157,8 +157,8 @@ class Diff(Model, frozen=True, kw_only=True):
     total: int = 0
     """Objects that differ, on all pages."""
     items: list[ObjectDiff] = []
-    next: int | None = None
-    """Give it as `after` for the next page; null: that was all."""
+    next: str | None = None
+    """Where more follow: give it as `after`; else null."""
 
 
 class DiffCause(Model, frozen=True, kw_only=True):
@@ -361,6 +361,8 @@ class KeyList(Model, frozen=True, kw_only=True):
     origin: str = ""
     """The first line of every checkpoint of this log."""
     keys: list[KeyInfo] = []
+    next: str | None = None
+    """Where more follow: give it as `after`; else null."""
     checkpoint: LogCheckpoint | None = None
     """Null: none has been signed yet."""
 
@@ -1195,8 +1197,11 @@ class Who(Model, frozen=True, kw_only=True):
 
     position: int = 0
     touched: list[Touch] = []
-    """The one who did last comes first."""
+    """The one who did last comes first, if nothing else is asked for."""
+    next: str | None = None
+    """Where more follow: give it as `after`; else null."""
     may: list[Entitled] = []
+    """All, on each page."""
     considered: int = 0
     """Records that were looked through."""
     complete: bool = False

@@ -318,10 +318,11 @@ class AsyncAudit(AsyncGroup):
     async def logins(
         self,
         *,
+        before: int | None = None,
+        after: int | None = None,
         actor: str | None = None,
         refused: bool | None = None,
         since: str | None = None,
-        before: int | None = None,
         limit: int | None = 50,
     ) -> builtins.list[RecordView]:
         """Who has come in, and who was refused, newest first.
@@ -329,15 +330,16 @@ class AsyncAudit(AsyncGroup):
         The use of a token is recorded once a day for each address and gateway. Of refused tries few are recorded;
         `unrecorded` says how many more there were.
 
+        before: A position of the log, itself not included.
+        after: A position of the log, itself not included.
         actor: Only of this principal.
         refused: Only those that were refused.
         since: ISO 8601, or how long ago: 30m, 2h, 1d.
-        before: A position of the log, itself not included.
         limit: Items at most; None: all.
         """
         return await self._pages(
             "/audit/logins",
-            {"actor": actor, "refused": refused, "since": since, "before": before},
+            {"before": before, "after": after, "actor": actor, "refused": refused, "since": since},
             RecordView,
             items="records",
             cursor=("before", "next_before"),
@@ -368,17 +370,32 @@ class AsyncAudit(AsyncGroup):
             limit=limit,
         )
 
-    async def who(self, *, subject: str, since: str | None = None) -> Who:
+    async def who(
+        self,
+        *,
+        subject: str,
+        limit: int | None = None,
+        after: str | None = None,
+        sort: Sequence[str] | None = None,
+        since: str | None = None,
+    ) -> Who:
         """Who has touched a thing, and who may now.
 
         Touched: whoever has a record about it, refused tries too. May: principals whose grants allow something with it
         at this position, whether they have a token or not; root on a node always may, and is not listed. `subject` may
         also be `access/<name of a principal>`, with its tokens.
 
+        limit: Items at most, 1,000 if not given. 10000 where nothing is said.
+        after: Begin after this: `next` of the page before, with the same `sort`.
+        sort: By these, one after the other; `-` before a name: the greatest first.
         subject: `vm/<name or id>`, `node/<name>`, `access/<id or name>`, `webhook/<id>` or `cluster`.
         since: ISO 8601, or how long ago: 30m, 2h, 1d.
         """
-        return await self._get("/audit/who", {"subject": subject, "since": since}, Who)
+        return await self._get(
+            "/audit/who",
+            {"limit": limit, "after": after, "sort": sort, "subject": subject, "since": since},
+            Who,
+        )
 
 
 class AsyncCluster(AsyncGroup):
@@ -548,32 +565,36 @@ class AsyncLog(AsyncGroup):
         self,
         *,
         old: str,
+        limit: int | None = None,
+        after: str | None = None,
+        sort: Sequence[str] | None = None,
         new: str | None = None,
         subject: str | None = None,
-        limit: int | None = None,
-        after: int | None = None,
     ) -> Diff:
         """What changed between two moments, and who did it.
 
         Empty exactly where the two state hashes are equal. Faults are told by what they are about.
 
+        limit: Objects at most. 200 where nothing is said.
+        after: Begin after this: `next` of the page before, with the same `sort`.
+        sort: By these, one after the other; `-` before a name: the greatest first.
         old: A moment: a position of the log, a time in ISO 8601, how long ago (30m, 2h, 1d), or `now`.
         new: A moment: a position of the log, a time in ISO 8601, how long ago (30m, 2h, 1d), or `now`. now where
             nothing is said.
         subject: `vm/<name or id>`, `node/<name>`, `access/<id of a token or principal>`, `webhook/<id>` or `cluster`. A
             VM's name covers every VM that ever had it.
-        limit: Objects at most. 200 where nothing is said.
-        after: So many objects are passed over: `next` of the page before. 0 where nothing is said.
         """
         return await self._get(
             "/diff",
-            {"old": old, "new": new, "subject": subject, "limit": limit, "after": after},
+            {"limit": limit, "after": after, "sort": sort, "old": old, "new": new, "subject": subject},
             Diff,
         )
 
     async def history(
         self,
         *,
+        before: int | None = None,
+        after: int | None = None,
         subject: str | None = None,
         actor: str | None = None,
         tag: str | None = None,
@@ -581,8 +602,6 @@ class AsyncLog(AsyncGroup):
         since: str | None = None,
         until: str | None = None,
         correlation: str | None = None,
-        before: int | None = None,
-        after: int | None = None,
         at: str | None = None,
         limit: int | None = 50,
     ) -> builtins.list[RecordView]:
@@ -590,6 +609,8 @@ class AsyncLog(AsyncGroup):
 
         Also the refused commands. A VM's history stays when the VM is renamed or removed. With `at` it ends there.
 
+        before: A position of the log, itself not included.
+        after: A position of the log, itself not included.
         subject: `vm/<name or id>`, `node/<name>`, `access/<id of a token or principal>`, `webhook/<id>` or `cluster`. A
             VM's name covers every VM that ever had it.
         actor: The principal: a name, or the pseudonym of who is erased.
@@ -598,8 +619,6 @@ class AsyncLog(AsyncGroup):
         since: ISO 8601, or how long ago: 30m, 2h, 1d.
         until: ISO 8601, or how long ago: 30m, 2h, 1d.
         correlation: Id of any record of a chain of causes: the whole chain.
-        before: A position of the log, itself not included.
-        after: A position of the log, itself not included.
         at: The moment to look at, instead of now: a position of the log, a time in ISO 8601, or how long ago (30m, 2h,
             1d).
         limit: Items at most; None: all.
@@ -607,6 +626,8 @@ class AsyncLog(AsyncGroup):
         return await self._pages(
             "/history",
             {
+                "before": before,
+                "after": after,
                 "subject": subject,
                 "actor": actor,
                 "tag": tag,
@@ -614,8 +635,6 @@ class AsyncLog(AsyncGroup):
                 "since": since,
                 "until": until,
                 "correlation": correlation,
-                "before": before,
-                "after": after,
                 "at": at,
             },
             RecordView,
@@ -624,12 +643,24 @@ class AsyncLog(AsyncGroup):
             limit=limit,
         )
 
-    async def keys(self) -> KeyList:
+    async def keys(
+        self,
+        *,
+        limit: int | None = None,
+        after: str | None = None,
+        sort: Sequence[str] | None = None,
+        retired: bool | None = None,
+    ) -> KeyList:
         """The keys that vouch for the log, and the newest checkpoint.
 
         Keep the keys outside of the cluster: a verification is worth as much as the way its keys came.
+
+        limit: Items at most, 1,000 if not given. 10000 where nothing is said.
+        after: Begin after this: `next` of the page before, with the same `sort`.
+        sort: By these, one after the other; `-` before a name: the greatest first.
+        retired: Only those that are retired, or only the others.
         """
-        return await self._get("/log/keys", {}, KeyList)
+        return await self._get("/log/keys", {"limit": limit, "after": after, "sort": sort, "retired": retired}, KeyList)
 
     async def prove(self, *, position: int, size: int | None = None) -> InclusionProof:
         """The proof that a record is in the log which a checkpoint vouches for.
