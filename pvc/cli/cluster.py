@@ -160,7 +160,7 @@ def _wait_for_node(session: Session, reply: Reply) -> None:
         return
     if outcome is not None:
         session.show("\n")
-        session.say(f"{sentence('', outcome.event['summary'])}.")
+        session.say(f"{sentence('', outcome.text)}.")
 
 
 health = PvcCommand(

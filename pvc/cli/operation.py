@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -20,7 +19,8 @@ from pvc.cli.times import ago, as_time, took, when
 from pvc.cli.values import Amount
 from pvc.cli.watch import transfer
 from pvc.client.api_types import Operation, OperationInfo, Reply
-from pvc.client.errors import ClientError, Unreachable, WaitTimedOut
+from pvc.client.errors import WaitTimedOut
+from pvc.client.waiting import OPEN
 
 COLUMNS = (
     Column("OPERATION", rank=0, least=WHOLE),  # it is what the other commands take
@@ -39,15 +39,7 @@ STYLES = {"pending": "cyan", "running": "cyan", "succeeded": "", "failed": "red"
 
 STATES = tuple(STYLES)
 
-OPEN = frozenset({"pending", "running"})
-
 LIMIT = 50
-
-PAUSE_S = 0.5
-"""Between two questions, where the gateway does not wait."""
-
-POLL_S = 10
-"""How long a gateway holds an answer about what goes on: less than a query may take where there are several."""
 
 DEFAULT_WAIT_S = 600
 
@@ -159,18 +151,19 @@ def new_key() -> str:
 
 def wait(session: Session, operation: str, timeout: int) -> int:
     """Follow one to its end."""
-    until = time.monotonic() + timeout
     with ProgressLine(sys.stderr, plain=not session.wants_data) as progress:
-        info = fetch(session, operation)
-        while info["state"] in OPEN:
-            progress.step(_step(info))
-            left_s = until - time.monotonic()
-            if left_s <= 0:
-                raise WaitTimedOut(
-                    f"operation {operation} ({info['command']}) is not over within {timeout} s",
-                    hint=f"it goes on; `pvc operation info {operation}` shows how far it has come",
-                )
-            info = _next(session, operation, info, left_s)
+
+        def on_change(info: OperationInfo) -> None:
+            if info["state"] in OPEN:
+                progress.step(_step(info))
+
+        info = session.client.follow_operation(operation, timeout_s=timeout, on_change=on_change)
+    if info is None or info["state"] in OPEN:
+        command = f" ({info['command']})" if info is not None else ""
+        raise WaitTimedOut(
+            f"operation {operation}{command} is not over within {timeout} s",
+            hint=f"it goes on; `pvc operation info {operation}` shows how far it has come",
+        )
     if session.wants_data:
         session.show_data(info)
     else:
@@ -187,27 +180,9 @@ def wait(session: Session, operation: str, timeout: int) -> int:
 _ENDED = {"failed": "has failed", "cancelled": "was cancelled"}
 
 
-def fetch(session: Session, operation: str, **query: int) -> OperationInfo:
-    """One operation as it stands, or as soon as the query says. Raises ApiError, Unreachable."""
-    return cast("OperationInfo", session.client.get(f"/operations/{quote(operation, safe='')}", query))
-
-
-def _next(session: Session, operation: str, info: OperationInfo, left_s: float) -> OperationInfo:
-    """How it stands once something of it has changed; the same where no gateway answers just now."""
-    asked_s = time.monotonic()
-    try:
-        found = fetch(session, operation, wait=max(1, min(POLL_S, int(left_s))), seen=info["position"])
-        if found["position"] == info["position"] and time.monotonic() - asked_s < PAUSE_S:
-            time.sleep(PAUSE_S)  # the gateway is about to stop, or has too many who wait
-        return found
-    except Unreachable:
-        time.sleep(min(1.0, left_s))  # it may be restarted just now
-        return info
-    except ClientError as error:
-        if getattr(error, "status", 0) not in (503, 504):
-            raise
-        time.sleep(min(1.0, left_s))
-        return info
+def fetch(session: Session, operation: str) -> OperationInfo:
+    """One operation as it stands. Raises ApiError, Unreachable."""
+    return cast("OperationInfo", session.client.get(f"/operations/{quote(operation, safe='')}"))
 
 
 def _step(info: OperationInfo) -> str:

@@ -17,9 +17,10 @@ from pvc.cli.progress import ProgressLine
 from pvc.cli.session import Session, write_error
 from pvc.cli.text import clean, paint
 from pvc.cli.times import took
-from pvc.client.api_types import RecordView, Reply, ToldEvent
+from pvc.client.api_types import OperationInfo, RecordView, Reply
 from pvc.client.cards import Card
 from pvc.client.errors import ApiError
+from pvc.client.waiting import Outcome
 
 _FIELD = re.compile(r"`(\w+)(?:\[\d+\])?(?:\.(\w+))?`")
 
@@ -34,7 +35,7 @@ MANY = frozenset({"node.flush", "node.ready"})
 """Commands that move many VMs; what became of each is told at the end."""
 
 OWN_WAITS = frozenset({"cluster.rebalance", "node.confirm_fenced"})
-"""Commands that no single event ends, but what becomes of each VM: `pvc.cli.waits`."""
+"""Commands that have no outcome of their own, but one for each VM: `pvc.cli.waits`."""
 
 _CONTROLS = ("dry_run", "yes", "wait", "wait_timeout")
 
@@ -48,11 +49,6 @@ def run_card(session: Session, card: Card, values: dict[str, Any]) -> int:
         raise usage_error("--dry-run and --wait exclude each other", "a dry run changes nothing, so nothing follows")
     if card["confirm"] and not controls["yes"] and not dry_run:
         confirm(card["confirm"].format_map(fields))
-    finish = None
-    if controls["wait"] and card["name"] in OWN_WAITS:
-        from pvc.cli.waits import begin
-
-        finish = begin(session, card["name"], fields)
     try:
         reply = session.client.command(card["name"], fields, dry_run=dry_run)
     except ApiError as error:
@@ -66,8 +62,11 @@ def run_card(session: Session, card: Card, values: dict[str, Any]) -> int:
         show_reply(session, reply, label_of(fields))
         return exits.OK
     timeout_s = _wait_s(card, fields, controls["wait_timeout"])
-    if finish is not None and reply["record"] is not None:
-        return finish(reply, timeout_s)
+    operation = reply.get("operation")
+    if operation is not None and card["name"] in OWN_WAITS:
+        from pvc.cli.waits import finish
+
+        return finish(session, reply, operation["id"], label_of(fields), timeout_s)
     return _wait(session, reply, label_of(fields), timeout_s)
 
 
@@ -173,6 +172,9 @@ def _show_notes(session: Session, reply: Reply) -> None:
 def _wait(session: Session, reply: Reply, label: str, timeout_s: float) -> int:
     from pvc.cli.watch import watching
 
+    if reply.get("operation") is None:  # done at once, or nothing had to change
+        show_reply(session, reply, label)
+        return exits.OK
     with ProgressLine(sys.stderr, plain=not session.wants_data) as progress:
         for event in reply["events"]:
             if event["type"] not in reply["outcomes"]:  # which is told at the end
@@ -186,12 +188,10 @@ def _wait(session: Session, reply: Reply, label: str, timeout_s: float) -> int:
                 if own and event["type"] not in reply["outcomes"]:
                     progress.step(sentence(label, event["summary"]))
 
-        with watching(session, reply["name"] if reply["record"] else "", label, progress):
+        with watching(session, reply["name"], label, progress):
             outcome = session.client.wait_for(reply, timeout_s=timeout_s, on_progress=on_progress)
-            results = _results(session, reply, on_progress) if outcome is not None else None
-    if outcome is None:
-        show_reply(session, reply, label)
-        return exits.OK
+    assert outcome is not None, "there is an operation"
+    results = _results(outcome.operation) if reply["name"] in MANY else None
     if session.wants_data:
         shown = {"success": outcome.success, "record": outcome.record}
         session.show_data({**reply, "outcome": shown, **({} if results is None else {"vms": results})})
@@ -200,19 +200,16 @@ def _wait(session: Session, reply: Reply, label: str, timeout_s: float) -> int:
         _show_results(session, results)
     if outcome.success:
         if not session.wants_data:
-            _show_outcome(session, sentence(label, outcome.event["summary"]), outcome.waited_s)
+            _show_outcome(session, sentence(label, outcome.text), outcome.waited_s)
         return exits.OK
-    _show_failure(session, label, outcome.event)
+    _show_failure(session, reply, label, outcome)
     return exits.OUTCOME_FAILED
 
 
-def _results(session: Session, reply: Reply, on_record: Callable[[RecordView], None]) -> list[dict[str, Any]] | None:
-    """What became of each VM, where the command was about many; the last may still be arriving."""
-    if reply["name"] not in MANY or reply["record"] is None:
-        return None
-    from pvc.cli.moves import SETTLE_S, results_of, settled_chain
+def _results(info: OperationInfo) -> list[dict[str, Any]]:
+    from pvc.cli.moves import results_of
 
-    return results_of(session.client, settled_chain(session.client, reply["record"], SETTLE_S, on_record))
+    return results_of(info)
 
 
 def _show_results(session: Session, results: list[dict[str, Any]] | None) -> None:
@@ -227,8 +224,7 @@ def _show_outcome(session: Session, text: str, waited_s: float) -> None:
     session.show(f"{clean(text)} {paint(f'(+{took(round(waited_s * 1e6))})', 'dim', look)}\n")
 
 
-def _show_failure(session: Session, label: str, event: ToldEvent) -> None:
-    code = str(event["data"].get("code") or event["type"])
-    kind = "node" if event["subject"].startswith("node/") else "vm"
+def _show_failure(session: Session, reply: Reply, label: str, outcome: Outcome) -> None:
+    kind = "node" if reply["events"][0]["subject"].startswith("node/") else "vm"
     hint = f"`pvc history {kind} {label}` shows how it came about" if label else ""
-    write_error(session, sentence(label, event["summary"]), hint=hint, code=code)
+    write_error(session, sentence(label, outcome.text), hint=hint, code=outcome.code)

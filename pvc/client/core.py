@@ -160,7 +160,7 @@ class Core:
             problem = json.loads(answer.body)
             self.saw(int(problem.get("position") or 0))
             error = refusal(answer.status, problem, answer.retry_after_s)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise self.not_a_gateway(answer) from None
         raise error
 
@@ -169,7 +169,7 @@ class Core:
         self.checked(answer)
         try:
             document = json.loads(answer.body)
-        except ValueError:
+        except (ValueError, RecursionError):  # brackets within brackets, deeper than any reply
             document = None
         if not isinstance(document, dict):
             raise self.not_a_gateway(answer)

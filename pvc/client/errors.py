@@ -88,6 +88,19 @@ class Unreachable(ClientError):
     default_code = "client.unreachable"
 
 
+class ReplyTooLarge(ClientError):
+    """A reply, or one line of a stream, is longer than any that a gateway gives in earnest. It was read no further."""
+
+    default_code = "client.reply_too_large"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            message,
+            hint="see whether it is your gateway that answers there (`pvc connection list`), and ask for less at once; "
+            "a command may have been carried out all the same",
+        )
+
+
 class WaitTimedOut(ClientError):
     """The command was accepted, but its outcome did not come in time. It goes on regardless."""
 

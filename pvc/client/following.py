@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from pvc.client.core import AGAIN, Core, target
-from pvc.client.errors import ApiError, ClientError, Unreachable, refusal
+from pvc.client.errors import ApiError, ClientError, ReplyTooLarge, Unreachable, refusal
 from pvc.client.gateways import Gateways
 from pvc.client.transport import Answer, Lost, NoConnection, Request, Wire
 
@@ -31,6 +31,9 @@ PAUSE_S = 0.25
 """Doubled up to MAX_PAUSE_S after each round in which no gateway answered, and drawn at random below that."""
 
 MAX_PAUSE_S = 5.0
+
+MAX_LINE_BYTES = 4 << 20
+"""Of one line of the stream: the largest record has 256 KB, and a sentence for each of its events."""
 
 PAGE = 1000
 """Records of a page, where the past alone is read."""
@@ -86,7 +89,7 @@ class Following:
         while not self._closed:
             try:
                 line = await self._line()
-                document: dict[str, Any] = json.loads(line) if line else {}
+                document = self._document(line) if line else {}
                 if "end" in document:
                     raise _ended(document["end"])  # one that says no more than this has not been heard
                 if line is None:
@@ -140,12 +143,25 @@ class Following:
                     return None
                 *lines, self._rest = (self._rest + piece).split(b"\n")
                 self._lines += lines
+                if len(self._rest) > MAX_LINE_BYTES:
+                    where = self._gateways.connection.url
+                    raise ReplyTooLarge(f"a line of the events of {where} has more than {MAX_LINE_BYTES >> 20} MiB")
         except Lost:
             return None
         except BaseException:
             self._hang_up()  # given up in the middle, by a timeout or a cancellation: it can be asked for more later
             raise
         return self._lines.popleft()
+
+    def _document(self, line: bytes) -> dict[str, Any]:
+        try:
+            document = json.loads(line)
+        except (ValueError, RecursionError):
+            document = None
+        if isinstance(document, dict):
+            return document
+        where = self._gateways.connection.url
+        raise Unreachable(f"what {where} tells is no stream of events", code="client.not_a_gateway")
 
     async def _open(self) -> Wire:
         query = {**self._filters, "after": self.position, "min_position": self._core.saw(self.position)}

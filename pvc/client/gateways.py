@@ -68,7 +68,7 @@ class Gateways:
         self._forget()
 
     async def ask(self, request: Request, timeout_s: float) -> Answer:
-        """One request to the one that is asked now. Raises NoConnection, Lost, ConfigError."""
+        """One request to the one that is asked now. Raises NoConnection, Lost, ReplyTooLarge, ConfigError."""
         at = self.at
         kept = self._take(at)
         wire = kept or await self._connect(at)
@@ -89,16 +89,13 @@ class Gateways:
     async def open(self, request: Request, timeout_s: float) -> tuple[Answer, Wire]:
         """Ask for what may be endless: the head of the reply, and what to read from. The body of a refusal is read.
 
-        Raises NoConnection, Lost, ConfigError.
+        Raises NoConnection, Lost, ReplyTooLarge, ConfigError.
         """
         wire = await self._connect(self.at)  # a kept one may have died unnoticed
         try:
             answer = await wire.begin(request, timeout_s)
             if answer.status >= 400:
-                pieces = []
-                while piece := await wire.piece(timeout_s):
-                    pieces.append(piece)
-                answer = answer._replace(body=b"".join(pieces))
+                answer = answer._replace(body=await wire.rest(timeout_s))
         except BaseException:
             wire.close()
             raise

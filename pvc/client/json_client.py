@@ -13,10 +13,10 @@ from urllib.parse import quote, urlencode
 
 from pvc.client.api_types import (
     ClusterInfo,
-    EventPage,
     FaultInfo,
     HistoryPage,
     NodeInfo,
+    OperationInfo,
     RecordView,
     Reply,
     VmInfo,
@@ -28,7 +28,7 @@ from pvc.client.core import DEADLINE_S, MAX_TRIES, REQUEST_TIMEOUT_S, SOURCE, Co
 from pvc.client.errors import Unreachable
 from pvc.client.ports import finish
 from pvc.client.transport import Answer, Lost, Moment
-from pvc.client.waiting import Outcome, Progress, poll_events, wait_for
+from pvc.client.waiting import OnChange, Outcome, Progress, follow_operation, wait_for
 
 if TYPE_CHECKING:
     from pvc.client.following import Reading
@@ -139,16 +139,23 @@ class JsonClient:
         patience_s = following.PATIENCE_S if patience_s is None else patience_s
         return _records(following.Following(self.core, filters, after=after, patience_s=patience_s))
 
-    def poll_events(self, filters: Mapping[str, str], *, after: int, wait_s: int = 0, limit: int = 100) -> EventPage:
-        """One page of records after a position; the gateway holds the reply up to `wait_s` until there is one.
-
-        Filters as for `events`, `types` with commas. For who waits until a deadline; `events` is for who goes on.
-        """
-        return finish(poll_events(self.core, filters, after=after, wait_s=wait_s, limit=limit))
-
     def wait_for(self, reply: Reply, *, timeout_s: float, on_progress: Progress | None = None) -> Outcome | None:
-        """Wait for what a command leads to; None when there is nothing to wait for. Raises WaitTimedOut."""
+        """Wait for the end of the operation that a command has begun; None where it has begun none.
+
+        `on_progress` is told each record about the command's subject. Raises WaitTimedOut, ApiError.
+        """
         return finish(wait_for(self.core, reply, timeout_s=timeout_s, on_progress=on_progress))
+
+    def follow_operation(self, operation: str, *, timeout_s: float, on_change: OnChange) -> OperationInfo | None:
+        """Follow an operation: how it stands at its end, or when the time is over; None where no gateway answered.
+
+        `on_change` is told how it stands whenever that has changed. Raises ApiError.
+        """
+
+        async def tell(info: OperationInfo) -> None:
+            on_change(info)
+
+        return finish(follow_operation(self.core, operation, timeout_s=timeout_s, on_change=tell))
 
     def vm_log(self, ref: str, *, lines: int = 100, follow: bool = False) -> Iterator[bytes]:
         """What a VM's guest wrote to its serial console, in pieces as they come."""

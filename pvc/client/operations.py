@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from urllib.parse import quote
 
 import msgspec
 
-from pvc.client.core import Core, new_key, passes
-from pvc.client.errors import ClientError, OperationFailed, WaitTimedOut
+from pvc.client.core import Core, new_key
+from pvc.client.errors import OperationFailed
 from pvc.client.generated.models import CommandReply, OperationInfo, Reply, ToldEvent
 from pvc.client.ports import finish
+from pvc.client.waiting import OPEN, Standing, timed_out, until_over
 
 WAIT_S = 600.0
 """Where nothing is said: a VM with much memory takes minutes to migrate, a guest as long to shut down."""
-
-LONG_POLL_S = 25
-"""How long the gateway may hold an answer; below the idle time-out of any proxy between (usually 60 s)."""
-
-PAUSE_S = 1.0
-
-OPEN = frozenset({"pending", "running"})
 
 Progress = Callable[[OperationInfo], None]
 
@@ -125,35 +118,16 @@ async def wait(
     """Wait for the end of an operation. Raises OperationFailed, WaitTimedOut, ApiError."""
     if not operation:
         return None
-    until = core.io.now() + timeout_s
-    seen: int | None = None
-    while True:
-        left_s = until - core.io.now()
-        try:
-            held_s = max(0, min(LONG_POLL_S, int(left_s))) if seen is not None else 0
-            asked_s = core.io.now()
-            info = await look(core, operation, held_s, seen)
-        except ClientError as error:
-            if not passes(error) or left_s <= 0:
-                raise
-            await core.io.sleep(random.uniform(0, PAUSE_S))  # noqa: S311 - jitter, not a secret
-            continue
-        if on_progress is not None and info.position != seen:
+
+    async def tell(info: OperationInfo) -> None:
+        if on_progress is not None:
             on_progress(info)
-        # One that is about to stop, or has too many who wait, answers at once.
-        idle = info.position == seen and info.state in OPEN and core.io.now() - asked_s < held_s / 2
-        seen = info.position
-        if info.state not in OPEN:
-            break
-        if left_s <= 0:
-            raise WaitTimedOut(
-                f"{name} was accepted, but its outcome did not come within {timeout_s:g} s",
-                hint=f"it goes on; `pvc operation info {operation}` shows how far it has come",
-            )
-        if left_s < 1:
-            await core.io.sleep(left_s)  # less than a gateway can be asked to wait
-        elif idle:
-            await core.io.sleep(random.uniform(PAUSE_S / 2, PAUSE_S))  # noqa: S311 - jitter, not a secret
+
+    info = await until_over(
+        core.io, lambda wait_s, seen: look(core, operation, wait_s, seen), _standing, timeout_s, tell
+    )
+    if info is None or info.state in OPEN:
+        raise timed_out(name, operation, timeout_s)
     if info.state == "succeeded":
         return info
     reason = info.problem.detail if info.problem is not None else info.progress.text
@@ -184,6 +158,10 @@ async def cancel(core: Core, operation: str, dry_run: bool, key: str) -> Reply:
         return msgspec.json.decode(answer.body, type=Reply)
     except msgspec.DecodeError as error:
         raise core.not_a_gateway(answer) from error
+
+
+def _standing(info: OperationInfo) -> Standing:
+    return Standing(info.position, info.state not in OPEN, info.progress.total != 1)
 
 
 def _path(operation: str) -> str:

@@ -13,12 +13,17 @@ from urllib.parse import urlsplit
 import h11
 
 from pvc.client.connections import Connection
+from pvc.client.errors import ReplyTooLarge
 from pvc.client.ports import Io, Line
 
 CONNECT_TIMEOUT_S = 5.0
 """A gateway on the other side of the world answers a SYN well within this; a dead address never does."""
 
 API_PREFIX = "/api/v1"
+
+MAX_REPLY_BYTES = 64 << 20
+"""Of a reply that is read whole. The longest that gateways give in earnest, a thousand records or VMs, have a few MiB;
+what has more is told by something that wants to fill our memory."""
 
 
 class Moment(NamedTuple):
@@ -83,6 +88,7 @@ class Wire:
     def __init__(self, io: Io, line: Line, connection: Connection, source: str) -> None:
         self._io = io
         self._line = line
+        self._where = connection.url
         self._http = h11.Connection(h11.CLIENT)
         parts = urlsplit("http://localhost" if connection.is_unix else connection.url)
         self._prefix = parts.path.rstrip("/") + API_PREFIX
@@ -96,13 +102,10 @@ class Wire:
         return self._http.our_state is h11.IDLE
 
     async def exchange(self, request: Request, timeout_s: float) -> Answer:
-        """Send a request and read the whole reply. Raises Lost."""
+        """Send a request and read the whole reply. Raises Lost, ReplyTooLarge."""
         until = self._io.now() + timeout_s
         head = await self.begin(request, timeout_s)
-        pieces = []
-        while piece := await self.piece(until - self._io.now()):
-            pieces.append(piece)
-        return head._replace(body=b"".join(pieces))
+        return head._replace(body=await self.rest(until - self._io.now()))
 
     async def begin(self, request: Request, timeout_s: float) -> Answer:
         """Send a request and read the head of the reply; its body follows by `piece`. Raises Lost."""
@@ -124,8 +127,21 @@ class Wire:
         except OSError as error:
             raise Lost(_reason(error)) from error
         while not isinstance(event := await self._event(until - self._io.now()), h11.Response):
-            pass  # an interim one
+            if self._io.now() > until:  # an interim one, and another, and so on without an end
+                raise Lost("no answer in time")
         return _answer(event)
+
+    async def rest(self, timeout_s: float) -> bytes:
+        """The whole of the reply's body, within that time. Raises Lost, ReplyTooLarge."""
+        until = self._io.now() + timeout_s
+        body = bytearray()
+        while piece := await self.piece(until - self._io.now()):
+            if len(body) + len(piece) > MAX_REPLY_BYTES:
+                raise ReplyTooLarge(f"the reply of {self._where} has more than {MAX_REPLY_BYTES >> 20} MiB")
+            body += piece
+            if self._io.now() > until:  # something always came in time, but never the end
+                raise Lost("no end of the answer in time")
+        return bytes(body)
 
     async def piece(self, timeout_s: float | None) -> bytes:
         """The next piece of the reply's body, nothing at its end. Raises Lost."""

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
@@ -59,8 +59,14 @@ def problem(status: int, detail: str, *, code: str = "test.problem", hint: str =
     return Say({**body, "field": "", "position": 7}, status, "application/problem+json")
 
 
-def reply(name: str, *, outcomes: dict[str, bool] | None = None, events: list[dict[str, Any]] | None = None) -> Say:
-    """A command that was accepted at position 10."""
+def reply(
+    name: str,
+    *,
+    outcomes: dict[str, bool] | None = None,
+    events: list[dict[str, Any]] | None = None,
+    begins: bool = False,
+) -> Say:
+    """A command that was accepted at position 10; where it has outcomes, or `begins` something, with an operation."""
     requested = {"type": f"{name}_requested", "subject": "vm/id1", "summary": "start requested on hv1", "data": {}}
     return Say(
         {
@@ -74,6 +80,35 @@ def reply(name: str, *, outcomes: dict[str, bool] | None = None, events: list[di
             "events": [requested] if events is None else events,
             "notes": [],
             "outcomes": outcomes or {},
+            "operation": {"id": "r10", "href": "/api/v1/operations/r10"} if outcomes or begins else None,
+        }
+    )
+
+
+def operation(
+    state: str,
+    *,
+    position: int = 11,
+    text: str = "",
+    code: str = "",
+    vms: Sequence[tuple[str, str, str, float]] = (),
+) -> Say:
+    """How the operation of such a command stands, with `vms` (name, state, text, seconds) where it is about many."""
+    members = [
+        {"subject": f"vm/{name}", "name": name, "state": at, "text": told, "took_us": round(took_s * 1e6) or None}
+        for name, at, told, took_s in vms
+    ]
+    done = [at for _, at, _, _ in vms if at in ("succeeded", "failed")]
+    counts = {"done": len(done), "total": len(vms) or 1, "failed": done.count("failed")}
+    return Say(
+        {
+            "id": "r10",
+            "command": "vm.start",
+            "state": state,
+            "progress": {**counts, "text": text, "transfer": None},
+            "problem": {"code": code, "detail": text} if code else None,
+            "position": position,
+            "vms": members,
         }
     )
 

@@ -11,19 +11,30 @@ from pathlib import Path
 import pytest
 
 from tests.integration.cli_process import PVC, Cli
-from tests.integration.fake_gateway import Answer, Asked, Drop, FakeGateway, Say, events, problem, reply
+from tests.integration.fake_gateway import (
+    Answer,
+    Asked,
+    FakeGateway,
+    Hang,
+    Said,
+    Say,
+    events,
+    operation,
+    problem,
+    reply,
+)
 from tests.support.waiting import wait_until
 
 OUTCOMES = {"vm.started": True, "vm.start_failed": False}
+RUNS = operation("succeeded", text="running on hv1")
+NOTHING = events()
 
 
-def accepts(*pages: Say | Drop) -> Answer:
-    left = list(pages)
-
-    def answer(asked: Asked) -> Say | Drop:
+def accepts(look: Say, told: Say = NOTHING) -> Answer:
+    def answer(asked: Asked) -> Say:
         if asked.method != "GET":
             return reply(asked.path.rpartition("/")[2], outcomes=OUTCOMES)
-        return left.pop(0) if len(left) > 1 else left[0]
+        return look if asked.path == "/operations/r10" else told
 
     return answer
 
@@ -33,7 +44,7 @@ def cli_on(gateway: FakeGateway, tmp_path: Path) -> Cli:
 
 
 def test_a_good_outcome_ends_with_0(tmp_path: Path) -> None:
-    with FakeGateway(tmp_path, accepts(events(("vm.started", "running on hv1")))) as gateway:
+    with FakeGateway(tmp_path, accepts(RUNS, events(("vm.started", "running on hv1")))) as gateway:
         ran = cli_on(gateway, tmp_path)("vm", "start", "web01", "--wait")
     assert ran.code == 0
     assert ran.out.startswith("web01: running on hv1 (+")
@@ -41,7 +52,9 @@ def test_a_good_outcome_ends_with_0(tmp_path: Path) -> None:
 
 
 def test_a_bad_outcome_ends_with_6_and_its_reason(tmp_path: Path) -> None:
-    with FakeGateway(tmp_path, accepts(events(("vm.start_failed", "start failed on hv1: no such disk")))) as gateway:
+    text = "start failed on hv1: no such disk"
+    failed = operation("failed", text=text, code="vm.start_failed")
+    with FakeGateway(tmp_path, accepts(failed, events(("vm.start_failed", text)))) as gateway:
         ran = cli_on(gateway, tmp_path)("vm", "start", "web01", "--wait")
     assert ran.code == 6
     assert ran.out == ""
@@ -50,10 +63,62 @@ def test_a_bad_outcome_ends_with_6_and_its_reason(tmp_path: Path) -> None:
 
 
 def test_an_outcome_that_does_not_come_ends_with_7(tmp_path: Path) -> None:
-    with FakeGateway(tmp_path, accepts(events())) as gateway:
+    with FakeGateway(tmp_path, accepts(operation("pending", position=10))) as gateway:
         ran = cli_on(gateway, tmp_path)("vm", "start", "web01", "--wait", "--wait-timeout", "1")
     assert ran.code == 7
     assert "did not come within 1 s" in ran.err
+    assert "`pvc operation info r10` shows how far it has come" in ran.err
+
+
+def test_what_ends_otherwise_than_was_foreseen_has_failed_and_is_told_as_its_operation_says(tmp_path: Path) -> None:
+    text = "stopped as asked"
+    overtaken = operation("failed", text=text, code="operation.overtaken")
+    with FakeGateway(tmp_path, accepts(overtaken, events(("vm.stopped", text)))) as gateway:
+        ran = cli_on(gateway, tmp_path)("vm", "start", "web01", "--wait", "-v")
+    assert ran.code == 6
+    assert "Error: web01: stopped as asked\n" in ran.err and "Code: operation.overtaken\n" in ran.err
+
+
+def test_an_event_that_looks_like_the_end_is_none_while_the_operation_goes_on(tmp_path: Path) -> None:
+    told = events(("vm.started", "running on hv1, of the run before"))
+    with FakeGateway(tmp_path, accepts(operation("running"), told)) as gateway:
+        ran = cli_on(gateway, tmp_path)("vm", "start", "web01", "--wait", "--wait-timeout", "1")
+    assert ran.code == 7
+
+
+def test_what_has_begun_no_operation_is_done_and_not_waited_for(tmp_path: Path) -> None:
+    done = reply("vm.start", outcomes=OUTCOMES)
+    done.body["operation"] = None
+    with FakeGateway(tmp_path, lambda _: done) as gateway:
+        ran = cli_on(gateway, tmp_path)("vm", "start", "web01", "--wait")
+    assert (ran.code, ran.out) == (0, "web01: start requested on hv1\n")
+    assert len(gateway.asked) == 1
+
+
+def test_ctrl_c_ends_the_waiting_quietly_and_gives_nothing_up(tmp_path: Path) -> None:
+    def answer(asked: Asked) -> Said:
+        return Hang() if "wait" in asked.query else accepts(operation("pending", position=10))(asked)
+
+    with FakeGateway(tmp_path, answer) as gateway:
+        cli = cli_on(gateway, tmp_path)
+        process = subprocess.Popen(
+            [*PVC, "vm", "start", "web01", "--wait"], env=cli.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        wait_until(lambda: any("wait" in asked.query for asked in gateway.asked), "pvc waits for the operation")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert (out, err) == (b"", b"web01: start requested on hv1\n")
+    assert [asked.method for asked in gateway.asked] == ["POST", "GET", "GET"]
+
+
+def test_a_reply_that_is_longer_than_any_of_a_gateway_is_not_read_to_its_end(tmp_path: Path) -> None:
+    with FakeGateway(tmp_path, lambda _: Say(b" " * (65 << 20))) as gateway:
+        ran = cli_on(gateway, tmp_path)("vm", "list")
+    assert ran.code == 1 and ran.out == ""
+    assert f"Error: the reply of unix://{gateway.socket} has more than 64 MiB\n" in ran.err
+    assert "Hint: see whether it is your gateway that answers there" in ran.err
+    assert len(gateway.asked) == 1, "it is not asked for as much again"
 
 
 @pytest.mark.parametrize(
@@ -191,7 +256,7 @@ def test_without_color_means_without_color(tmp_path: Path) -> None:
 
 
 def test_somebody_who_may_not_use_the_socket_is_told_so(tmp_path: Path) -> None:
-    with FakeGateway(tmp_path, accepts(events())) as gateway:
+    with FakeGateway(tmp_path, accepts(RUNS)) as gateway:
         gateway.socket.chmod(0)
         somebody = {"user": "nobody", "group": "nogroup"} if os.geteuid() == 0 else {}
         for directory in [tmp_path, *tmp_path.parents]:

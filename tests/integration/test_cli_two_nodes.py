@@ -16,7 +16,7 @@ from pvc.cli.progress import ProgressLine
 from pvc.cli.watch import watching
 from pvc.client.connections import Connection
 from tests.integration.cli_process import Cli
-from tests.integration.fake_gateway import Answer, Asked, FakeGateway, Say, problem, reply
+from tests.integration.fake_gateway import Answer, Asked, FakeGateway, Say, operation, problem, reply
 
 OUTCOMES = {"node.flushed": True, "node.flush_incomplete": False}
 
@@ -38,31 +38,27 @@ def record(position: int, *events: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-CHAIN = [
-    record(10, event("node.flush_requested", "node/hv2", "flush requested")),
-    record(
-        11,
-        event("vm.migration_requested", "vm/id1", "live migration requested", source="hv2", target="hv1"),
-        event("vm.migration_requested", "vm/id2", "live migration requested", source="hv2", target="hv1"),
-    ),
-    record(12, event("vm.migrated", "vm/id1", "has left hv2 for hv1")),
-    record(13, event("vm.arrived", "vm/id1", "runs on, on hv1")),
-    record(14, {**event("vm.migration_failed", "vm/id2", "not migrated: no room"), "failure": True}),
-    record(15, event("node.flush_incomplete", "node/hv2", "flushed, but for db01: no room")),
-]
+REQUESTED = event("node.flush_requested", "node/hv2", "flush requested")
+INCOMPLETE = event("node.flush_incomplete", "node/hv2", "flushed, but for db01: no room")
 
 
-def of_a_flush(asked: Asked) -> Say:
-    if asked.method == "POST":
-        return reply("node.flush", outcomes=OUTCOMES, events=CHAIN[0]["events"])
-    if asked.path == "/history":
-        assert asked.query["correlation"] == "r10"
-        return Say({"position": 15, "records": CHAIN[::-1], "next_before": None})
-    if asked.path.startswith("/vms/"):
-        return Say({"name": {"id1": "web01", "id2": "db01"}[asked.path.removeprefix("/vms/")]})
-    if asked.path.startswith("/nodes/"):
-        return Say({"vms_running": 2})
-    return Say({"position": 15, "records": CHAIN[-1:], "next_after": 15})
+def of_a_flush(*looks: Say, told: dict[str, Any] | None = None) -> Answer:
+    """Each look at the operation once, the last one for ever; what was told of the node."""
+    left: list[Say] = []
+
+    def answer(asked: Asked) -> Say:
+        if asked.method == "POST":
+            left[:] = looks
+            return reply("node.flush", outcomes=OUTCOMES, events=[REQUESTED])
+        if asked.path == "/operations/r10":
+            return left.pop(0) if len(left) > 1 else left[0]
+        if asked.path == "/events":
+            assert asked.query["subject"] == "node/hv2"
+            records = [told] if told is not None and told["position"] > int(asked.query["after"]) else []
+            return Say({"position": 17, "records": records, "next_after": 17})
+        return Say({"vms_running": 2, "vms_away": 0})
+
+    return answer
 
 
 def cli_on(gateway: FakeGateway, tmp_path: Path) -> Cli:
@@ -70,7 +66,9 @@ def cli_on(gateway: FakeGateway, tmp_path: Path) -> Cli:
 
 
 def test_a_flush_that_was_waited_for_tells_what_became_of_each_vm(tmp_path: Path) -> None:
-    with FakeGateway(tmp_path, of_a_flush) as gateway:
+    ended = [("web01", "succeeded", "runs on, on hv1", 2.0), ("db01", "failed", "not migrated: no room", 3.0)]
+    failed = operation("failed", position=15, text=INCOMPLETE["summary"], code="node.flush_incomplete", vms=ended)
+    with FakeGateway(tmp_path, of_a_flush(failed, told=record(15, INCOMPLETE))) as gateway:
         ran = cli_on(gateway, tmp_path)("node", "flush", "hv2", "--wait")
         data = cli_on(gateway, tmp_path)("node", "flush", "hv2", "--wait", "-o", "json")
     assert ran.code == data.code == 6
@@ -80,43 +78,27 @@ def test_a_flush_that_was_waited_for_tells_what_became_of_each_vm(tmp_path: Path
     ]
     assert "Error: hv2: flushed, but for db01: no room" in ran.err
     assert "pvc history node hv2" in ran.err
-    assert [(vm["vm"], vm["success"]) for vm in json.loads(data.out)["vms"]] == [("web01", True), ("db01", False)]
-
-
-LATE = [
-    CHAIN[0],
-    record(11, *CHAIN[1]["events"]),
-    record(12, event("vm.migrated", "vm/id1", "has left hv2 for hv1")),
-    record(13, event("vm.arrived", "vm/id1", "runs on, on hv1")),
-    record(14, event("vm.migrated", "vm/id2", "has left hv2 for hv1")),
-    record(15, event("node.flushed", "node/hv2", "flushed: no VM runs on it")),
-    record(17, event("vm.arrived", "vm/id2", "runs on, on hv1")),
-]
-"""As it really comes: a node is flushed once the last VM has left it, and that VM arrives afterwards."""
-
-
-def of_a_flush_whose_last_vm_arrives(late: list[dict[str, Any]]) -> Answer:
-    def answer(asked: Asked) -> Say:
-        if asked.path == "/history":
-            return Say({"position": 15, "records": LATE[5::-1], "next_before": None})
-        if asked.path == "/events" and "correlation" in asked.query:
-            assert asked.query["after"] == "15"
-            return Say({"position": 17, "records": late, "next_after": 17 if late else 15})
-        if asked.path == "/events":
-            return Say({"position": 15, "records": [LATE[5]], "next_after": 15})
-        return of_a_flush(asked)
-
-    return answer
+    shown = json.loads(data.out)
+    assert [(vm["vm"], vm["success"]) for vm in shown["vms"]] == [("web01", True), ("db01", False)]
+    assert shown["outcome"] == {"success": False, "record": record(15, INCOMPLETE)}
 
 
 def test_a_flush_waits_for_the_vms_that_have_left_and_not_arrived(tmp_path: Path) -> None:
-    with FakeGateway(tmp_path, of_a_flush_whose_last_vm_arrives(LATE[6:])) as gateway:
+    """As it really comes: a node is flushed once the last VM has left it, and that VM arrives afterwards."""
+    flushed = record(15, event("node.flushed", "node/hv2", "flushed: no VM runs on it"))
+    web01 = ("web01", "succeeded", "runs on, on hv1", 2.0)
+    leaving = operation("running", position=15, vms=[web01, ("db01", "running", "has left hv2 for hv1", 0.0)])
+    arrived = operation(
+        "succeeded", position=17, text="runs on, on hv1", vms=[web01, ("db01", "succeeded", "runs on, on hv1", 6.0)]
+    )
+    with FakeGateway(tmp_path, of_a_flush(leaving, arrived, told=flushed)) as gateway:
         ran = cli_on(gateway, tmp_path)("node", "flush", "hv2", "--wait")
     assert ran.code == 0
     assert ran.out.splitlines()[1:3] == [
         "web01  runs on, on hv1  2.0 s",
         "db01   runs on, on hv1  6.0 s",
     ]
+    assert ran.out.splitlines()[3].startswith("hv2: flushed: no VM runs on it (+")
 
 
 def test_a_migration_moves_a_bar_on_a_terminal(tmp_path: Path) -> None:
@@ -129,9 +111,10 @@ def test_a_migration_moves_a_bar_on_a_terminal(tmp_path: Path) -> None:
             looked[0] += 1
             done = {"per_cent": 35.0, "total_bytes": 2 << 30, "remaining_bytes": 1 << 30, "seconds": 1.0}
             return Say({"migration": {"live": True, "progress": done}})
-        if looked[0] < 2:
-            return Say({"position": 10, "records": [], "next_after": 10})
-        return Say({"position": 11, "records": [record(11, event("vm.arrived", "vm/id1", "runs on, on hv2"))]})
+        if asked.path == "/operations/r10":
+            return operation("pending", position=10) if looked[0] < 2 else operation("succeeded")
+        arrived = record(11, event("vm.arrived", "vm/id1", "runs on, on hv2"))
+        return Say({"position": 11, "records": [arrived], "next_after": 11})
 
     with FakeGateway(tmp_path, answer) as gateway:
         ran = cli_on(gateway, tmp_path).on_terminal("vm", "migrate", "web01", "hv2", "--wait")
@@ -207,55 +190,60 @@ def test_a_dry_run_of_a_rebalance_shows_its_moves_as_a_table(tmp_path: Path) -> 
     assert "dry run" in ran.err
 
 
-MOVED = [
-    record(
-        10,
-        event("vm.migration_requested", "vm/id1", "live migration requested", source="hv1", target="hv2"),
-        event("vm.migration_requested", "vm/id2", "live migration requested", source="hv1", target="hv2"),
-    ),
-    record(12, event("vm.arrived", "vm/id1", "runs on, on hv2")),
+MOVES = [
+    event("vm.migration_requested", f"vm/{name}", "live migration requested", source="hv1", target="hv2")
+    for name in ("web01", "db01")
 ]
-ARRIVED = record(14, event("vm.arrived", "vm/id2", "runs on, on hv2"))
-STAYED = record(14, {**event("vm.migration_failed", "vm/id2", "not migrated: no room"), "failure": True})
+WEB01 = ("web01", "succeeded", "runs on, on hv2", 2.0)
+ON_ITS_WAY = operation("running", position=12, vms=[WEB01, ("db01", "running", "live migration requested", 0.0)])
+ARRIVED = operation("succeeded", position=14, vms=[WEB01, ("db01", "succeeded", "runs on, on hv2", 4.0)])
+STAYED = operation(
+    "failed", position=14, code="operation.partly_failed", vms=[WEB01, ("db01", "failed", "not migrated: no room", 4.0)]
+)
 
 
-def of_a_rebalance(*late: dict[str, Any]) -> Answer:
+def of_many(name: str, told: list[dict[str, Any]], *looks: Say) -> Answer:
+    """A command that begins something for many VMs; its operation as it stands at each look, and then on."""
+    left: list[Say] = []
+
     def answer(asked: Asked) -> Say:
         if asked.method == "POST":
-            return reply("cluster.rebalance", events=MOVED[0]["events"])
-        if asked.path == "/history":
-            return Say({"position": 12, "records": MOVED[::-1], "next_before": None})
-        if asked.path == "/events":
-            assert asked.query["correlation"] == "r10"
-            return Say({"position": 14, "records": late, "next_after": 14})
-        return Say({"name": {"id1": "web01", "id2": "db01"}[asked.path.removeprefix("/vms/")]})
+            left[:] = looks
+            return reply(name, events=told, begins=True)
+        assert asked.path == "/operations/r10", "nothing else says what becomes of the VMs"
+        return left.pop(0) if len(left) > 1 else left[0]
 
     return answer
 
 
 def test_a_rebalance_is_waited_for_until_each_vm_has_arrived(tmp_path: Path) -> None:
-    with FakeGateway(tmp_path, of_a_rebalance(ARRIVED)) as gateway:
+    with FakeGateway(tmp_path, of_many("cluster.rebalance", MOVES, ON_ITS_WAY, ARRIVED)) as gateway:
         ran = cli_on(gateway, tmp_path)("cluster", "rebalance", "--wait")
     assert ran.code == 0, ran.err
     table, told = ran.out.splitlines()[:3], ran.out.splitlines()[3]
     assert table[1:] == ["web01  runs on, on hv2  2.0 s", "db01   runs on, on hv2  4.0 s"]
     assert told.startswith("2 of 2 VMs moved (+")
-    assert "db01: runs on, on hv2" in ran.err
+    assert ran.err.splitlines() == [
+        "web01: runs on, on hv2",
+        "db01: live migration requested",
+        "db01: runs on, on hv2",
+    ]
 
 
 def test_a_rebalance_of_which_a_vm_stays_behind_fails(tmp_path: Path) -> None:
-    with FakeGateway(tmp_path, of_a_rebalance(STAYED)) as gateway:
+    with FakeGateway(tmp_path, of_many("cluster.rebalance", MOVES, ON_ITS_WAY, STAYED)) as gateway:
         ran = cli_on(gateway, tmp_path)("cluster", "rebalance", "--wait")
         data = cli_on(gateway, tmp_path)("cluster", "rebalance", "--wait", "-o", "json")
     assert ran.code == data.code == 6
     assert "1 of 2 VMs moved" in ran.out and "Error: 1 of 2 VMs failed" in ran.err
+    assert "`pvc history vm db01` shows how it came about" in ran.err
     shown = json.loads(data.out)
     assert shown["outcome"]["success"] is False
     assert [(vm["vm"], vm["success"]) for vm in shown["vms"]] == [("web01", True), ("db01", False)]
 
 
 def test_a_rebalance_that_takes_longer_than_one_waits_is_neither(tmp_path: Path) -> None:
-    with FakeGateway(tmp_path, of_a_rebalance()) as gateway:
+    with FakeGateway(tmp_path, of_many("cluster.rebalance", MOVES, ON_ITS_WAY)) as gateway:
         data = cli_on(gateway, tmp_path)("cluster", "rebalance", "--wait", "--wait-timeout", "1", "-o", "json")
     assert data.code == 7
     shown = json.loads(data.out)
@@ -263,45 +251,34 @@ def test_a_rebalance_that_takes_longer_than_one_waits_is_neither(tmp_path: Path)
     assert [vm["success"] for vm in shown["vms"]] == [True, None]
 
 
-def of_a_confirmation(*looks: list[dict[str, Any]]) -> Answer:
-    """hv2 was lost with what the first look shows; the others follow, and the last one stays."""
-    later = list(looks)
-
-    def answer(asked: Asked) -> Say:
-        if asked.method == "POST":
-            fenced = event("node.fenced", "node/hv2", "fenced (manual): root says that it is off")
-            return reply("node.confirm_fenced", events=[fenced])
-        if asked.path == "/vms":
-            items = later.pop(0) if len(later) > 1 else later[0]
-            return Say({"position": 10, "items": items, "next": None})
-        return Say({"error": "no node can take db01: hv1 has 10 MiB free"})
-
-    return answer
-
-
-def row(name: str, node: str, state: str = "running") -> dict[str, Any]:
-    return {"id": f"id-{name}", "name": name, "node": node, "state": state}
+FENCED = [event("node.fenced", "node/hv2", "fenced (manual): root says that it is off")]
 
 
 def test_a_confirmed_fencing_is_waited_for_until_the_vms_run_again(tmp_path: Path) -> None:
-    before = [row("web01", "hv2"), row("db01", "hv2"), row("old", "hv2", "stopped"), row("off", "hv2", "stopping")]
-    between = [row("web01", "hv1", "starting"), row("db01", "hv2"), row("off", "hv2", "stopped")]
-    after = [row("web01", "hv1"), row("db01", "hv3"), row("off", "hv2", "stopped")]
-    with FakeGateway(tmp_path, of_a_confirmation(before, between, after)) as gateway:
+    waiting = [(name, "pending", "", 0.0) for name in ("db01", "off", "web01")]
+    again = [
+        ("db01", "succeeded", "running on hv3", 4.0),
+        ("off", "succeeded", "off, like its whole node", 0.0),
+        ("web01", "succeeded", "running on hv1", 3.0),
+    ]
+    looks = operation("pending", position=10, vms=waiting), operation("succeeded", vms=again)
+    with FakeGateway(tmp_path, of_many("node.confirm_fenced", FENCED, *looks)) as gateway:
         ran = cli_on(gateway, tmp_path)("node", "confirm-fenced", "hv2", "--yes", "--wait")
     assert ran.code == 0, ran.err
-    shown = [line.split("  ")[:2] for line in ran.out.splitlines()[1:4]]
-    assert [words[0].split()[0] for words in shown] == ["web01", "db01", "off"]
-    assert "runs on hv1" in ran.out and "runs on hv3" in ran.out and "off, like its whole node" in ran.out
+    assert [line.split()[0] for line in ran.out.splitlines()[1:4]] == ["db01", "off", "web01"]
+    assert "running on hv1" in ran.out and "running on hv3" in ran.out and "off, like its whole node" in ran.out
     assert "3 of 3 VMs recovered" in ran.out
+    assert ran.err.startswith("hv2: fenced (manual): root says that it is off\ndb01: running on hv3\n")
 
 
 def test_a_vm_that_no_node_can_take_is_told_of_when_the_waiting_ends(tmp_path: Path) -> None:
-    with FakeGateway(tmp_path, of_a_confirmation([row("db01", "hv2")])) as gateway:
+    look = operation("running", vms=[("db01", "running", "no node can take db01: hv1 has 10 MiB free", 0.0)])
+    with FakeGateway(tmp_path, of_many("node.confirm_fenced", FENCED, look)) as gateway:
         ran = cli_on(gateway, tmp_path)("node", "confirm-fenced", "hv2", "--yes", "--wait", "--wait-timeout", "1")
     assert ran.code == 7
     assert "no node can take db01: hv1 has 10 MiB free" in ran.out
-    assert "1 of 1 VMs were not recovered within 1 s" in ran.err
+    assert "0 of 1 VMs recovered" in ran.out
+    assert "its outcome did not come within 1 s" in ran.err
 
 
 def test_a_node_that_was_added_is_waited_for_until_it_is_ready(tmp_path: Path) -> None:
@@ -310,6 +287,8 @@ def test_a_node_that_was_added_is_waited_for_until_it_is_ready(tmp_path: Path) -
     said: Answer = lambda asked: (  # noqa: E731
         reply("node.add", events=added, outcomes={"node.ready": True})
         if asked.method == "POST"
+        else operation("succeeded")
+        if asked.path == "/operations/r10"
         else Say({"position": 11, "records": [ready], "next_after": 11})
     )
     with FakeGateway(tmp_path, said) as gateway:
@@ -323,6 +302,8 @@ def test_what_is_done_at_once_is_told_once(tmp_path: Path) -> None:
     said: Answer = lambda asked: (  # noqa: E731
         reply("vm.move", events=moved, outcomes={"vm.moved": True})
         if asked.method == "POST"
+        else operation("succeeded", position=10, text="its home is hv1 now")
+        if asked.path == "/operations/r10"
         else Say({"position": 10, "records": [record(10, *moved)], "next_after": 10})
     )
     with FakeGateway(tmp_path, said) as gateway:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from pvc.client import core
 from pvc.client.connections import Connection
 from pvc.client.errors import ApiError, Unreachable, WaitTimedOut
 from pvc.client.json_client import JsonClient
-from tests.integration.fake_gateway import Answer, Asked, Drop, FakeGateway, Say, events, problem, reply
+from tests.integration.fake_gateway import Answer, Asked, Drop, FakeGateway, Say, events, operation, problem, reply
 
 
 @pytest.fixture(autouse=True)
@@ -126,34 +127,58 @@ def test_a_list_is_read_to_its_last_page(tmp_path: Path) -> None:
 OUTCOMES = {"vm.started": True, "vm.start_failed": False}
 
 
-def waiting(*pages: Say | Drop) -> Answer:
-    left = list(pages)
+def waiting(*looks: Say | Drop, told: Mapping[str, Say]) -> Answer:
+    """Each look at the operation once, the last one for ever; what was told after a position."""
+    left = list(looks)
 
     def answer(asked: Asked) -> Say | Drop:
         if asked.method == "POST":
             return reply("vm.start", outcomes=OUTCOMES)
+        if asked.path == "/events":
+            return told[asked.query["after"]]
+        assert asked.path == "/operations/r10"
         return left.pop(0) if len(left) > 1 else left[0]
 
     return answer
 
 
-def test_waiting_ends_with_the_outcome_and_tells_what_came_before(tmp_path: Path) -> None:
-    pages = (events(), events(("vm.thought_about", "thinking")), events(("vm.started", "running on hv1"), position=12))
+def test_waiting_ends_with_the_operation_and_tells_what_came_before(tmp_path: Path) -> None:
+    looks = (operation("pending", position=10), operation("running"), operation("succeeded", position=12))
+    told = {
+        "10": events(("vm.thought_about", "thinking")),
+        "11": events(("vm.started", "running on hv1"), position=12),
+    }
     seen: list[str] = []
-    with FakeGateway(tmp_path, waiting(*pages)) as gateway:
+    with FakeGateway(tmp_path, waiting(*looks, told=told)) as gateway:
         client = client_of(gateway)
         started = client.command("vm.start", {"vm": "web01"})
         outcome = client.wait_for(started, timeout_s=10, on_progress=lambda r: seen.append(r["events"][0]["summary"]))
     assert outcome is not None
-    assert (outcome.success, outcome.event["summary"]) == (True, "running on hv1")
+    assert (outcome.success, outcome.text) == (True, "running on hv1")
     assert seen == ["thinking", "running on hv1"]
-    assert [asked.query["after"] for asked in gateway.asked[1:]] == ["10", "11", "11"]
-    assert all(asked.query["subject"] == "vm/id1" for asked in gateway.asked[1:])
+    assert outcome.record is not None and outcome.record["position"] == 12
+    looked = [asked.query for asked in gateway.asked if asked.path == "/operations/r10"]
+    assert [query.get("seen") for query in looked] == [None, "10", "11"]
+    assert ["wait" in query for query in looked] == [False, True, True]
+    asked_for = [asked.query for asked in gateway.asked if asked.path == "/events"]
+    assert [(query["after"], query["subject"]) for query in asked_for] == [("10", "vm/id1"), ("11", "vm/id1")]
+    assert all("wait_s" not in query for query in asked_for)
+
+
+def test_waiting_does_not_hang_on_a_gateway_that_has_not_the_events_yet(tmp_path: Path) -> None:
+    behind = Say({"position": 11, "records": [], "next_after": 10})
+    ended = operation("succeeded", text="running on hv1")
+    with FakeGateway(tmp_path, waiting(ended, told={"10": behind})) as gateway:
+        client = client_of(gateway)
+        outcome = client.wait_for(client.command("vm.start", {"vm": "web01"}), timeout_s=10)
+    assert outcome is not None
+    assert (outcome.success, outcome.text, outcome.event) == (True, "running on hv1", None)
 
 
 def test_waiting_outlives_a_restart_of_the_gateway(tmp_path: Path) -> None:
-    pages = (Drop(), Drop(), Drop(), Drop(), Drop(), events(("vm.start_failed", "no such disk")))
-    with FakeGateway(tmp_path, waiting(*pages)) as gateway:
+    failed = operation("failed", text="no such disk", code="vm.start_failed")
+    told = {"10": events(("vm.start_failed", "no such disk"))}
+    with FakeGateway(tmp_path, waiting(*[Drop()] * 5, failed, told=told)) as gateway:
         client = client_of(gateway)
         outcome = client.wait_for(client.command("vm.start", {"vm": "web01"}), timeout_s=10)
     assert outcome is not None
@@ -161,7 +186,7 @@ def test_waiting_outlives_a_restart_of_the_gateway(tmp_path: Path) -> None:
 
 
 def test_waiting_ends_when_the_time_is_over(tmp_path: Path) -> None:
-    with FakeGateway(tmp_path, waiting(events())) as gateway:
+    with FakeGateway(tmp_path, waiting(operation("pending", position=10), told={})) as gateway:
         client = client_of(gateway)
         started = client.command("vm.start", {"vm": "web01"})
         with pytest.raises(WaitTimedOut, match=r"vm\.start was accepted, but its outcome did not come within 0\.2 s"):
@@ -170,6 +195,7 @@ def test_waiting_ends_when_the_time_is_over(tmp_path: Path) -> None:
 
 def test_where_nothing_changed_there_is_nothing_to_wait_for(tmp_path: Path) -> None:
     said = {**reply("vm.start", outcomes=OUTCOMES).body, "record": None, "changed": False, "events": []}
+    said["operation"] = None
     with FakeGateway(tmp_path, in_turn(Say(said))) as gateway:
         client = client_of(gateway)
         assert client.wait_for(client.command("vm.start", {"vm": "web01"}), timeout_s=1) is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from pvc.cli import fault as fault_list
 from pvc.cli import node as node_list
 from pvc.cli import vm as vm_list
 from pvc.cli.cluster import status_facts
-from pvc.cli.moves import render_results, results_of, settled_chain
+from pvc.cli.moves import render_results, results_of
 from pvc.cli.node import node_facts
 from pvc.cli.table import Cell, render_facts, render_table
 from pvc.cli.text import PLAIN, Look
@@ -286,51 +285,20 @@ def test_a_bar_stays_within_its_bounds(per_cent: float, total: int, left: int, s
     assert transfer({"per_cent": per_cent, "total_bytes": total, "remaining_bytes": left, "seconds": 1.0}) == shown
 
 
-class Gateway:
-    """Has the chain of a flush, and what comes afterwards, page by page."""
-
-    def __init__(self, chain: list[Any], *later: list[Any]) -> None:
-        self.chain = chain
-        self.later = list(later)
-
-    def history(self, **asked: Any) -> Any:
-        assert asked["correlation"] == "r1"
-        return {"records": self.chain[::-1], "next_before": None}
-
-    def poll_events(self, filters: dict[str, str], *, after: int, wait_s: int) -> Any:
-        assert filters == {"correlation": "r1"}
-        if not self.later:
-            time.sleep(0.02)
-        records = self.later.pop(0) if self.later else []
-        return {"records": records, "next_after": max([after, *(one["position"] for one in records)])}
-
-    def vm(self, ref: str) -> Any:
-        return {"name": ref}
-
-
-def told(position: int, *kinds: str, failure: bool = False) -> Any:
-    events = [{"type": kind, "subject": "vm/web01", "summary": kind, "failure": failure, "data": {}} for kind in kinds]
-    return {"position": position, "time_us": position * 1_000_000, "events": events}
-
-
-def outcome_of(gateway: Gateway, wait_s: float = 5.0) -> tuple[bool | None, str]:
-    (one,) = results_of(gateway, settled_chain(gateway, "r1", wait_s))  # type: ignore[arg-type]
-    return one["success"], one["result"]
-
-
-def test_a_vm_that_has_left_is_waited_for_until_it_has_arrived() -> None:
-    left = [told(2, "vm.migration_requested"), told(3, "vm.migrated")]
-    assert outcome_of(Gateway(left, [], [told(5, "vm.arrived")])) == (True, "vm.arrived")
-    assert outcome_of(Gateway([*left, told(4, "vm.relocated")], [told(6, "vm.started")])) == (True, "vm.started")
-    assert outcome_of(Gateway(left), wait_s=0.1) == (None, "still on its way"), "neither well nor failed"
-
-
-def test_a_migration_that_is_tried_again_is_not_over_with_its_first_failure() -> None:
-    failed = [told(2, "vm.migration_requested"), told(3, "vm.migration_failed", failure=True)]
-    assert outcome_of(Gateway(failed)) == (False, "vm.migration_failed")
-    again = [*failed, told(4, "vm.migration_requested")]
-    assert outcome_of(Gateway(again, [told(6, "vm.arrived")])) == (True, "vm.arrived")
-    assert outcome_of(Gateway(again), wait_s=0.1)[0] is None
+def test_what_became_of_each_vm_is_as_its_operation_says() -> None:
+    vms = [
+        {"subject": "vm/1", "name": "web01", "state": "succeeded", "text": "runs on, on hv1", "took_us": 2_500_000},
+        {"subject": "vm/2", "name": "db01", "state": "failed", "text": "stays where it is", "took_us": None},
+        {"subject": "vm/3", "name": "mail", "state": "running", "text": "has left hv2 for hv1", "took_us": None},
+        {"subject": "vm/4", "name": "last", "state": "pending", "text": "", "took_us": None},
+    ]
+    info: Any = {"vms": vms}
+    assert [tuple(one.values()) for one in results_of(info)] == [
+        ("web01", True, "runs on, on hv1", 2_500_000),
+        ("db01", False, "stays where it is", 0),
+        ("mail", None, "still on its way, has left hv2 for hv1", 0),
+        ("last", None, "still on its way", 0),
+    ]
 
 
 def test_results_are_told_vm_by_vm() -> None:
