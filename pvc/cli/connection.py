@@ -291,7 +291,7 @@ add = _command(
     "is known by that. Without a terminal, give it with --fingerprint: pvcd --fingerprint on the node shows it.",
     short_help="Store a connection to a cluster.",
     example="pvc connection add main https://hv1:7370 https://hv2:7370 https://hv3:7370\n"
-    "pvc connection add main http://hv1:7370 --token-file - < token\n"
+    "pvc connection add main https://hv1:7370 --token-file - < token\n"
     "pvc connection add main https://hv1:7370 --fingerprint 5f0c…",
 )
 

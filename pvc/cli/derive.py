@@ -1,6 +1,6 @@
 """Makes a command of the command line from a command card: arguments, options, help and example. Pure.
 
-Names: `memory_mib` becomes `--memory MIB`, `timeout_s` `--timeout SECONDS`, a list `--tag` that may be repeated, a
+Names: `memory_mib` becomes `--memory MIB`, `timeout_s` `--timeout TIME`, a list `--tag` that may be repeated, a
 boolean `--protected/--no-protected`, a boolean argument `on|off`.
 """
 
@@ -16,6 +16,7 @@ from pvc.cli import complete
 from pvc.cli.base import PvcCommand
 from pvc.cli.run import OWN_WAITS, as_typed, run_card
 from pvc.cli.session import Session
+from pvc.cli.times import as_time
 from pvc.cli.values import Amount, OnOff, Parts, TextFile
 from pvc.client.cards import Card, Field
 
@@ -122,7 +123,7 @@ def _typed(field: Field, value: Any) -> list[str]:
         return [name if value else f"--no-{option_name(field)}"]
     if isinstance(value, list):
         return [word for item in value for word in (name, _typed_item(item))]
-    return [name, str(value)]
+    return [name, as_time(value) if _is_time(field) else str(value)]
 
 
 def _typed_item(item: Any) -> str:
@@ -180,12 +181,13 @@ def _controls(card: Card) -> list[click.Option]:
         options.append(
             click.Option(["--wait/--no-wait"], default=False, help="Wait for the outcome; fail where it is a failure.")
         )
+        usual = f"{as_time(wait_s(card))}{' + --timeout' if own else ''}"
         options.append(
             click.Option(
                 ["--wait-timeout"],
                 type=Amount({"name": "wait_timeout_s", "type": "integer", "description": "", "minimum": 1}),
-                metavar="SECONDS",
-                help=f"How long --wait waits at most.  [default: {wait_s(card)}{' + --timeout' if own else ''}]",
+                metavar="TIME",
+                help=f"How long --wait waits at most.  [default: {usual}]",
             )
         )
     return options
@@ -223,7 +225,14 @@ def _help(field: Field, card: Card) -> str:
     if default in (None, "", [], False):
         return text
     shown = {True: "on"}.get(default, default) if isinstance(default, bool) else default
+    if _is_time(field):
+        shown = as_time(default)
     return f"{text}  [default: {shown}]"
+
+
+def _is_time(field: Field) -> bool:
+    """Whether it is a number of seconds, which people may write as 90, 2m, 12h or 30d."""
+    return field["type"] == "integer" and field["name"].endswith("_s")
 
 
 def _plain(text: str, card: Card) -> str:

@@ -23,9 +23,9 @@ COLUMNS = (
     Column("POSITION", right=True, rank=0),
     Column("WHEN", rank=0),
     Column("WHO", rank=2),
-    Column("WHAT", rank=0),
+    Column("ABOUT", rank=0),
     Column("TYPE", rank=3, least=WHOLE),
-    Column("SUMMARY", least=32),
+    Column("WHAT", least=32),
 )
 
 
@@ -114,7 +114,7 @@ list_events = PvcCommand(
     show_events,
     params=[_subject_option(), _tag_option(), *history_options()],
     help="List the newest events, the last one last. With -o json, one record a line, for jq.",
-    example="pvc event list --type 'vm.*' --limit 20\npvc event list -o json | jq -r .events[].type",
+    example="pvc event list --type 'vm.*' --limit 20\npvc event list -o json | jq -r '.events[].type'",
 )
 
 follow = PvcCommand(
@@ -141,5 +141,5 @@ follow = PvcCommand(
     short_help="Show events as they come.",
     help="Show events as they come, without a gap: it outlives restarts of gateways, and goes on at the next where the "
     "connection leads to several. Ctrl-C ends it. With -o json, one record a line, for jq.",
-    example="pvc event follow --subject vm/web01\npvc event follow --type 'vm.*' -o json | jq -r .events[].summary",
+    example="pvc event follow --subject vm/web01\npvc event follow --type 'vm.*' -o json | jq -r '.events[].summary'",
 )

@@ -61,8 +61,8 @@ def log_out(session: Session) -> None:
     known = logins.pop(chosen.name, None)
     if known is None or not chosen.token or known["token"] != chosen.token_id:
         raise ConfigError(
-            f"the token of the connection {chosen.name!r} is not of a login",
-            hint="`pvc access token revoke` revokes any other",
+            f"the connection {chosen.name!r} has no token of a login",
+            hint="nobody is logged in there; `pvc access token revoke` revokes a token of another kind",
         )
     try:
         session.client.command("access.revoke_token", {"token": chosen.token_id})
@@ -316,6 +316,7 @@ login = PvcCommand(
         click.Option(["--again"], is_flag=True, help="As somebody else: do not renew the last login."),
         click.Option(
             ["--port"],
+            metavar="PORT",
             type=click.IntRange(0, 65_535),
             default=0,
             help="Port of this machine that the browser comes back to; 0: any that is free.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -14,28 +13,29 @@ from pvc.cli.base import PvcCommand
 from pvc.cli.progress import ProgressLine
 from pvc.cli.run import show_reply
 from pvc.cli.session import Session, now_us, write_error
-from pvc.cli.table import Cell, Column, render_facts, render_table
+from pvc.cli.table import WHOLE, Cell, Column, render_facts, render_table
 from pvc.cli.text import Look
-from pvc.cli.times import ago, took
+from pvc.cli.times import ago, as_time, took, when
+from pvc.cli.values import Amount
 from pvc.cli.watch import transfer
 from pvc.client.api_types import Operation, OperationInfo, Reply
 from pvc.client.errors import WaitTimedOut
 from pvc.client.waiting import OPEN
 
 COLUMNS = (
-    Column("OPERATION"),
-    Column("COMMAND"),
-    Column("ABOUT"),
-    Column("STATE"),
-    Column("DONE", right=True),
-    Column("STARTED"),
-    Column("TOOK", right=True),
-    Column("BY"),
-    Column("WHAT"),
+    Column("OPERATION", rank=0, least=WHOLE),  # it is what the other commands take
+    Column("COMMAND", rank=0),
+    Column("ABOUT", rank=0),
+    Column("STATE", rank=0),
+    Column("DONE", right=True, optional=True),
+    Column("STARTED", rank=2, least=8),
+    Column("TOOK", right=True, rank=3),
+    Column("BY", rank=2),
+    Column("WHAT", rank=3),
 )
 VMS = (Column("VM"), Column("STATE"), Column("TOOK", right=True), Column("WHAT"))
 
-STYLES = {"failed": "red", "cancelled": "yellow", "running": "cyan", "pending": "cyan", "succeeded": ""}
+STYLES = {"pending": "cyan", "running": "cyan", "succeeded": "", "failed": "red", "cancelled": "yellow"}
 
 STATES = tuple(STYLES)
 
@@ -64,12 +64,8 @@ def list_all(
     elif not operations:
         session.say("There is no such operation.")
     else:
-        session.show(render_operations(operations, session.look, now_us()))
-
-
-def render_operations(operations: Sequence[Operation], look: Look, at_us: int) -> str:
-    """The table of operations."""
-    return render_table(COLUMNS, [_row(operation, at_us) for operation in operations], look)
+        at_us = now_us()
+        session.show_table(COLUMNS, [_row(operation, at_us) for operation in operations])
 
 
 def _row(operation: Operation, at_us: int) -> list[str | Cell]:
@@ -81,7 +77,7 @@ def _row(operation: Operation, at_us: int) -> list[str | Cell]:
         about(operation),
         Cell(operation["state"], STYLES[operation["state"]]),
         f"{progress['done']}/{progress['total']}" if progress["total"] != 1 else "",
-        ago(operation["started_us"], at_us),
+        when(operation["started_us"], at_us),
         took(ended_us - operation["started_us"]) if ended_us is not None else "",
         operation["actor"],
         progress["text"],
@@ -205,12 +201,23 @@ list_operations = PvcCommand(
     "list",
     list_all,
     params=[
-        click.Option(["--state"], type=click.Choice(STATES), multiple=True, help="Only those in this state."),
+        click.Option(
+            ["--state"],
+            type=click.Choice(STATES),
+            multiple=True,
+            metavar="STATE",
+            help=f"Only those in this state: {', '.join(STATES)}. Can be repeated.",
+        ),
         click.Option(["--subject"], metavar="SUBJECT", help="Only those about vm/NAME, node/NAME or cluster."),
         click.Option(["--command"], metavar="NAME", help="Only those of this command: vm.migrate, or vm.*."),
         click.Option(["--actor"], metavar="NAME", help="Only those that this principal began."),
         click.Option(
-            ["--limit"], type=click.IntRange(1, 100_000), default=LIMIT, show_default=True, help="So many at most."
+            ["-n", "--limit"],
+            metavar="NUMBER",
+            type=click.IntRange(1, 100_000),
+            default=LIMIT,
+            show_default=True,
+            help="How many, the newest.",
         ),
     ],
     help="List what commands have begun, the newest first.\n\nEvery command that takes time begins an operation, "
@@ -249,10 +256,10 @@ wait_for = PvcCommand(
         _operation_argument(),
         click.Option(
             ["--timeout"],
-            type=click.IntRange(1, 86_400),
+            metavar="TIME",
+            type=Amount({"name": "timeout_s", "type": "integer", "description": "", "minimum": 1, "maximum": 86_400}),
             default=DEFAULT_WAIT_S,
-            show_default=True,
-            help="Seconds to wait.",
+            help=f"How long it waits at most.  [default: {as_time(DEFAULT_WAIT_S)}]",
         ),
     ],
     about=_ABOUT,

@@ -79,6 +79,12 @@ def parse_seconds(text: str) -> int | None:
     return int(match[1]) * _SECONDS[match[2] or "s"] if match else None
 
 
+def as_time(seconds: int) -> str:
+    """Seconds as `parse_seconds` reads them, in the largest unit that leaves no rest: `365d`, `90s`."""
+    unit = max((unit for unit, size in _SECONDS.items() if not seconds % size), key=_SECONDS.__getitem__)
+    return f"{seconds // _SECONDS[unit]}{unit}"
+
+
 def parse_when(text: str, now_s: float) -> str | None:
     """What a person means by `2h`, `today`, `07:30` or a local date and time, as the API wants it; None if nothing."""
     from datetime import datetime, timedelta

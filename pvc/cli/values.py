@@ -53,7 +53,7 @@ class Amount(click.ParamType):  # type: ignore[type-arg]  # generic since Click 
         elif name.endswith("_ms"):
             self.name = "MS"
         elif name.endswith("_s"):
-            self._parse, self._like, self.name = parse_seconds, "a time such as 90 (seconds) or 2m", "SECONDS"
+            self._parse, self._like, self.name = parse_seconds, "a time such as 90 (seconds), 2m or 30d", "TIME"
         self._low, self._high = field.get("minimum"), field.get("maximum")
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:

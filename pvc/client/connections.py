@@ -211,14 +211,14 @@ def check_url(url: str) -> str:
         if not path.startswith("/"):
             raise _bad_url(url, "a Unix socket has an absolute path: unix:///run/pvc/pvc.sock")
         return url
-    with_scheme = url if "://" in url else f"http://{url}"
+    with_scheme = url if "://" in url else f"https://{url}"  # other machines are served by TLS alone
     try:
         parts = urlsplit(with_scheme)
         port = parts.port
     except ValueError as error:
         raise _bad_url(url, f"{error}".lower()) from error
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
-        raise _bad_url(url, f"write http://HOST:{DEFAULT_PORT}, https://HOST:{DEFAULT_PORT} or unix:///PATH")
+        raise _bad_url(url, f"write https://HOST:{DEFAULT_PORT}, http://127.0.0.1:{DEFAULT_PORT} or unix:///PATH")
     if re.search(r"[\x00-\x20\x7f]", url):
         raise _bad_url(url, "leave out the white space")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
@@ -264,7 +264,7 @@ def _choose(name: str, env: Mapping[str, str]) -> Connection:
         "there is no cluster to talk to",
         code="client.no_connection",
         hint=f"on a node, be root and see that pvcd runs (it makes {DEFAULT_SOCKET}); "
-        f"elsewhere: pvc connection add NAME http://HOST:{DEFAULT_PORT}",
+        f"elsewhere: pvc connection add NAME https://HOST:{DEFAULT_PORT}",
     )
 
 

@@ -141,7 +141,8 @@ class Doorkeeper:
         if not authorization or scheme.lower() != "bearer":
             raise Unauthenticated(
                 "no token came with the request",
-                hint="send `Authorization: Bearer pvc_...`; `pvc connection add` keeps the token for you",
+                hint="send `Authorization: Bearer pvc_...`; `pvc connection add` keeps a token for you, and "
+                "`pvc login` gets one where people log in at an issuer",
             )
         found = _TOKEN.fullmatch(credentials.strip())
         token = state.tokens.get(found[1]) if found else None

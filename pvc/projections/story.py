@@ -66,7 +66,7 @@ def told_grant(grant: access.Grant) -> str:
 
 def _principal_modified(event: access.PrincipalModified) -> str:
     granted = f": {_granted(event.grants)}" if event.grants is not None else ""
-    return f"{event.principal} changed{granted}"
+    return f"access of {event.principal} changed{granted}"
 
 
 def _token_created(event: access.TokenCreated) -> str:

@@ -43,7 +43,7 @@ def test_a_person_is_added_acts_within_the_scope_and_goes(cluster: Cluster, cli:
     assert story.code == 0 and "shop01" in story.out and "bank01" not in story.out
     assert "operator (tag shop), viewer (name shop-*)" in anna("access", "info").out
     changed = cli("access", "modify", "anna", "--grant", "viewer")
-    assert changed.out == "Anna changed: viewer\n"
+    assert changed.out == "Access of anna changed: viewer\n"
     assert anna("vm", "stop", "shop01", "--yes").code == 4
     assert cli("access", "remove", "anna", "--yes").out == "Anna removed, with all tokens\n"
     gone = anna("vm", "list", "-v")

@@ -233,7 +233,7 @@ def test_a_log_of_an_unfriendly_guest_is_harmless_on_a_terminal_and_verbatim_in_
         (["vm", "list", "--state", "up"], "'up' is not one of", "pvc vm list -h"),
         (["-c", "nope", "vm", "list"], "there is no connection 'nope'", "pvc connection list"),
         (["connection", "use", "nope"], "there is no connection 'nope'", "pvc connection list"),
-        (["connection", "add", "x", "ftp://y"], "'ftp://y' is not the URL of a gateway", "http://HOST:7370"),
+        (["connection", "add", "x", "ftp://y"], "'ftp://y' is not the URL of a gateway", "https://HOST:7370"),
     ],
 )  # fmt: skip
 def test_wrong_use_ends_with_2_before_anything_is_sent(

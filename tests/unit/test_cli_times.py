@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pvc.cli.times import ago, mib, parse_mib, parse_seconds, parse_when, took, when
+from pvc.cli.times import ago, as_time, mib, parse_mib, parse_seconds, parse_when, took, when
 
 NOW_S = 1_784_880_000  # 2026-07-24 08:00:00 UTC
 NOW_US = NOW_S * 1_000_000
@@ -88,3 +88,9 @@ def test_sizes_and_times_may_have_units() -> None:
 )
 def test_a_time_is_meant_in_the_zone_of_who_types_it(typed: str, sent: str | None) -> None:
     assert parse_when(typed, NOW_S) == sent
+
+
+@pytest.mark.parametrize(("seconds", "typed"), [(31_536_000, "365d"), (7_200, "2h"), (90, "90s"), (120, "2m")])
+def test_a_length_of_time_is_shown_as_one_may_type_it(seconds: int, typed: str) -> None:
+    assert as_time(seconds) == typed
+    assert parse_seconds(typed) == seconds

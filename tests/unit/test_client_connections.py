@@ -93,7 +93,7 @@ def test_the_environment_goes_before_what_is_stored(env: dict[str, str], local_s
     assert choose_connection("", {**env, "PVC_CONNECTION": "main"}) == MAIN
     assert choose_connection("", {**env, "PVC_SOCKET": local_socket}).name == "local"
     url = choose_connection("", {**env, "PVC_URL": "hv9", "PVC_TOKEN": " pvc_aa_bb\n", "PVC_CONNECTION": "main"})
-    assert (url.url, url.token) == ("http://hv9:7370", "pvc_aa_bb")
+    assert (url.url, url.token) == ("https://hv9:7370", "pvc_aa_bb")
 
 
 def test_the_connection_in_use_else_the_only_one(env: dict[str, str]) -> None:
@@ -125,8 +125,8 @@ def test_a_name_that_is_not_there_is_answered_with_one_that_is_near(env: dict[st
 @pytest.mark.parametrize(
     ("typed", "kept"),
     [
-        ("hv1", "http://hv1:7370"),
-        ("hv1:80", "http://hv1:80"),
+        ("hv1", "https://hv1:7370"),
+        ("hv1:80", "https://hv1:80"),
         ("https://hv1/", "https://hv1:7370"),
         ("https://proxy:443/pvc/", "https://proxy:443/pvc"),
         ("http://[::1]:7370", "http://[::1]:7370"),
@@ -174,7 +174,7 @@ def test_several_gateways_of_a_cluster_are_kept_in_order(env: dict[str, str]) ->
     assert [one.url for one in several.each()] == ["http://hv1:7370", "http://hv2:7370", "http://hv3:7370"]
     assert {one.token for one in several.each()} == {MAIN.token}
     chosen = choose_connection(env={**env, "PVC_URL": "hv1,https://hv2"})
-    assert (chosen.url, chosen.others) == ("http://hv1:7370", ("https://hv2:7370",))
+    assert (chosen.url, chosen.others) == ("https://hv1:7370", ("https://hv2:7370",))
 
 
 def test_a_token_file_is_read_where_it_is_its_owners_alone(env: dict[str, str], tmp_path: Path) -> None:
