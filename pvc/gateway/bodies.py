@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 from starlette.datastructures import FormData, ImmutableMultiDict, UploadFile
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -21,9 +22,10 @@ MAX_BODY_BYTES = 1024 * 1024
 BODY_DEADLINE_S = 30.0
 """How long a body may take to arrive: 1 MiB over a slow line."""
 
-
 CONTROLS = ("dry_run", "min_position")
 """Query arguments that are about the request and not about the command."""
+
+T = TypeVar("T")
 
 
 def control_of(request: Request, name: str) -> str:
@@ -57,6 +59,15 @@ async def read_document(request: Request) -> dict[str, Any]:
         shown = f"of the type {kind[:60]!r}" if kind else "without a Content-Type"
         raise WrongContentType(f"the body came {shown}", hint="send application/json")
     return _parse_json(body)
+
+
+async def read_struct(request: Request, struct: type[T], *, hint: str, field: str = "") -> T:
+    """A body that is a JSON object with the fields of `struct`. Raises as `read_document` does."""
+    document = await read_document(request)
+    try:
+        return msgspec.convert(document, struct)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"the body cannot be used: {error}", hint=hint, field=field) from None
 
 
 def merge(sources: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

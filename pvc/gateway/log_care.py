@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
 from pvc.commands.access_table import Action
-from pvc.errors import InvalidInput, Unavailable
-from pvc.gateway.bodies import read_document
+from pvc.errors import Unavailable
+from pvc.gateway.bodies import read_struct
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.queries import NoArguments
 from pvc.gateway.services import GatewayServices
 from pvc.runtime.log_care import Keep, LogCare, LogStatus, RepairState, RepairWish
 
-T = TypeVar("T")
+_HINT = "docs/reference/api.md shows its fields"
 
 MAX_RESTORED = 1_000
 """Records of one request: some 500 KB as JSON."""
@@ -58,26 +58,18 @@ async def _survey(services: GatewayServices, call: Call) -> Response:
 
 
 async def _repair(services: GatewayServices, call: Call) -> Response:
-    body = await _body_of(call, RepairBody)
+    body = await read_struct(call.request, RepairBody, hint=_HINT)
     wish = RepairWish(keep=body.keep, take_over=body.take_over, force=body.force)
     return json_response(await _care(services).repair(wish), services.world.position)
 
 
 async def _restore(services: GatewayServices, call: Call) -> Response:
-    body = await _body_of(call, RestoreBody)
+    body = await read_struct(call.request, RestoreBody, hint=_HINT)
     care = _care(services)
     reached = await care.restore(body.records) if body.records else await care.begin_restore()
     if body.end:
         await care.end_restore(body.end)
     return json_response(RestoreReply(reached=reached), services.world.position)
-
-
-async def _body_of(call: Call, struct: type[T]) -> T:
-    document = await read_document(call.request)
-    try:
-        return msgspec.convert(document, struct)
-    except msgspec.ValidationError as error:
-        raise InvalidInput(f"the body makes no sense: {error}", hint="docs/reference/api.md shows its fields") from None
 
 
 def _care(services: GatewayServices) -> LogCare:

@@ -8,7 +8,7 @@ the token made here: only its hash.
 from __future__ import annotations
 
 import base64
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,7 +22,7 @@ from pvc.errors import Forbidden, InvalidInput, NotFound, Unauthenticated, Unava
 from pvc.events.record import Actor
 from pvc.gateway.access_log import told_in_access_log
 from pvc.gateway.auth import make_token
-from pvc.gateway.bodies import read_document
+from pvc.gateway.bodies import read_struct
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.login_parts import BEGUN_S, Begun, LoginParts
 from pvc.gateway.problems import TooManyLogins
@@ -34,8 +34,6 @@ from pvc.oidc.issuer import Issued
 from pvc.oidc.people import Person, person_of
 from pvc.runtime.appender import Request as Submission
 
-T = TypeVar("T")
-
 BY_ISSUER = "oidc"
 """How a person proves who they are here, in records of logins."""
 
@@ -43,6 +41,8 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 """Where a browser may bring a code to: a program on the person's own machine (RFC 8252)."""
 
 _SECRET_TEXT = Meta(min_length=1, max_length=16_384)
+
+_HINT = "docs/login.md shows what is sent"
 
 
 class LoginForbidden(Forbidden):
@@ -128,7 +128,7 @@ async def _info(services: GatewayServices, call: Call) -> Response:
 
 async def _start(services: GatewayServices, call: Call) -> Response:
     parts = _parts(services, call)
-    wanted = await _body(call, LoginStart)
+    wanted = await read_struct(call.request, LoginStart, hint=_HINT)
     position = services.world.position
     begun = Begun(id=_random(services))
     if wanted.flow == "device":
@@ -171,7 +171,7 @@ async def _start(services: GatewayServices, call: Call) -> Response:
 
 async def _finish(services: GatewayServices, call: Call) -> Response:
     parts = _parts(services, call)
-    given = await _body(call, LoginFinish)
+    given = await read_struct(call.request, LoginFinish, hint=_HINT)
     begun = parts.open(given.login)
     if begun.device_code:
         answer = await parts.issuer.poll_device(begun.device_code)
@@ -196,7 +196,7 @@ async def _finish(services: GatewayServices, call: Call) -> Response:
 
 async def _renew(services: GatewayServices, call: Call) -> Response:
     parts = _parts(services, call)
-    given = await _body(call, LoginRenew)
+    given = await read_struct(call.request, LoginRenew, hint=_HINT)
     issued = await parts.issuer.renew(given.refresh)
     return await _let_in(services, parts, call, issued, "renewal", given.replaces)
 
@@ -276,14 +276,6 @@ def _parts(services: GatewayServices, call: Call) -> LoginParts:
     if parts.tries.take(network) is None:
         raise TooManyLogins(parts.tries.wait_s(network))
     return parts
-
-
-async def _body(call: Call, struct: type[T]) -> T:
-    try:
-        return msgspec.convert(await read_document(call.request), struct)
-    except msgspec.ValidationError as error:
-        # The message names types and fields, never a value.
-        raise InvalidInput(f"the body cannot be used: {error}", hint="docs/login.md shows what is sent") from None
 
 
 def _check_redirect(url: str) -> None:

@@ -9,11 +9,11 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from pvc.commands.access_table import Action
-from pvc.errors import Forbidden, InvalidInput
+from pvc.errors import Forbidden
 from pvc.events.sealed import erased_name
 from pvc.events.types import END
 from pvc.gateway.access_log import told_in_access_log
-from pvc.gateway.bodies import read_document
+from pvc.gateway.bodies import read_struct
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.lists import MAX_ITEMS, Limit, ListArguments, ListOf, Next, by_attributes
 from pvc.gateway.moments import INDEX_DEADLINE_S
@@ -143,10 +143,7 @@ async def _import(services: GatewayServices, call: Call) -> Response:
     with told_in_access_log("audit.import_keys", services.clock, call.principal.actor) as line:
         _require_local(call)
         line.position = services.world.position
-        try:
-            body = msgspec.convert(await read_document(call.request), ImportBody)
-        except msgspec.ValidationError as error:
-            raise InvalidInput(f"the body has no keys: {error}", hint="send what the export has given") from None
+        body = await read_struct(call.request, ImportBody, hint="send what the export has given")
         kept, erased, taken = 0, 0, list[str]()
         for copy in body.keys:
             if copy.id in services.world.state.erasures:

@@ -14,7 +14,7 @@ from pvc.commands.base import Context
 from pvc.commands.forecast import Asked, Forecast, NodeLoss, Question
 from pvc.commands.registry import BY_NAME
 from pvc.errors import InvalidInput
-from pvc.gateway.bodies import read_document
+from pvc.gateway.bodies import read_struct
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.fields import Fields
 from pvc.gateway.queries import NoArguments
@@ -53,15 +53,8 @@ async def _what_if(services: GatewayServices, call: Call) -> Response:
 
 
 async def _asked(call: Call) -> WhatIf:
-    document = await read_document(call.request)
-    try:
-        return msgspec.convert(document, WhatIf)
-    except msgspec.ValidationError as error:
-        raise InvalidInput(
-            f"the body is no what-if: {error}",
-            hint='write {"steps": [{"command": "vm.start", "fields": {"vm": "web01"}}, {"node_loss": "hv2"}]}',
-            field="steps",
-        ) from None
+    hint = 'write {"steps": [{"command": "vm.start", "fields": {"vm": "web01"}}, {"node_loss": "hv2"}]}'
+    return await read_struct(call.request, WhatIf, hint=hint, field="steps")
 
 
 def _question(step: WhatIfStep, number: int) -> Question:
