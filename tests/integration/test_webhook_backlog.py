@@ -14,6 +14,7 @@ from tests.support.deliveries import World
 from tests.support.receiver import a_receiver
 
 EVENTS = 10_000
+BATCH = 100
 
 
 class RealWorld(World):
@@ -32,7 +33,7 @@ async def test_a_backlog_of_ten_thousand_events_is_delivered_in_order(tmp_path: 
     history = await HistoryIndex.open(tmp_path / "history.db")
     with a_receiver() as receiver:
         world = RealWorld(
-            post, url=receiver.url, allow_private=tuple(receiver.allowed), types=("vm.*",), batch=100, rate=1000
+            post, url=receiver.url, allow_private=tuple(receiver.allowed), types=("vm.*",), batch=BATCH, rate=1000
         )
         await world.begin()
         world.happen(EVENTS)
@@ -47,6 +48,7 @@ async def test_a_backlog_of_ten_thousand_events_is_delivered_in_order(tmp_path: 
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert receiver.ids == world.wanted()
-        assert (await world.cursor()).delivered == EVENTS
+        # It may have been stopped before it had read the answer to the last request.
+        assert (await world.cursor()).delivered >= EVENTS - BATCH
     await post.close()
     await history.close()
