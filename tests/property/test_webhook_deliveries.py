@@ -55,6 +55,7 @@ def world_late(world: World) -> set[str]:
     return found
 
 
+@pytest.mark.unmeasured
 @given(
     answers=st.lists(st.sampled_from(sorted(ANSWERS)), max_size=30),
     steps=st.lists(STEPS, max_size=14),
