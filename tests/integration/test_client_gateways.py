@@ -12,7 +12,7 @@ from pvc.client import core
 from pvc.client.connections import Connection
 from pvc.client.errors import ApiError, Unreachable
 from pvc.client.json_client import JsonClient
-from tests.integration.fake_gateway import Answer, Asked, Drop, FakeGateway, Say, events, problem, reply
+from tests.integration.fake_gateway import Answer, Asked, Drop, FakeGateway, Say, events, operation, problem, reply
 
 ELSEWHERE = problem(409, "the console of web01 is on node hv2, this is hv1", code="vm.console_elsewhere")
 SEEN = Say({"position": 12, "name": "web01"})
@@ -102,18 +102,21 @@ def test_an_outcome_in_the_commands_own_record_ends_the_waiting_at_once(tmp_path
     def answer(asked: Asked) -> Say:
         if asked.method == "POST":
             return reply("vm.move", outcomes={"vm.moved": True, "vm.arrived": True}, events=[moved])
+        if asked.path == "/operations/r10":
+            return operation("succeeded", position=10)
         return events(("vm.moved", "moved from hv1 to hv2"), position=10)
 
     with gateways(tmp_path, answer) as (one,):
         client = client_of(one.socket)
         outcome = client.wait_for(client.command("vm.move", {"vm": "web01"}), timeout_s=10)
-    assert outcome is not None
+    assert outcome is not None and outcome.event is not None and outcome.record is not None
     assert (outcome.success, outcome.event["summary"], outcome.record["position"]) == (
         True,
         "moved from hv1 to hv2",
         10,
     )
-    assert [asked.query["after"] for asked in one.asked[1:]] == ["9"]
+    assert [asked.query["after"] for asked in one.asked if asked.path == "/events"] == ["9"]
+    assert len(one.asked) == 3, "the command, its operation, and what happened"
 
 
 def test_what_a_record_says_of_another_vm_is_no_outcome(tmp_path: Path) -> None:
@@ -125,10 +128,12 @@ def test_what_a_record_says_of_another_vm_is_no_outcome(tmp_path: Path) -> None:
     page.body["records"][0]["events"] = both
 
     def answer(asked: Asked) -> Say:
-        return reply("vm.start", outcomes={"vm.recovered": False}) if asked.method == "POST" else page
+        if asked.method == "POST":
+            return reply("vm.start", outcomes={"vm.recovered": False})
+        return operation("failed", code="vm.recovered") if asked.path == "/operations/r10" else page
 
     with gateways(tmp_path, answer) as (one,):
         client = client_of(one.socket)
         outcome = client.wait_for(client.command("vm.start", {"vm": "web01"}), timeout_s=10)
     assert outcome is not None
-    assert outcome.event["summary"] == "id1 recovered"
+    assert outcome.event is not None and outcome.event["summary"] == "id1 recovered"
