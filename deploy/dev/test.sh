@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# ./dev test: lint, then the fast tests on all processors, then those with real components and in labs, and beside them
-# those with libvirt and the simulations' many seeds, which are shown when all are done.
+# ./dev test: lint, then the fast tests on all processors, then those with real components, and beside them those with
+# libvirt and in labs, and the simulations' many seeds, which are shown when all are done.
 
 usage() {
     cat <<'TEXT'
@@ -71,18 +71,18 @@ run_all() {
     run_fast | tee --ignore-interrupts "$log" || fast_status=$?
     # A failed test keeps no other from being run; but one who interrupts them does not want the others.
     [[ $fast_status -le 1 ]] || return "$fast_status"
-    # They have nothing in common, and the first two mostly wait: side by side they take half as long.
+    # They have nothing in common, and all but the seeds mostly wait: side by side they take half as long.
     nice "${PYTEST[@]}" -p no:cacheprovider -m unmeasured "${FAST[@]}" >"$seeds_log" 2>&1 &
     seeds=$!
-    COVERAGE_FILE=$LIBVIRT_COVERAGE run_real -p no:cacheprovider -m libvirt --cov --cov-report= tests/integration \
+    COVERAGE_FILE=$LIBVIRT_COVERAGE run_real -p no:cacheprovider -m "libvirt or lab" --cov --cov-report= "${REAL[@]}" \
         >"$libvirt_log" 2>&1 &
     libvirt=$!
-    run_real -m "not libvirt" --cov --cov-append --cov-report= "${REAL[@]}" || status=$?
+    run_real -m "not libvirt and not lab" --cov --cov-append --cov-report= "${REAL[@]}" || status=$?
     wait "$libvirt" || libvirt_status=$?
     wait "$seeds" || seeds_status=$?
     printf '\n%sThe simulations of many seeds, meanwhile:%s\n' "$BOLD" "$PLAIN"
     cat "$seeds_log"
-    printf '\n%sThe tests with libvirt, meanwhile:%s\n' "$BOLD" "$PLAIN"
+    printf '\n%sThe tests with libvirt and in labs, meanwhile:%s\n' "$BOLD" "$PLAIN"
     cat "$libvirt_log"
     sum_up_coverage
     printf '\n%sThe fast tests, above:%s\n' "$BOLD" "$PLAIN"
