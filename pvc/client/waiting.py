@@ -166,7 +166,7 @@ class _Telling:
         """Tell what happened up to there."""
         filters = {"subject": self._subject} if self._subject else {"correlation": str(self._reply["record"])}
         while self._after < info["position"]:
-            query = {**filters, "after": self._after, "limit": PAGE}
+            query = {**filters, "after": self._after, "limit": PAGE, "wait_s": 0}  # it is there, or not to be seen
             page = cast("EventPage", self._core.document(await self._core.query("/events", query)))
             for record in page["records"]:
                 if self._on_progress is not None and record["id"] != self._reply["record"]:

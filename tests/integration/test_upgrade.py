@@ -85,7 +85,7 @@ class UpgradedCluster:
         with self.daemons[gateway].client() as client:
             found: list[dict[str, Any]] = []
             while True:
-                page = client.get("/events", {"after": found[-1]["position"] if found else 0})
+                page = client.get("/events", {"after": found[-1]["position"] if found else 0, "wait_s": 0})
                 if not page["records"]:
                     return found
                 found += [dict(record) for record in page["records"]]
