@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +121,26 @@ class DaemonProcess:
             except ClientError as error:
                 return getattr(error, "status", 0) >= 400
         return True
+
+
+@contextlib.contextmanager
+def two_daemons(hosts: str, cluster: str, folder: Path, *, coordinators: int) -> Iterator[dict[str, DaemonProcess]]:
+    """hv1 and hv2 of one cluster on this ZooKeeper, one of them a coordinator, or both; ended after the block."""
+    made = {
+        name: DaemonProcess(
+            folder / name,
+            node={"name": name, "address": "127.0.0.1", "session_timeout_s": 4},
+            log={"kind": "zookeeper", "hosts": hosts, "cluster": cluster},
+        )
+        for name in ("hv1", "hv2")
+    }
+    try:
+        made["hv1"].start()
+        with made["hv1"].client() as client:
+            client.command("cluster.init", {"name": "main", "coordinators": ["hv1"]})
+            client.command("node.add", {"node": "hv2", "coordinator": coordinators == 2})
+        made["hv2"].start()
+        yield made
+    finally:
+        for daemon in made.values():
+            daemon.stop()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.cli_process import Cli
-from tests.integration.daemon_process import DaemonProcess
+from tests.integration.daemon_process import DaemonProcess, two_daemons
 from tests.integration.zookeeper_server import ZookeeperServer
 from tests.support.waiting import wait_until
 
@@ -20,22 +20,8 @@ PATIENCE_S = 60.0
 
 @pytest.fixture
 def daemons(own_zookeeper: ZookeeperServer, cluster: str, tmp_path: Path) -> Iterator[dict[str, DaemonProcess]]:
-    made = {
-        name: DaemonProcess(
-            tmp_path / name,
-            node={"name": name, "address": "127.0.0.1", "session_timeout_s": 4},
-            log={"kind": "zookeeper", "hosts": own_zookeeper.hosts, "cluster": cluster},
-        )
-        for name in ("hv1", "hv2")
-    }
-    made["hv1"].start()
-    with made["hv1"].client() as client:
-        client.command("cluster.init", {"name": "main", "coordinators": ["hv1"]})
-        client.command("node.add", {"node": "hv2", "coordinator": False})
-    made["hv2"].start()
-    yield made
-    for daemon in made.values():
-        daemon.stop()
+    with two_daemons(own_zookeeper.hosts, cluster, tmp_path, coordinators=1) as made:
+        yield made
 
 
 def test_a_flush_a_return_and_a_lost_node_are_waited_for_to_their_end(

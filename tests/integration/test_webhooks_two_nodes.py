@@ -12,7 +12,7 @@ import pytest
 from pvc.clock import SystemRng
 from pvc.webhooks.store import ABSENT, FileStore, MemoryStore, Taken, WebhookStore
 from pvc.webhooks.store_zookeeper import ZookeeperStore
-from tests.integration.daemon_process import DaemonProcess
+from tests.integration.daemon_process import DaemonProcess, two_daemons
 from tests.integration.zookeeper_clients import zk_client
 from tests.integration.zookeeper_server import ZookeeperServer
 from tests.support.receiver import Receiver, a_receiver
@@ -26,22 +26,8 @@ VMS = 150
 
 @pytest.fixture
 def daemons(own_zookeeper: ZookeeperServer, cluster: str, tmp_path: Path) -> Iterator[dict[str, DaemonProcess]]:
-    made = {
-        name: DaemonProcess(
-            tmp_path / name,
-            node={"name": name, "address": "127.0.0.1", "session_timeout_s": 4},
-            log={"kind": "zookeeper", "hosts": own_zookeeper.hosts, "cluster": cluster},
-        )
-        for name in ("hv1", "hv2")
-    }
-    made["hv1"].start()
-    with made["hv1"].client() as client:
-        client.command("cluster.init", {"name": "main", "coordinators": ["hv1"]})
-        client.command("node.add", {"node": "hv2", "coordinator": True})
-    made["hv2"].start()
-    yield made
-    for daemon in made.values():
-        daemon.stop()
+    with two_daemons(own_zookeeper.hosts, cluster, tmp_path, coordinators=2) as made:
+        yield made
 
 
 def primary_of(daemon: DaemonProcess) -> str:
