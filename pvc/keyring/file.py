@@ -5,15 +5,14 @@ The file is never begun anew by itself when it cannot be read: every name in the
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from pvc.disk_thread import DiskSlow, DiskThread
 from pvc.errors import PvcError
 from pvc.files import replace_file
 from pvc.keyring.base import DEADLINE_S, IdTaken, PersonKey, closed, unreachable, unreadable
@@ -34,7 +33,7 @@ class FileKeyring:
     def __init__(self, path: Path) -> None:
         self._path = path
         # One thread, so that a change which nobody waits for any more is still over before the next one begins.
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keyring")
+        self._thread = DiskThread("keyring")
         self._closed = False
 
     async def find(self, principal: str) -> PersonKey | None:
@@ -61,16 +60,15 @@ class FileKeyring:
     async def close(self) -> None:
         """Refuse all further calls."""
         self._closed = True
-        self._worker.shutdown(wait=False)
+        self._thread.end()
 
     async def _in_turn(self, work: Callable[[], T]) -> T:
         if self._closed:
             raise closed()
         try:
-            async with asyncio.timeout(DEADLINE_S):
-                return await asyncio.get_running_loop().run_in_executor(self._worker, work)
-        except TimeoutError:
-            raise unreachable(str(self._path), f"the disk did not answer within {DEADLINE_S:g} s") from None
+            return await self._thread.run(work, deadline_s=DEADLINE_S)
+        except DiskSlow as error:
+            raise unreachable(str(self._path), str(error)) from None
 
     def _keep(self, key: PersonKey) -> PersonKey:
         keys = self._load()

@@ -14,25 +14,22 @@ import logging
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
+from pvc.disk_thread import DiskThread
 from pvc.errors import LogDamaged, Unavailable
 from pvc.events.record import EMPTY, Entry, Head, unseal
 from pvc.log.base import MAX_READ_BYTES, Log, closed
-from pvc.log.history_file import ForeignFormat, Found, FoundEvents, HistoryFile
+from pvc.log.history_file import Found, FoundEvents, HistoryFile
 from pvc.log.history_search import HistoryQuery
-from pvc.log.sqlite_common import code_of
+from pvc.log.sqlite_common import means_damage, remove_database
 from pvc.log.tree_file import RangeLook
 from pvc.proof.merkle import Frontier
 
 __all__ = ["Found", "FoundEvents", "HistoryIndex", "HistoryQuery"]
 
 logger = logging.getLogger(__name__)
-
-DEADLINE_S = 30.0
-"""How long any call waits for its turn and the disk."""
 
 PAUSE_S = 1.0
 """Between tries while the disk is full or does not answer."""
@@ -222,15 +219,18 @@ class HistoryIndex:
     async def close(self) -> None:
         """Let running calls finish, close the file."""
         try:
-            await self._reading.close()
-        finally:
-            await self._writing.close()
+            try:
+                await self._reading.close()
+            finally:
+                await self._writing.close()
+        except (sqlite3.Error, OSError) as error:
+            raise self._unavailable(error) from error
 
     async def _open(self) -> None:
         try:
             await self._attach()
         except (sqlite3.Error, OSError) as error:
-            if not _means_damage(error):
+            if not means_damage(error):
                 raise self._unavailable(error) from error
             await self._begin_anew(str(error))
 
@@ -244,8 +244,8 @@ class HistoryIndex:
     ) -> T:
         try:
             return await lane.run(call, *args, **kwargs)
-        except sqlite3.Error as error:
-            if _means_damage(error):
+        except (sqlite3.Error, OSError) as error:
+            if means_damage(error):
                 self._damaged.set()
             raise self._unavailable(error) from error
 
@@ -283,11 +283,10 @@ class HistoryIndex:
 
     async def _begin_anew(self, reason: str) -> None:
         logger.warning("history: building the index anew path=%s reason=%s", self._path, reason)
-        await self._reading.detach()
-        await self._writing.detach()
         try:
-            for suffix in ("", "-wal", "-shm"):
-                await asyncio.to_thread(Path(f"{self._path}{suffix}").unlink, missing_ok=True)
+            await self._reading.detach()
+            await self._writing.detach()
+            await asyncio.to_thread(remove_database, self._path)
             await self._attach()
         except (sqlite3.Error, OSError) as error:
             raise self._unavailable(error) from error
@@ -310,43 +309,27 @@ class _Lane:
     """One thread with one connection."""
 
     def __init__(self, name: str) -> None:
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._thread = DiskThread(name)
         self._file: HistoryFile | None = None
 
     async def open(self, path: Path) -> None:
-        self._file = await self._in_worker(functools.partial(HistoryFile, path))
+        self._file = await self._thread.run(functools.partial(HistoryFile, path))
 
     async def run(self, call: Callable[Concatenate[HistoryFile, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._file is None:
             raise Unavailable("the history index is not open", code="history.closed", hint="try again in a moment")
-        return await self._in_worker(functools.partial(call, self._file, *args, **kwargs))
+        return await self._thread.run(functools.partial(call, self._file, *args, **kwargs))
 
     async def detach(self) -> None:
         file, self._file = self._file, None
         if file is not None:
-            await self._in_worker(file.close)
+            await self._thread.run(file.close)
 
     async def close(self) -> None:
         try:
             await self.detach()
         finally:
-            self._worker.shutdown(wait=False)
-
-    async def _in_worker(self, work: Callable[[], T]) -> T:
-        try:
-            async with asyncio.timeout(DEADLINE_S):
-                return await asyncio.get_running_loop().run_in_executor(self._worker, work)
-        except TimeoutError as error:
-            raise Unavailable(
-                f"the disk under the history index did not answer within {DEADLINE_S:g} s",
-                code="history.disk",
-                hint="check the disk and the kernel's log",
-            ) from error
-
-
-def _means_damage(error: Exception) -> bool:
-    """Whether the file is to be thrown away: it is broken, no database, or of another version."""
-    return isinstance(error, ForeignFormat) or code_of(error) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+            self._thread.end()
 
 
 def _unseal_all(batch: Sequence[bytes]) -> list[Entry]:

@@ -18,7 +18,7 @@ from pvc.events.record import Entry, Record
 from pvc.events.vm import VmDefined, VmRemoved, VmRenamed, VmTagAdded, VmTagRemoved
 from pvc.log.history_keys import RecordKeys, about, keys_of
 from pvc.log.history_search import FOR_EVER, SPAN, HistoryQuery, find_positions, find_subjects
-from pvc.log.sqlite_common import code_of, make_private, transaction
+from pvc.log.sqlite_common import ForeignFormat, code_of, make_private, transaction
 from pvc.log.tree_file import TREE_SCHEMA, RangeLook, TreeGap, frontier_at, grow, look_at_range, stored_subtrees
 from pvc.proof.merkle import Frontier, consistency_proof, inclusion_proof, tree_root
 
@@ -80,10 +80,6 @@ _UNTAG = "UPDATE tag SET last = ? WHERE tag = ? AND subject = ? AND last = ?"
 _UNTAG_ALL = "UPDATE tag SET last = ? WHERE subject = ? AND last = ?"
 _MERGE_TALLY = "INSERT INTO tally VALUES (?, ?, ?) ON CONFLICT (kind, name) DO UPDATE SET n = n + excluded.n"
 _FETCH = "SELECT r.data, o.id FROM record r CROSS JOIN record o ON o.position = r.root WHERE r.position = ?"
-
-
-class ForeignFormat(sqlite3.DatabaseError):
-    """The file is a database, but not an index of this version."""
 
 
 class Found(NamedTuple):

@@ -10,10 +10,10 @@ import asyncio
 import functools
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
+from pvc.disk_thread import DiskSlow, DiskThread
 from pvc.errors import OutcomeUnknown, PvcError, Unavailable
 from pvc.events.record import Entry, Head
 from pvc.log.base import check_batch, closed
@@ -22,9 +22,6 @@ from pvc.log.tail import Tail
 
 POLL_S = 0.05
 """How often a waiting follower looks for other processes' appends; one lookup is some 30 us."""
-
-DEADLINE_S = 30.0
-"""How long any call waits for its turn and the disk; a disk that takes longer is as good as gone."""
 
 _READ_BATCH = 2_000
 
@@ -35,10 +32,10 @@ T = TypeVar("T")
 class SqliteLog:
     """A log in the file `path`. Make it with `await SqliteLog.open(path)`."""
 
-    def __init__(self, path: Path, file: LogFile, worker: ThreadPoolExecutor) -> None:
+    def __init__(self, path: Path, file: LogFile, thread: DiskThread) -> None:
         self.path = path
         self._file = file
-        self._worker = worker
+        self._thread = thread
         self._tail = Tail()
         self._poller: asyncio.Task[None] | None = None
         self._closed = False
@@ -51,13 +48,13 @@ class SqliteLog:
         (`log.corrupt`, `log.foreign_file`) when the file is no log or its last record does not have its hash.
         """
         where = Path(path)
-        worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"log-{where.name}")
+        thread = DiskThread(f"log-{where.name}")
         try:
-            file = await _in_worker(worker, where, functools.partial(LogFile, where))
+            file = await _in_turn(thread, where, functools.partial(LogFile, where))
         except BaseException:
-            worker.shutdown(wait=False)
+            thread.end()
             raise
-        return cls(where, file, worker)
+        return cls(where, file, thread)
 
     async def head(self) -> Head:
         """The last committed position."""
@@ -74,7 +71,7 @@ class SqliteLog:
             head = await self._run(LogFile.append, entries, after)
         except _TooSlow as error:
             raise OutcomeUnknown(
-                f"the disk under {self.path} did not confirm an append within {DEADLINE_S:g} s",
+                f"the disk under {self.path} did not confirm an append in time",
                 hint="check the disk; whether the change was made can be asked by its command id",
             ) from error
         self._tail.advance(head.position)
@@ -111,14 +108,14 @@ class SqliteLog:
         if self._poller is not None:
             self._poller.cancel()
         try:
-            await _in_worker(self._worker, self.path, self._file.close)
+            await _in_turn(self._thread, self.path, self._file.close)
         finally:
-            self._worker.shutdown(wait=False)
+            self._thread.end()
 
     async def _run(self, call: Callable[Concatenate[LogFile, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._closed:
             raise closed()
-        return await _in_worker(self._worker, self.path, functools.partial(call, self._file, *args, **kwargs))
+        return await _in_turn(self._thread, self.path, functools.partial(call, self._file, *args, **kwargs))
 
     def _poll_for_others(self) -> None:
         if self._poller is None or self._poller.done():
@@ -143,13 +140,8 @@ class _TooSlow(Unavailable):
     """The worker did not finish in time; it may still do so."""
 
 
-async def _in_worker(worker: ThreadPoolExecutor, path: Path, work: Callable[[], T]) -> T:
+async def _in_turn(thread: DiskThread, path: Path, work: Callable[[], T]) -> T:
     try:
-        async with asyncio.timeout(DEADLINE_S):
-            return await asyncio.get_running_loop().run_in_executor(worker, work)
-    except TimeoutError as error:
-        raise _TooSlow(
-            f"the disk under {path} did not answer within {DEADLINE_S:g} s",
-            code="log.timeout",
-            hint="check the disk and the kernel's log",
-        ) from error
+        return await thread.run(work)
+    except DiskSlow as error:
+        raise _TooSlow(f"{path}: {error}", code="log.timeout", hint="check the disk and the kernel's log") from error

@@ -1,4 +1,4 @@
-"""What the log's file and the history index's have in common: private files, whole transactions, codes of errors."""
+"""What all SQLite files have in common: private files, whole transactions, what their errors mean, and their end."""
 
 from __future__ import annotations
 
@@ -29,6 +29,21 @@ def transaction(db: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[Non
             with contextlib.suppress(sqlite3.Error):  # the first error is the one to report
                 db.execute("ROLLBACK")
         raise
+
+
+class ForeignFormat(sqlite3.DatabaseError):
+    """The file is a database, but not of this version of what it is for."""
+
+
+def means_damage(error: Exception) -> bool:
+    """Whether the file is broken, no database, or of another version, so that one which can be made again should be."""
+    return isinstance(error, ForeignFormat) or code_of(error) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def remove_database(path: Path) -> None:
+    """Have no such file any more, nor what SQLite keeps beside it. Raises OSError."""
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
 def code_of(error: BaseException) -> int:

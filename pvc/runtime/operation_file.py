@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from pvc.events.record import Record
-from pvc.log.sqlite_common import make_private, transaction
+from pvc.log.sqlite_common import ForeignFormat, make_private, transaction
 from pvc.projections.operations import (
     OPEN,
     Course,
@@ -66,10 +66,6 @@ INSERT INTO reached VALUES (1, 0, '');
 """
 GONE = "gone"
 """The state of a VM that was removed: its name is still told."""
-
-
-class ForeignFormat(sqlite3.DatabaseError):
-    """The file is a database, but not of this version."""
 
 
 class OperationQuery(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,24 +12,21 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from pvc.commands.registry import COMMANDS
+from pvc.disk_thread import DiskThread
 from pvc.errors import Unavailable
 from pvc.events.record import unseal
 from pvc.log.history import HistoryIndex
-from pvc.log.sqlite_common import code_of
+from pvc.log.sqlite_common import means_damage, remove_database
 from pvc.projections.operations import Member, Operation
-from pvc.runtime.operation_file import ForeignFormat, OperationFile, OperationQuery
+from pvc.runtime.operation_file import OperationFile, OperationQuery
 
 __all__ = ["Operations"]
 
 logger = logging.getLogger(__name__)
-
-DEADLINE_S = 30.0
-"""How long any call waits for its turn and the disk."""
 
 PAUSE_S = 1.0
 """Between tries while the disk or the history index does not answer."""
@@ -52,7 +49,7 @@ class Operations:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="operations")
+        self._thread = DiskThread("operations")
         self._file: OperationFile | None = None
         self._opening = asyncio.Lock()
         self._closed = False
@@ -68,7 +65,7 @@ class Operations:
         try:
             await operations._opened()
         except BaseException:
-            operations._worker.shutdown(wait=False)
+            operations._thread.end()
             raise
         return operations
 
@@ -152,9 +149,11 @@ class Operations:
                 self._closed = True
                 file, self._file = self._file, None
                 if file is not None:
-                    await self._in_worker(file.close)
+                    await self._thread.run(file.close)
+        except (sqlite3.Error, OSError) as error:
+            raise self._unavailable(error) from error
         finally:
-            self._worker.shutdown(wait=False)
+            self._thread.end()
 
     async def _fold(self, batch: Sequence[bytes]) -> None:
         changed = await self._run(OperationFile.fold, batch)
@@ -193,13 +192,13 @@ class Operations:
             make = functools.partial(OperationFile, self._path, KINDS)
             try:
                 try:
-                    file = await self._in_worker(make)
+                    file = await self._thread.run(make)
                 except (sqlite3.Error, OSError) as error:
-                    if not _means_damage(error):
+                    if not means_damage(error):
                         raise
                     await self._remove(str(error))
-                    file = await self._in_worker(make)
-                self._position = (await self._in_worker(file.reached)).position
+                    file = await self._thread.run(make)
+                self._position = (await self._thread.run(file.reached)).position
             except (sqlite3.Error, OSError) as error:
                 raise self._unavailable(error) from error
             self._file = file
@@ -211,36 +210,24 @@ class Operations:
             if self._file is not file:
                 return
             self._file, self._position = None, 0
-            await self._in_worker(file.close)
             try:
+                await self._thread.run(file.close)
                 await self._remove(reason)
             except OSError as error:
                 raise self._unavailable(error) from error
 
     async def _remove(self, reason: str) -> None:
         logger.warning("operations: reading the log anew path=%s reason=%s", self._path, reason)
-        for suffix in ("", "-wal", "-shm"):
-            await self._in_worker(functools.partial(Path(f"{self._path}{suffix}").unlink, missing_ok=True))
+        await self._thread.run(functools.partial(remove_database, self._path))
 
     async def _run(self, call: Callable[Concatenate[OperationFile, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         file = await self._opened()
         try:
-            return await self._in_worker(functools.partial(call, file, *args, **kwargs))
-        except sqlite3.Error as error:
-            if _means_damage(error):
+            return await self._thread.run(functools.partial(call, file, *args, **kwargs))
+        except (sqlite3.Error, OSError) as error:
+            if means_damage(error):
                 await self._throw_away(file, str(error))
             raise self._unavailable(error) from error
-
-    async def _in_worker(self, work: Callable[[], T]) -> T:
-        try:
-            async with asyncio.timeout(DEADLINE_S):
-                return await asyncio.get_running_loop().run_in_executor(self._worker, work)
-        except TimeoutError as error:
-            raise Unavailable(
-                f"the disk under {self._path} did not answer within {DEADLINE_S:g} s",
-                code="operation.disk",
-                hint="check the disk and the kernel's log",
-            ) from error
 
     def _unavailable(self, error: Exception) -> Unavailable:
         return Unavailable(
@@ -248,7 +235,3 @@ class Operations:
             code="operation.disk",
             hint="see that its disk has room and no errors; deleting the file is safe, it is made again",
         )
-
-
-def _means_damage(error: Exception) -> bool:
-    return isinstance(error, ForeignFormat) or code_of(error) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

@@ -15,7 +15,8 @@ from pvc.commands.facts import Ending, ReportEnded, ReportRunning, ReportStartFa
 from pvc.commands.facts_cluster import ReportFlushStep, ReportPrimary
 from pvc.commands.facts_moves import ReportArrived, ReportMigrationFailed, ReportPrepared
 from pvc.errors import Unavailable
-from pvc.runtime.operation_file import ForeignFormat, OperationFile
+from pvc.log.sqlite_common import ForeignFormat
+from pvc.runtime.operation_file import OperationFile
 from pvc.runtime.operations import Operations
 from tests.unit.gateway_house import NODE, House, a_house
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pvc import disk_thread
 from pvc.errors import LogDamaged, OutcomeUnknown, PvcError, Unavailable
 from pvc.events.record import EMPTY
 from pvc.log import sqlite as sqlite_log
@@ -81,7 +82,7 @@ async def test_a_disk_without_room_for_a_new_log_is_named(tmp_path: Path, monkey
 async def test_a_disk_that_does_not_answer_at_the_start_is_waited_for_only_so_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_log, "DEADLINE_S", 0.05)
+    monkeypatch.setattr(disk_thread, "DEADLINE_S", 0.05)
     thaw = threading.Event()
     monkeypatch.setattr(sqlite_file, "make_private", lambda path: thaw.wait(5))
     error = await refusal_of(tmp_path / "log.db")
@@ -200,14 +201,14 @@ async def test_a_disk_that_does_not_answer_leaves_the_outcome_unknown(
     log = await SqliteLog.open(tmp_path / "log.db")
     locker = sqlite3.connect(tmp_path / "log.db", isolation_level=None)
     locker.execute("BEGIN IMMEDIATE")
-    monkeypatch.setattr(sqlite_log, "DEADLINE_S", 0.1)
+    monkeypatch.setattr(disk_thread, "DEADLINE_S", 0.1)
     entry = an_entry(EMPTY)
     with pytest.raises(OutcomeUnknown):
         await log.append([entry], after=EMPTY)
     with pytest.raises(Unavailable) as refusal:
         await log.head()  # waits for its turn behind the append
     assert refusal.value.code == "log.timeout"
-    monkeypatch.setattr(sqlite_log, "DEADLINE_S", 10)
+    monkeypatch.setattr(disk_thread, "DEADLINE_S", 10)
     locker.execute("ROLLBACK")
     locker.close()
     assert await log.head() == entry.head  # it did take place
