@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pvc.commands.facts_webhook import WebhookReport
-from pvc.errors import Unavailable
+from pvc.errors import Rejected, Unavailable
 from pvc.events.record import Record
 from pvc.log.history import Found, FoundEvents, HistoryQuery
 from pvc.log.history_keys import EventKeys, RecordKeys, about
@@ -192,7 +192,7 @@ class World:
         self.nodes.append((deliverer, task, mortal))
 
     async def _run(self, deliverer: Deliverer) -> None:
-        with contextlib.suppress(Unavailable):
+        with contextlib.suppress(Unavailable, Rejected):  # whoever is not the primary any more may not report
             await deliverer.run()
 
     async def kill(self) -> None:
