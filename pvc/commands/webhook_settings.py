@@ -7,10 +7,9 @@ import re
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
-from pvc.commands.base import find_node, find_vm, invalid, near_names
+from pvc.commands.base import find_node, find_vm, invalid
+from pvc.commands.event_types import check_type
 from pvc.errors import InvalidInput
-from pvc.events.registry import BY_TYPE
-from pvc.events.types import END
 from pvc.events.webhook import WebhookSettings
 from pvc.projections.state import ClusterState
 
@@ -31,7 +30,6 @@ PRIVATE = tuple(
 )
 """What may be allowed at all. Link-local addresses, where clouds keep their secrets, may not."""
 
-_PATTERN = re.compile(r"^[a-z_]+\.([a-z_]+|\*)" + END)
 _ALLOWED = re.compile(
     r"^(?:\[(?P<six>[0-9a-fA-F:.]+(?:/\d{1,3})?)\]|(?P<four>[0-9.]+(?:/\d{1,2})?))(?::(?P<port>\d{1,5}))?$"
 )
@@ -42,7 +40,7 @@ def check_settings(settings: WebhookSettings) -> None:
     allowed = [parse_allowed(text) for text in settings.allow_private]
     _check_url(settings.url, private=bool(allowed))
     for pattern in settings.types:
-        _check_type(pattern)
+        check_type(pattern, field="types")
 
 
 def resolve_subjects(state: ClusterState, subjects: tuple[str, ...]) -> tuple[str, ...]:
@@ -98,16 +96,6 @@ def _check_url(url: str, *, private: bool) -> None:
         raise _bad_url(
             f"port {port} is none of a public receiver", f"use {ports}, or --allow-private for a private one"
         )
-
-
-def _check_type(pattern: str) -> None:
-    known = pattern == "*" or pattern in BY_TYPE
-    if not known and _PATTERN.match(pattern) and pattern.endswith(".*"):
-        known = any(name.startswith(pattern[:-1]) for name in BY_TYPE)
-    if not known:
-        near = near_names(pattern, BY_TYPE)
-        hint = f"did you mean {' or '.join(near)}?" if near else "such as vm.started, or vm.* for all of a kind"
-        raise invalid("types", f"there is no event type {pattern[:60]!r}", hint, "webhook.unknown_type")
 
 
 def _resolved(state: ClusterState, subject: str) -> str:

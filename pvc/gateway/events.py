@@ -17,7 +17,7 @@ from pvc.gateway.event_frames import Form, seen_of
 from pvc.gateway.event_hub import Reader
 from pvc.gateway.event_sight import sight_of
 from pvc.gateway.event_stream import Bookmark, EventStream, Pace, StreamEnd
-from pvc.gateway.history import SUBJECT_PATTERN, ActorName, Correlation, TagName, Types, check_subject
+from pvc.gateway.history import SUBJECT_PATTERN, ActorName, Correlation, TagName, Types, check_subject, check_types
 from pvc.gateway.lists import FieldNames
 from pvc.gateway.moments import INDEX_DEADLINE_S
 from pvc.gateway.records import RECORDS, RecordView
@@ -78,6 +78,7 @@ class EventPage(msgspec.Struct, frozen=True, kw_only=True):
 async def _events(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, EventArguments)
     check_subject(arguments.subject)
+    await check_types(services, arguments.types, "types")
     RECORDS.check_fields(arguments.fields)
     form = form_of(call.request.headers.get("accept", ""))
     after = _last_event_id(call.request)

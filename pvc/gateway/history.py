@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import msgspec
@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from pvc.commands.access_table import Action
 from pvc.commands.base import near_names
+from pvc.commands.event_types import check_type
 from pvc.commands.seen_subjects import sees_subject
 from pvc.errors import InvalidInput, NotFound
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
@@ -105,6 +106,7 @@ class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):
 async def _history(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, HistoryArguments)
     check_subject(arguments.subject)
+    await check_types(services, arguments.type, "type")
     now_us = services.clock.wall_us()
     moment = await find_moment(services, arguments.at) if arguments.at else None
     before = arguments.before
@@ -147,6 +149,14 @@ def check_subject(subject: str) -> None:
             hint="write vm/<name>, node/<name>, access/<token id>, webhook/<id> or cluster",
             field="subject",
         )
+
+
+async def check_types(services: GatewayServices, types: Sequence[str], field: str) -> None:
+    """Raise InvalidInput unless each of these is an event type, or means some."""
+    if types:
+        occurring = await services.history.types()
+        for pattern in types:
+            check_type(pattern, field=field, occurring=occurring)
 
 
 def known_access(state: ClusterState) -> Mapping[str, object]:

@@ -148,6 +148,10 @@ class HistoryIndex:
         """The actors, as records name them, that begin like this, and how many records each has."""
         return await self._run(self._reading, HistoryFile.actors, beginning)
 
+    async def types(self) -> frozenset[str]:
+        """The event types that occur in the log, also those that this version does not know."""
+        return await self._run(self._reading, HistoryFile.types)
+
     async def find_command(self, command_id: str) -> bytes | None:
         """The bytes of the record that a command led to, however long ago; None when there is none."""
         return await self._run(self._reading, HistoryFile.command, command_id)

@@ -213,6 +213,10 @@ class HistoryFile:
         sql = "SELECT name, n FROM tally WHERE kind = 'actor' AND name >= ? AND name < ?"
         return dict(self._db.execute(sql, (beginning, f"{beginning}\U0010ffff")))
 
+    def types(self) -> frozenset[str]:
+        """The event types that occur."""
+        return frozenset(name for (name,) in self._db.execute("SELECT name FROM tally WHERE kind = 'type'"))
+
     def query(self, query: HistoryQuery) -> list[Found]:
         """The records that match. Raises Unavailable when the search takes too long."""
         with self._within_time():

@@ -254,7 +254,7 @@ def test_the_command_line_shows_it_all(daemon: DaemonProcess, receiver: Receiver
         ({"allow_private": ["169.254.0.0/16"]}, "webhook.bad_network"),
         ({"allow_private": ["127.0.0.1/32"]}, "webhook.bad_network"),
         ({"allow_private": ["0.0.0.0/0"]}, "webhook.bad_network"),
-        ({"types": ["vm.startd"]}, "webhook.unknown_type"),
+        ({"types": ["vm.startd"]}, "event.unknown_type"),
     ],
 )
 def test_what_makes_no_sense_or_is_not_safe_is_refused(

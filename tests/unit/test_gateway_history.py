@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pvc.commands import event_types
 from pvc.errors import InvalidInput
 from pvc.gateway.times import parse_time_us
 from tests.unit.gateway_house import House, a_house
@@ -70,7 +71,7 @@ async def test_filters_narrow_the_history(house: House) -> None:
     chain = await history(house, f"correlation={started['id']}")
     assert types(chain) == [["vm.started"], ["vm.start_requested"]], "any record of a chain names the whole chain"
     assert await history(house, "correlation=unknown") == []
-    assert await history(house, "type=vm.nonsense") == []
+    assert await history(house, "type=vm.crashed") == []
 
 
 async def test_a_range_of_time_has_both_its_ends_in_it(house: House) -> None:
@@ -107,6 +108,26 @@ async def test_a_vm_that_never_was_is_not_found_and_one_without_events_of_a_type
     assert "web01" in problem["hint"]
     check_problem(await house.root.get("/history?subject=node/hv9"), 404, "node.not_found")
     assert await history(house, "subject=vm/web01&type=vm.crashed") == []
+
+
+@pytest.mark.parametrize("path", ["/history?type=", "/events?wait_s=0&types="])
+async def test_a_type_of_events_that_there_is_not_is_refused_with_the_nearest_one(house: House, path: str) -> None:
+    problem = check_problem(await house.root.get(f"{path}vm.started,vm.startd"), 422, "event.unknown_type")
+    assert "'vm.startd'" in problem["detail"] and "vm.started" in problem["hint"]
+    check_problem(await house.root.get(f"{path}vn.*"), 422, "event.unknown_type")
+    check_problem(await house.root.get(f"{path}vm.st*"), 422, "event.unknown_type")
+    for known in ("*", "vm.*", "vm.crashed"):
+        assert (await house.root.get(path + known)).status_code == 200
+
+
+async def test_a_type_of_a_later_version_can_be_asked_for_where_the_log_has_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.define()
+    monkeypatch.setattr(event_types, "BY_TYPE", {"node.ready": object})
+    assert types(await history(house, "type=vm.defined")) == [["vm.defined"]]
+    assert types(await history(house, "type=vm.*")) == [["vm.defined"]]
+    check_problem(await house.root.get("/history?type=vm.crashed"), 422, "event.unknown_type")
 
 
 async def test_a_poll_returns_at_once_what_is_there(house: House) -> None:
