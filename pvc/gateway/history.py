@@ -154,6 +154,7 @@ def check_subject(subject: str) -> None:
 async def check_types(services: GatewayServices, types: Sequence[str], field: str) -> None:
     """Raise InvalidInput unless each of these is an event type, or means some."""
     if types:
+        await services.history.reach(services.world.position, INDEX_DEADLINE_S)
         occurring = await services.history.types()
         for pattern in types:
             check_type(pattern, field=field, occurring=occurring)
