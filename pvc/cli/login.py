@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hmac
 import http.server
-import json
 import os
 import socketserver
 import sys
@@ -22,12 +21,12 @@ import click
 
 from pvc.cli.access import granted
 from pvc.cli.base import PvcCommand
+from pvc.cli.login_file import load_logins, remember_login
 from pvc.cli.session import SOURCE, Session, now_us
 from pvc.cli.times import when
 from pvc.client import connections as store
 from pvc.client.connections import Connection
 from pvc.client.errors import ApiError, ClientError, ConfigError, Unreachable
-from pvc.files import replace_file
 
 if TYPE_CHECKING:
     from pvc.client.json_client import JsonClient
@@ -57,8 +56,7 @@ def log_in(session: Session, browser: bool, device: bool, again: bool, port: int
 def log_out(session: Session) -> None:
     """Revoke the token of the login, and forget it."""
     chosen = store.choose_connection(session.connection)
-    logins = _load()
-    known = logins.pop(chosen.name, None)
+    known = load_logins().get(chosen.name)
     if known is None or not chosen.token or known["token"] != chosen.token_id:
         raise ConfigError(
             f"the connection {chosen.name!r} has no token of a login",
@@ -69,13 +67,13 @@ def log_out(session: Session) -> None:
     except ApiError as error:
         if error.status != 401:  # it has expired, or somebody revoked it
             raise
-    _save(logins)
+    remember_login(chosen.name, None)
     _save_token(chosen, "")
     session.say("You are logged out.")
 
 
 def _renewed(session: Session, chosen: Connection) -> dict[str, Any] | None:
-    known = _load().get(chosen.name)
+    known = load_logins().get(chosen.name)
     if known is None or not known.get("refresh"):
         return None
     body = {"refresh": known["refresh"], "replaces": chosen.token_id}
@@ -120,7 +118,7 @@ def _logged_in(session: Session, chosen: Connection, *, browser: bool, device: b
 
 def is_of_login(connection: Connection) -> bool:
     """Whether a connection's token is that of its last login."""
-    known = _load().get(connection.name)
+    known = load_logins().get(connection.name)
     return known is not None and known.get("token") == connection.token_id
 
 
@@ -238,7 +236,7 @@ def _keep(session: Session, chosen: Connection, made: dict[str, Any]) -> None:
     if stored:
         # Before all else, for the one before has ended. And the renewal first: a token without it is only a shorter
         # login.
-        _save({**_load(), chosen.name: {"token": known.token_id, "refresh": made["refresh"]}})
+        remember_login(chosen.name, {"token": known.token_id, "refresh": made["refresh"]})
         _save_token(chosen, token)
     with _client(known) as client:
         client.core.saw(made["position"])
@@ -274,29 +272,6 @@ def _save_token(chosen: Connection, token: str) -> None:
         return stored._replace(connections={**stored.connections, chosen.name: known})
 
     store.change_connections(with_token)
-
-
-def _load() -> dict[str, dict[str, str]]:
-    """Connection -> the id of its login's token, and what renews it. Raises ConfigError."""
-    path = store.connections_file().with_name("logins.json")
-    try:
-        with path.open("rb") as file:
-            store.refuse_exposed(path, os.fstat(file.fileno()), "holds tokens", code="client.config_exposed")
-            found: dict[str, dict[str, str]] = json.loads(file.read())["logins"]
-            return found
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", hint=f"rm {path}, and log in again") from error
-
-
-def _save(logins: dict[str, dict[str, str]]) -> None:
-    path = store.connections_file().with_name("logins.json")
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace_file(path, json.dumps({"version": 1, "logins": logins}, indent=2).encode() + b"\n", mode=0o600)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}", hint="look at the directory") from error
 
 
 def _too_late() -> ClientError:

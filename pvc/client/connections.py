@@ -6,12 +6,13 @@ connection called `local` that nobody has to store: it is there when its socket 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -134,6 +135,18 @@ def save_connections(stored: Stored, env: Mapping[str, str] | None = None) -> No
 
 def change_connections(change: Callable[[Stored], Stored], env: Mapping[str, str] | None = None) -> Stored:
     """Replace what is stored by what `change` makes of it; two at once do not undo each other. Raises ConfigError."""
+    with locked(env):
+        changed = change(load_connections(env))
+        save_connections(changed, env)
+        return changed
+
+
+@contextlib.contextmanager
+def locked(env: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Nobody else changes what is stored within the block, which is to read and write a file, and no more.
+
+    Raises ConfigError.
+    """
     path = connections_file(env)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -143,10 +156,8 @@ def change_connections(change: Callable[[Stored], Stored], env: Mapping[str, str
             f"{path} cannot be written: {error.strerror}", hint="PVC_CONFIG_DIR names another place"
         ) from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # held for as long as it takes to write a file
-        changed = change(load_connections(env))
-        save_connections(changed, env)
-        return changed
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(lock)
 
