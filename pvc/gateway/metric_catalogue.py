@@ -100,7 +100,12 @@ EFFECT_FAILURES = _counter("effect_failures", "What the hypervisor refused or fa
 
 # The gateway that answers.
 REQUESTS = _counter("gateway_requests", "Requests answered.", "route", "method", "status")
-REQUEST = _histogram("gateway_request_duration", "Time until a reply began; streams are left out.", "route", "method")
+REQUEST = _histogram(
+    "gateway_request_duration",
+    "Time until a reply began, without streams and what was asked to wait.",
+    "route",
+    "method",
+)
 REQUESTS_UNDER_WAY = _gauge("gateway_requests_in_progress", "Requests that are being answered, streams included.")
 STREAMS = _gauge("gateway_event_streams", "Readers of the events.")
 REFUSALS = _counter("gateway_refusals", "Replies that were errors, by the error's code.", "code")

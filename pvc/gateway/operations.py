@@ -31,6 +31,7 @@ from pvc.gateway.operation_views import (
     sees_operation,
 )
 from pvc.gateway.queries import NoArguments
+from pvc.gateway.request_meter import WAITED
 from pvc.gateway.services import GatewayServices
 from pvc.gateway.sight import MAX_AMONG, MAX_LOOKS, covered
 from pvc.projections.operations import Operation, OperationState
@@ -151,8 +152,10 @@ async def _operation(services: GatewayServices, call: Call) -> Response:
     await caught_up(services)
     operation = await find_operation(services, rights, operation_id)
     if arguments.wait and not _answers(operation, arguments.seen):
+        began_s = services.clock.monotonic()
         with services.events.waiting(call.principal.asker.shown):
             operation = await _wait_for(services, operation, arguments)
+        call.request.scope[WAITED] = services.clock.monotonic() - began_s
         # Much may have changed while it waited, also what of it may be seen.
         sight_of(call.principal, services.world.state, services.clock.wall_us())
         rights = require(services.world.state, call.principal.asker, Action.HISTORY_READ)

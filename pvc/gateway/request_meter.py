@@ -24,6 +24,9 @@ REFUSAL = "pvc.refusal"
 RECORD = "pvc.record"
 """Of the id of the record that a command led to."""
 
+WAITED = "pvc.waited"
+"""Of the seconds that a reply was held back because the request asked for that: they say nothing of how fast we are."""
+
 SWITCHING = 101
 """The status of a WebSocket, which is then open for as long as somebody likes."""
 
@@ -47,7 +50,7 @@ class RequestMeter:
         given = headers.get(b"x-request-id", b"")
         # What a proxy in front has called it, so that its log and ours can be laid side by side.
         request_id = given.decode() if _ID.fullmatch(given) else services.rng.randbytes(8).hex()
-        scope = {key: value for key, value in scope.items() if key not in (ENDPOINT, REFUSAL, RECORD)}
+        scope = {key: value for key, value in scope.items() if key not in (ENDPOINT, REFUSAL, RECORD, WAITED)}
         began_s, began_us = services.clock.monotonic(), services.clock.wall_us()
         status, answered_s = 0, 0.0
 
@@ -72,7 +75,7 @@ class RequestMeter:
             method = method if method in METHODS else "other"
             meters.requests.add(route, method, str(status) if status else "none")
             if status > SWITCHING and endpoint != "other" and not getattr(endpoint, "streams", None):
-                meters.request_seconds.observe(answered_s, route, method)
+                meters.request_seconds.observe(max(0.0, answered_s - scope.get(WAITED, 0.0)), route, method)
             if refusal := scope.get(REFUSAL, ""):
                 meters.refusals.add(refusal)
             self._tell(scope, request_id, route, method, status, began_us, headers.get(b"traceparent", b""))

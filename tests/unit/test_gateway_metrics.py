@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -135,6 +136,17 @@ async def test_requests_are_counted_by_route_and_never_by_what_was_asked_for(hou
     assert value(samples, "pvc_gateway_refusals_total", code="vm.not_found") == 2
     assert value(samples, "pvc_gateway_request_duration_seconds_count", route="/vms/{vm}", method="GET") == 3
     assert not any("nobody" in part for _, labels in samples for pair in labels for part in pair)
+
+
+async def test_what_a_caller_asked_to_wait_is_not_taken_for_slowness(house: House) -> None:
+    await house.define()
+    operation = (await house.root.post("/vms/web01/start")).json()["operation"]["id"]
+    began_s = time.monotonic()
+    assert (await house.root.get(f"/operations/{operation}?wait=1")).json()["state"] == "pending"
+    assert time.monotonic() - began_s >= 0.9
+    samples, labels = await scrape(house), {"route": "/operations/{operation}", "method": "GET"}
+    assert value(samples, "pvc_gateway_request_duration_seconds_count", **labels) == 1
+    assert value(samples, "pvc_gateway_request_duration_seconds_sum", **labels) < 0.9
 
 
 async def test_appends_and_what_happened_are_counted(house: House) -> None:
