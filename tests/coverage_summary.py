@@ -1,4 +1,4 @@
-"""Coverage in one line a package, where pytest-cov would print one a file: as a pytest plugin, or as a program."""
+"""Coverage in one line a package, where pytest-cov would print one a file."""
 
 import sys
 from collections import defaultdict
@@ -6,19 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import coverage
-import pytest
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the summary."""
-    lines = list(summary())
-    if lines:
-        terminalreporter.section("coverage by package")
-    for line in lines:
-        terminalreporter.write_line(line)
 
 
 def summary() -> Iterator[str]:

@@ -29,7 +29,7 @@ T = TypeVar("T")
 SEEDS = int(os.environ.get("PVC_FORWARDING_CLUSTER_SEEDS", "16"))
 BLOCKS = 16
 
-unmeasured = pytest.mark.unmeasured
+many_seeds = pytest.mark.many_seeds
 """What runs in these tests runs in the first block as well."""
 
 
@@ -120,7 +120,7 @@ def inboxes(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[MemoryLog, Countin
     logging.disable(logging.NOTSET)
 
 
-@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=unmeasured) for block in range(1, BLOCKS))])
+@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=many_seeds) for block in range(1, BLOCKS))])
 def test_whatever_fails_no_vm_runs_twice_and_nothing_is_left_in_the_inbox(
     block: int, inboxes: dict[MemoryLog, CountingInbox]
 ) -> None:

@@ -15,7 +15,7 @@ SEEDS = int(os.environ.get("PVC_SIM_CLUSTER_SEEDS", "40"))
 BLOCKS = 8
 ZOOKEEPER_SEEDS = int(os.environ.get("PVC_SIM_ZOOKEEPER_SEEDS", "6"))
 
-unmeasured = pytest.mark.unmeasured
+many_seeds = pytest.mark.many_seeds
 """What runs in these tests runs in the first block as well."""
 
 
@@ -26,14 +26,14 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=unmeasured) for block in range(1, BLOCKS))])
+@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=many_seeds) for block in range(1, BLOCKS))])
 def test_whatever_fails_no_vm_runs_twice_and_all_that_should_run_do(block: int) -> None:
     per_block = max(1, SEEDS // BLOCKS)
     results = [run(seed) for seed in range(block * per_block, (block + 1) * per_block)]
     assert sum(result.lives - result.nodes for result in results) > 0, "nothing was tried"
 
 
-@unmeasured
+@many_seeds
 def test_the_same_seed_gives_the_same_run() -> None:
     assert ClusterSimulation(7).run().trace == ClusterSimulation(7).run().trace
 
@@ -46,19 +46,19 @@ def run(seed: int, *, zookeeper: bool = False) -> ClusterResult:
         pytest.fail(f"seed {seed}: {error}  (again: ./dev sim --only {kind} --seed {seed} --trace)")
 
 
-@unmeasured
+@many_seeds
 def test_over_zookeeper_the_same_holds_and_of_the_log_and_the_leases_more() -> None:
     results = [run(seed, zookeeper=True) for seed in range(ZOOKEEPER_SEEDS)]
     assert sum(result.lives - result.nodes for result in results) > 0, "nothing was tried"
 
 
-@unmeasured
+@many_seeds
 def test_the_same_seed_gives_the_same_run_over_zookeeper() -> None:
     first = ClusterSimulation(3, operations=15, zookeeper=True).run()
     assert first.trace == ClusterSimulation(3, operations=15, zookeeper=True).run().trace
 
 
-@unmeasured
+@many_seeds
 def test_what_the_mutants_are_tried_with_does_no_harm_without_them() -> None:
     for seed in range(SEEDS // BLOCKS):
         ClusterSimulation(seed, faults=SHARP).run()

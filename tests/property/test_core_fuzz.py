@@ -62,7 +62,7 @@ def a_body(spec: CommandSpec) -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
-@pytest.mark.unmeasured
+@pytest.mark.many_seeds
 @EVERY_COMMAND
 @given(data=st.data(), state=st.sampled_from(list(VmState)))
 def test_no_body_makes_a_command_fail_otherwise_than_by_refusal(
@@ -85,7 +85,7 @@ def test_no_body_makes_a_command_fail_otherwise_than_by_refusal(
         assert tell(raw).summary
 
 
-@pytest.mark.unmeasured
+@pytest.mark.many_seeds
 @EVERY_COMMAND
 @given(value=ANYTHING)
 def test_no_value_at_all_breaks_the_reading_of_a_command(spec: CommandSpec, value: Any) -> None:

@@ -45,7 +45,7 @@ TROUBLE_S = 40.0
 HEALED_S = 300.0
 """By then all must be as it should; it takes some ten seconds."""
 
-unmeasured = pytest.mark.unmeasured
+many_seeds = pytest.mark.many_seeds
 """What runs in these tests runs in the first block as well."""
 
 
@@ -56,14 +56,14 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=unmeasured) for block in range(1, BLOCKS))])
+@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=many_seeds) for block in range(1, BLOCKS))])
 def test_whoever_dies_each_fact_is_in_the_log_once(block: int) -> None:
     per_block = max(1, SEEDS // BLOCKS)
     forwarded = sum(run(seed) for seed in range(block * per_block, (block + 1) * per_block))
     assert forwarded > per_block * NODES, "hardly anything was forwarded"
 
 
-@unmeasured
+@many_seeds
 def test_the_same_seed_gives_the_same_run() -> None:
     assert run_virtual(one_run(3)) == run_virtual(one_run(3))
 
@@ -226,7 +226,7 @@ def takes_what_has_left_the_inbox_for_recorded(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Forwarder, "_give_back", believe)
 
 
-@unmeasured
+@many_seeds
 @pytest.mark.parametrize(
     "mutate",
     [

@@ -132,7 +132,7 @@ LogMachine.TestCase.settings = settings.get_profile("deep") if os.environ.get("H
 TestLogMachine = LogMachine.TestCase
 
 
-@pytest.mark.unmeasured
+@pytest.mark.many_seeds
 def test_hypothesis_finds_a_known_bug() -> None:
     [mutant] = [mutant for mutant in LOG_MUTANTS if mutant.changes[0][:2] == (ZookeeperLog, "_took_place")][:1]
     quick = settings(max_examples=50, stateful_step_count=8, database=None, phases=[Phase.generate])

@@ -13,7 +13,7 @@ from pvc.sim.log_simulation import LogFaults, LogResult, LogSimulation
 SEEDS = int(os.environ.get("PVC_SIM_LOG_SEEDS", "320"))
 BLOCKS = 20
 
-unmeasured = pytest.mark.unmeasured
+many_seeds = pytest.mark.many_seeds
 """What runs in these tests runs in the first block as well."""
 
 
@@ -24,14 +24,14 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=unmeasured) for block in range(1, BLOCKS))])
+@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=many_seeds) for block in range(1, BLOCKS))])
 def test_whatever_fails_the_log_is_whole_and_everyone_sees_the_same(block: int) -> None:
     per_block = max(1, SEEDS // BLOCKS)
     results = [run(seed) for seed in range(block * per_block, (block + 1) * per_block)]
     assert sum(result.acknowledged for result in results) > per_block, "nothing was appended, so nothing was tried"
 
 
-@unmeasured
+@many_seeds
 def test_who_knows_what_an_ensemble_has_lost_finds_out() -> None:
     found_out = 0
     for seed in range(40):
@@ -40,7 +40,7 @@ def test_who_knows_what_an_ensemble_has_lost_finds_out() -> None:
     assert found_out > 20, "hardly anybody lost anything that he knew of"
 
 
-@unmeasured
+@many_seeds
 def test_the_same_seed_gives_the_same_run() -> None:
     assert LogSimulation(7).run().trace == LogSimulation(7).run().trace
 

@@ -22,14 +22,14 @@ def quiet() -> Iterator[None]:
 
 
 # Each begins with the first seed that is known to notice it; when the code around it changes it may take some more.
-@pytest.mark.unmeasured
+@pytest.mark.many_seeds
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
 def test_the_simulation_notices(mutant: Mutant) -> None:
     caught = hunt(mutant, first=mutant.known, seeds=mutant.within)
     assert caught is not None, f"{mutant.within} seeds did not notice that {mutant.name}"
 
 
-@pytest.mark.unmeasured
+@pytest.mark.many_seeds
 def test_a_mutant_leaves_no_trace() -> None:
     [mutant] = [mutant for mutant in MUTANTS if mutant.name == "a lost reply is taken for success"]
     assert hunt(mutant, seeds=mutant.within) is not None

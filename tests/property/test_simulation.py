@@ -15,7 +15,7 @@ BLOCKS = 10
 FEWEST_KILLS = 50
 """Of one undisturbed run: with fewer effects it would not have tried much."""
 
-unmeasured = pytest.mark.unmeasured
+many_seeds = pytest.mark.many_seeds
 """What runs in these tests runs in the first block as well."""
 
 
@@ -26,7 +26,7 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=unmeasured) for block in range(1, BLOCKS))])
+@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=many_seeds) for block in range(1, BLOCKS))])
 def test_whatever_fails_everything_heals_and_nothing_is_lost(block: int) -> None:
     per_block = max(1, SEEDS // BLOCKS)
     lives = 0
@@ -35,7 +35,7 @@ def test_whatever_fails_everything_heals_and_nothing_is_lost(block: int) -> None
     assert lives > per_block, "no node was ever killed, so nothing was tried"
 
 
-@unmeasured
+@many_seeds
 @pytest.mark.parametrize("seed", range(1, 6))
 def test_a_kill_after_each_single_effect_heals(seed: int) -> None:
     """Without any other fault: first the run undisturbed, then one run per effect of it, killed right after it."""
@@ -50,7 +50,7 @@ def test_a_kill_after_each_single_effect_heals(seed: int) -> None:
         assert result.lives == 2, f"seed {seed}: the node was not killed at effect {kill_at}"
 
 
-@unmeasured
+@many_seeds
 def test_the_same_seed_gives_the_same_run() -> None:
     assert Simulation(7).run().trace == Simulation(7).run().trace
 

@@ -55,7 +55,7 @@ def world_late(world: World) -> set[str]:
     return found
 
 
-@pytest.mark.unmeasured
+@pytest.mark.many_seeds
 @given(
     answers=st.lists(st.sampled_from(sorted(ANSWERS)), max_size=30),
     steps=st.lists(STEPS, max_size=14),

@@ -138,11 +138,11 @@ def test_continuous_integration_runs_the_tests_and_nothing_else() -> None:
 
 
 def dev_test(bin_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`./dev test --no-lint` with a pytest that tells its options, and fails when it has several workers."""
+    """`./dev test --no-lint` with a pytest that tells its options, and fails where it runs the fast tests."""
     put(
         bin_dir,
         "python",
-        'echo "runs: $*"; case "$*" in *--numprocesses*)'
+        'echo "runs: $*"; case "$*" in *worksteal*)'
         ' echo "= short test summary info ="; echo "FAILED one"; echo "= 1 failed ="; exit 1 ;; esac',
     )
     script = f"""
@@ -159,18 +159,26 @@ def test_a_fast_test_that_fails_keeps_no_other_from_being_run_and_is_told_of_aga
     result = dev_test(bin_dir)
     assert result.returncode == 1, result.stderr
     runs = [line for line in result.stdout.splitlines() if line.startswith("runs:")]
-    (seeds,) = [run for run in runs if "-m unmeasured" in run]
-    (fast,) = [run for run in runs if "-m not unmeasured" in run]
+    (seeds,) = [run for run in runs if "-m many_seeds" in run]
+    (fast,) = [run for run in runs if "-m not many_seeds" in run]
     for kind in ("unit", "contract", "property"):
         assert f"tests/{kind}" in fast and f"tests/{kind}" in seeds, "each of them once"
-    (others,) = [run for run in runs if "-m not libvirt and not lab" in run]
-    (libvirt,) = [run for run in runs if "-m libvirt or lab" in run]
-    for run in (libvirt, others):
-        assert "tests/integration" in run and "tests/lab" in run, "each of them once"
-    assert [run for run in runs if "--numprocesses" in run] == [fast]
-    assert "--cov-append" in others
-    assert runs[-1] == "runs: -m tests.coverage_summary"
+    (real,) = [run for run in runs if "tests/integration" in run]
+    assert "tests/lab" in real and "tests/fuzz" in real and " -m " not in real.removeprefix("runs: -m pytest")
+    assert "--dist loadgroup" in real and "-p tests.side_by_side" in real
+    assert not any("--cov" in run or "coverage" in run for run in runs)
     assert result.stdout.endswith("The fast tests, above:\nFAILED one\n= 1 failed =\n")
+
+
+def test_coverage_is_measured_where_it_is_asked_for_and_summed_up_at_the_end(bin_dir: Path) -> None:
+    result = dev_test(bin_dir, "--coverage")
+    runs = [line for line in result.stdout.splitlines() if line.startswith("runs:")]
+    (fast,) = [run for run in runs if "-m not many_seeds" in run]
+    (real,) = [run for run in runs if "tests/integration" in run]
+    assert "--cov " in fast and "--cov-append" not in fast and "--cov-append" in real
+    assert runs[-1] == "runs: -m tests.coverage_summary"
+    chosen, summary = dev_test(bin_dir, "--coverage", "tests/unit").stdout.splitlines()
+    assert "--cov " in chosen and summary == runs[-1]
 
 
 def test_what_is_chosen_by_hand_is_one_run_of_its_own(bin_dir: Path) -> None:
