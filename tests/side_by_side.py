@@ -1,7 +1,7 @@
 """Which tests with real components take turns, and which go side by side: a pytest plugin, with pytest-xdist.
 
-The tests of one file take turns, for they share what the file starts; so do all that have a lab, for there is one set of
-names and bridges on a machine. The longest come first, lest the last one be waited for alone.
+The tests of one file take turns, for they share what the file starts; so do all that have a lab, for a machine has one
+set of names and bridges. The longest come first, lest the last one be waited for alone.
 """
 
 from __future__ import annotations
