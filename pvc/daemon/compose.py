@@ -308,6 +308,7 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
                 clock=clock,
                 rng=rng,
                 meters=watch.meters,
+                tracer=watch.tracer,
             ),
         )
         if server is not None:

@@ -21,6 +21,7 @@ from pvc.log.history import HistoryIndex
 from pvc.meters import Meters
 from pvc.node.primary import Submit
 from pvc.runtime.world import World
+from pvc.spans import Tracer
 from pvc.webhooks.deliverer import PAUSE_S, Deliverer, Parts
 from pvc.webhooks.sender import Sender
 from pvc.webhooks.store import WebhookStore
@@ -41,6 +42,7 @@ class DeliveryParts:
     clock: Clock
     rng: Rng
     meters: Meters
+    tracer: Tracer | None = None
 
 
 class Delivering:
@@ -154,5 +156,6 @@ def make_delivering(
         clock=parts.clock,
         rng=parts.rng,
         meters=parts.meters,
+        tracer=parts.tracer,
     )
     return Delivering(world, deliveries, epoch)

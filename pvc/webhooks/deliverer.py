@@ -33,8 +33,10 @@ from pvc.log.history import FoundEvents, HistoryIndex, HistoryQuery
 from pvc.meters import Meters
 from pvc.projections.state import ClusterState
 from pvc.projections.webhook_state import Webhook
+from pvc.spans import Tracer
 from pvc.webhooks import cursor as c
 from pvc.webhooks.course import DELAYS_S, Answer, Course, Verdict, after
+from pvc.webhooks.delivery_spans import tell_delivery
 from pvc.webhooks.filter import sent
 from pvc.webhooks.message import Item, body_of, message_id
 from pvc.webhooks.sender import Sender
@@ -80,6 +82,7 @@ class Parts:
     rng: Rng
     delays_s: tuple[float, ...] = DELAYS_S
     meters: Meters = field(default_factory=Meters)
+    tracer: Tracer | None = None
 
 
 class Deliverer:
@@ -216,7 +219,11 @@ class Deliverer:
         cluster = self._cluster_id()
         body = body_of(cluster, items, batched=hook.settings.batch > 1)
         message = message_id(cluster, items)
+        began_us = self._parts.clock.wall_us()
         answer = await self._parts.sender.send(hook, message, body)
+        if self._parts.tracer is not None:
+            ended_us = self._parts.clock.wall_us()
+            tell_delivery(self._parts.tracer, self._parts.node, hook.id, items, answer, began_us, ended_us)
         course, verdict = self._after(hook, answer, alone=len(items) == 1)
         self._remember(hook, message, items, answer, verdict)
         if verdict is Verdict.DELIVERED:
@@ -298,7 +305,7 @@ class Deliverer:
             indices = [i for i in due if i >= done and (position, i) not in parked]
             taken = indices[: limit - len(items)]
             record = _decode(found.found.data)
-            items += [Item(record=record, index=i) for i in taken]
+            items += [Item(record=record, index=i, chain=found.keys.correlation) for i in taken]
             size += sum(len(bytes(record.events[i].data)) for i in taken)
             whole = len(taken) == len(indices)
             end = (position + 1, 0) if whole else (position, taken[-1] + 1)

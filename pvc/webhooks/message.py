@@ -24,6 +24,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
     record: Record
     index: int
+    chain: str = ""
+    """Id of the record that its chain of causes began with, where that is known."""
 
     @property
     def position(self) -> int:

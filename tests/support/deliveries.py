@@ -17,6 +17,7 @@ from pvc.log.history_keys import EventKeys, RecordKeys, about
 from pvc.projections.state import ClusterState
 from pvc.projections.webhook_state import Webhook
 from pvc.sim.loop import VirtualClock
+from pvc.spans import Tracer
 from pvc.webhooks import cursor as c
 from pvc.webhooks.course import Answer
 from pvc.webhooks.deliverer import Deliverer, Parts
@@ -71,7 +72,7 @@ class Replica:
 def keys_without_index(record: Record) -> RecordKeys:
     none: frozenset[str] = frozenset()
     events = tuple(EventKeys(type_, str(subject), none, none) for subject, type_, _ in about(record))
-    return RecordKeys(record.position, record.id, record.actor.principal, "", events)
+    return RecordKeys(record.position, record.id, record.actor.principal, record.cause or record.id, events)
 
 
 class MortalStore:
@@ -125,6 +126,7 @@ class World:
         self.replica: Any = Replica(self.cluster)
         self.settings = settings
         self.in_flight = 0
+        self.tracer: Tracer | None = None
 
     async def begin(self) -> None:
         made = make_secret(self.settings.get("signature", "hmac"), "billing", await self.store.key(), self.rng)
@@ -186,6 +188,7 @@ class World:
             report=report,
             clock=clock,
             rng=self.rng,
+            tracer=self.tracer,
         )
         deliverer = Deliverer(self.hook.id, epoch, parts, lambda: not mortal.dead)
         task = asyncio.get_running_loop().create_task(self._run(deliverer))
