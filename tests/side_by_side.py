@@ -7,14 +7,26 @@ set of names and bridges. The longest come first, lest the last one be waited fo
 from __future__ import annotations
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+LABS = "tests/lab/"
 
 
-@pytest.hookimpl(tryfirst=True)
+class InTurns(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives each worker one file after the other."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return LABS if nodeid.startswith(LABS) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> InTurns:
+    """The scheduler in place of that which `--dist` names."""
+    return InTurns(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put each test into its group, and the groups in order."""
+    """Put the tests in order."""
     items.sort(key=_rank)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -31,12 +43,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(figure)
 
 
-def _group(item: pytest.Item) -> str:
-    return "lab" if item.get_closest_marker("lab") is not None else item.path.name
-
-
 def _rank(item: pytest.Item) -> int:
     """Labs, then those with libvirt, then the others, each as they were found."""
-    if item.get_closest_marker("lab") is not None:
+    if item.nodeid.startswith(LABS):
         return 0
     return 1 if item.get_closest_marker("libvirt") is not None else 2

@@ -76,7 +76,7 @@ run_all() {
     nice "${PYTEST[@]}" -p no:cacheprovider -m many_seeds "${FAST[@]}" >"$seeds_log" 2>&1 &
     seeds=$!
     [[ ${#measured[@]} -eq 0 ]] || measured+=(--cov-append)
-    run_real --numprocesses "$WORKERS" --dist loadgroup --no-loadscope-reorder -p tests.side_by_side "${measured[@]}" \
+    run_real --numprocesses "$WORKERS" --dist loadscope --no-loadscope-reorder -p tests.side_by_side "${measured[@]}" \
         "${REAL[@]}" || status=$?
     wait "$seeds" || seeds_status=$?
     printf '\n%sThe simulations of many seeds, meanwhile:%s\n' "$BOLD" "$PLAIN"

@@ -165,7 +165,7 @@ def test_a_fast_test_that_fails_keeps_no_other_from_being_run_and_is_told_of_aga
         assert f"tests/{kind}" in fast and f"tests/{kind}" in seeds, "each of them once"
     (real,) = [run for run in runs if "tests/integration" in run]
     assert "tests/lab" in real and "tests/fuzz" in real and " -m " not in real.removeprefix("runs: -m pytest")
-    assert "--dist loadgroup" in real and "-p tests.side_by_side" in real
+    assert "--no-loadscope-reorder" in real and "-p tests.side_by_side" in real
     assert not any("--cov" in run or "coverage" in run for run in runs)
     assert result.stdout.endswith("The fast tests, above:\nFAILED one\n= 1 failed =\n")
 
