@@ -247,7 +247,7 @@ def find_principal(state: ClusterState, name: str) -> PrincipalState:
     principal = state.principals.get(name)
     if principal is None:
         raise NotFound(
-            f"there is no principal {quoted(name)}",
+            f"there is no principal {name!r}",  # whole: a sealed name that is cut cannot be opened for the reader
             code="access.principal_not_found",
             hint="`pvc access list` shows them",
             field="principal",

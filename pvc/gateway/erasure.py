@@ -43,6 +43,19 @@ async def sealed_command(
     return msgspec.structs.replace(command, **changes) if changes else command
 
 
+async def sealed_for_what_if(spec: CommandSpec, services: GatewayServices, command: msgspec.Struct) -> msgspec.Struct:
+    """The command of one step of a what-if, sealed. Whom nobody knows an earlier step may add: whether one has, is
+    decided where the steps are played through. Raises Unavailable."""
+    if isinstance(command, ErasePerson):
+        return command  # whose own dry run says what would become unreadable
+    try:
+        return await sealed_command(spec, services, command, dry_run=True)
+    except NotFound:
+        names = {field: name for field in (*spec.known, *spec.personal) if (name := getattr(command, field))}
+        changes: dict[str, Any] = {field: await services.people.find(name) or name for field, name in names.items()}
+        return msgspec.structs.replace(command, **changes)
+
+
 async def name_in_log(services: GatewayServices, name: str) -> str:
     """How the name of a principal stands in the log, by name or pseudonym. Raises NotFound, Unavailable."""
     state = services.world.state

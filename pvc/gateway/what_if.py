@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Annotated, Any
 
 import msgspec
@@ -10,15 +11,19 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from pvc.commands.access_table import Action
-from pvc.commands.base import Context
+from pvc.commands.base import CommandSpec, Context, Decision
 from pvc.commands.forecast import Asked, Forecast, NodeLoss, Question
 from pvc.commands.registry import BY_NAME
-from pvc.errors import InvalidInput
+from pvc.errors import InvalidInput, Rejected
+from pvc.gateway.auth import make_token
 from pvc.gateway.bodies import read_struct
+from pvc.gateway.commands import makes_token
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
+from pvc.gateway.erasure import sealed_for_what_if
 from pvc.gateway.fields import Fields
 from pvc.gateway.queries import NoArguments
 from pvc.gateway.services import GatewayServices
+from pvc.gateway.webhook_commands import completed
 
 MAX_STEPS = 20
 """Each is played through to its end before the next."""
@@ -41,7 +46,7 @@ class WhatIf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 async def _what_if(services: GatewayServices, call: Call) -> Response:
     arguments_of(call.request, NoArguments)
     asked = await _asked(call)
-    questions = [_question(step, number) for number, step in enumerate(asked.steps)]
+    questions = [await _question(services, call, step, number) for number, step in enumerate(asked.steps)]
     context = Context(
         command_id="what-if",
         time_us=services.clock.wall_us(),
@@ -57,7 +62,7 @@ async def _asked(call: Call) -> WhatIf:
     return await read_struct(call.request, WhatIf, hint=hint, field="steps")
 
 
-def _question(step: WhatIfStep, number: int) -> Question:
+async def _question(services: GatewayServices, call: Call, step: WhatIfStep, number: int) -> Question:
     where = f"steps[{number}]"
     if bool(step.command) == bool(step.node_loss):
         raise InvalidInput(
@@ -73,8 +78,30 @@ def _question(step: WhatIfStep, number: int) -> Question:
             hint="`GET /commands` lists them",
             field=f"{where}.command",
         )
-    command = Fields(spec.struct, hidden=spec.internal).decode(spec.struct, step.fields)
+    given = Fields(spec.struct, hidden=spec.internal).decode(spec.struct, step.fields)
+    try:
+        command = await _as_decided(spec, services, call, given)
+    except Rejected as error:
+        return Asked(name=spec.name, command=given, decide=functools.partial(_refuse, error))
     return Asked(name=spec.name, command=command, decide=spec.decide)
+
+
+async def _as_decided(
+    spec: CommandSpec, services: GatewayServices, call: Call, given: msgspec.Struct
+) -> msgspec.Struct:
+    """The command with all that a gateway puts into one before it is decided. Raises what that is refused with."""
+    command = await sealed_for_what_if(spec, services, given)
+    command, _ = await completed(services, call.principal, command, dry_run=True)
+    if not makes_token(spec):
+        return command
+    # Nobody is told its secret. Without an id of its own it would be the same as that of another step.
+    token = make_token(services.rng)
+    made: dict[str, Any] = {"token_id": token.id, "token_sha256": token.sha256}
+    return msgspec.structs.replace(command, **made)
+
+
+def _refuse(error: Rejected, *_: Any) -> Decision:
+    raise error
 
 
 WHAT_IF = (
