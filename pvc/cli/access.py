@@ -12,8 +12,8 @@ from pvc.cli import complete
 from pvc.cli.base import PvcCommand
 from pvc.cli.run import sentence
 from pvc.cli.session import Session, now_us
-from pvc.cli.table import Cell, Column, render_facts
-from pvc.cli.times import ago
+from pvc.cli.table import WHOLE, Cell, Column, render_facts
+from pvc.cli.times import age, ago
 from pvc.client.api_types import Reply
 
 COLUMNS = (
@@ -21,16 +21,16 @@ COLUMNS = (
     Column("KIND"),
     Column("MAY"),
     Column("TOKENS", right=True),
-    Column("LAST USE", rank=2),
+    Column("LAST USE", rank=2, least=WHOLE),
 )
 
 TOKEN_COLUMNS = (
-    Column("TOKEN", rank=0),
+    Column("TOKEN", rank=0, least=WHOLE),  # it is what the other commands take
     Column("OWNER", rank=0),
     Column("AT MOST"),
-    Column("MADE", rank=2),
-    Column("EXPIRES"),
-    Column("LAST USE", rank=2),
+    Column("MADE", rank=2, least=WHOLE),
+    Column("EXPIRES", least=WHOLE),
+    Column("LAST USE", rank=2, least=WHOLE),
     Column("DESCRIPTION", rank=2),
 )
 
@@ -53,7 +53,7 @@ def show_principals(session: Session) -> None:
             principal["kind"],
             granted(principal["grants"]),
             Cell(str(principal["tokens"]), "" if principal["tokens"] else "yellow"),
-            ago(principal["used_us"], at_us) if principal["used_us"] else "never",
+            age(principal["used_us"], at_us),
         ]
         for principal in principals
     ]
@@ -115,9 +115,9 @@ def show_token_table(session: Session, tokens: Sequence[dict[str, Any]]) -> None
             token["id"],
             token["principal"],
             "" if token["role"] == "admin" else token["role"],
-            ago(token["created_us"], at_us),
+            age(token["created_us"], at_us),
             _expiry(token, at_us),
-            ago(token["used_us"], at_us) if token["used_us"] else "never",
+            age(token["used_us"], at_us),
             token["description"],
         ]
         for token in tokens
@@ -130,7 +130,7 @@ def _expiry(token: dict[str, Any], at_us: int) -> Cell:
         return Cell("never")
     left_us = token["expires_us"] - at_us
     if token["expired"] or left_us <= 0:
-        return Cell(f"expired {ago(token['expires_us'], at_us)}", "dim")
+        return Cell(f"expired {age(token['expires_us'], at_us)}", "dim")
     days, hours = left_us // DAY_US, left_us // (DAY_US // 24)
     return Cell(f"in {days} d" if days > 1 else f"in {hours} h", "yellow" if left_us < SOON_US else "")
 

@@ -27,7 +27,7 @@ GROUPS: dict[Path, str] = {
     ("vm",): "Virtual machines.",
     ("vm", "tag"): "Tags of VMs.",
     ("history",): "Who did what, when, from where and why, and what came of it.",
-    ("operation",): "What commands have begun: how far it has come, and how it ended.",
+    ("operation",): "What commands have begun, how far it is, and how it ended.",
     ("log",): "The log itself: whether it is whole, and the proof of it.",
     ("access",): "Who may do what.",
     ("access", "token"): "Tokens, by which people and services prove who they are.",

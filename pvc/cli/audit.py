@@ -13,20 +13,23 @@ from pvc.cli.access import granted
 from pvc.cli.base import PvcCommand, usage_error
 from pvc.cli.log import written
 from pvc.cli.session import Session, now_us
-from pvc.cli.table import Cell, Column
-from pvc.cli.times import ago
+from pvc.cli.table import WHOLE, Cell, Column
+from pvc.cli.times import age, ago, when
 
 COLUMNS = (Column("NAME", rank=0), Column("KEY", rank=2), Column("RECORDS", right=True), Column("STATE"))
 
-TOUCHED = (Column("HAS TOUCHED IT", rank=0), Column("RECORDS", right=True), Column("LAST"), Column("WITH"))
+TOUCHED = (Column("HAS TOUCHED IT", rank=0), Column("RECORDS", right=True), Column("LAST", least=WHOLE), Column("WITH"))
 MAY = (Column("MAY TOUCH IT", rank=0), Column("ROLES"), Column("TOKENS", right=True), Column("ACTIONS"))
+RESULT_WIDTH = 34
+"""Of a result with its code; only how many more there were may be cut off."""
+
 LOGINS = (
-    Column("WHEN"),
+    Column("WHEN", rank=0, least=WHOLE),
     Column("WHO", rank=0),
     Column("FROM", rank=0),
-    Column("TOKEN", rank=2),
+    Column("TOKEN", rank=3, least=WHOLE),
     Column("AT NODE", rank=2),
-    Column("RESULT"),
+    Column("RESULT", rank=0, least=RESULT_WIDTH),
 )
 
 _TOLD = {"erasing": "to be erased, asked for", "erased": "erased"}
@@ -68,7 +71,7 @@ def show_who(session: Session, subject: str, since: str | None) -> None:
         [
             one["actor"],
             str(one["records"]),
-            ago(one["last_us"], at_us),
+            age(one["last_us"], at_us),
             ", ".join(f"{name} ({count})" if count > 1 else name for name, count in one["commands"].items()),
         ]
         for one in found["touched"]
@@ -105,7 +108,7 @@ def show_logins(session: Session, actor: str | None, refused: bool, since: str |
             more = f", and {data['unrecorded']} more before it" if data.get("unrecorded") else ""
             rows.append(
                 [
-                    ago(record["time_us"], at_us),
+                    when(record["time_us"], at_us),
                     "?" if refusal else record["actor"]["principal"],
                     data["network"] if refusal else record["actor"].get("address", ""),
                     data.get("token", ""),

@@ -85,6 +85,7 @@ def _cause(cause: DiffCause, at_us: int) -> str:
 diff = PvcCommand(
     "diff",
     show_diff,
+    reads=True,
     params=[
         click.Argument(["old"], type=Moment()),
         click.Argument(["new"], type=Moment(), default="now", metavar="[NEW]"),

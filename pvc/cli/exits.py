@@ -15,8 +15,10 @@ WAIT_TIMED_OUT = 7
 INTERRUPTED = 130
 
 TEXT = """\
-0 done; 1 refused or failed; 2 wrong option or argument; 3 not found; 4 not allowed; 5 cluster not available;
-6 accepted, but its outcome was a failure (--wait); 7 outcome did not come in time (--wait); 130 interrupted."""
+0 done; 1 refused or failed; 2 wrong option or argument;
+3 not found; 4 not allowed; 5 cluster not available;
+6 accepted, but its outcome was a failure (--wait);
+7 outcome did not come in time (--wait); 130 interrupted."""
 
 _BY_STATUS = {
     400: USAGE,

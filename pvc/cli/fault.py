@@ -9,12 +9,17 @@ import click
 from pvc.cli.base import PvcCommand
 from pvc.cli.past import at_option, note_past
 from pvc.cli.session import Session, now_us
-from pvc.cli.table import Cell, Column, render_facts
-from pvc.cli.text import Look
-from pvc.cli.times import ago
+from pvc.cli.table import WHOLE, Cell, Column
+from pvc.cli.text import MIN_WRAP, Look, clean, paint, wrap
+from pvc.cli.times import age
 from pvc.client.api_types import FaultInfo
 
-COLUMNS = (Column("FAULT", rank=0), Column("SINCE", rank=2), Column("ACKNOWLEDGED"), Column("WHAT", rank=0))
+COLUMNS = (
+    Column("FAULT", rank=0, least=WHOLE),  # it is what the other commands take
+    Column("SINCE", rank=2, least=WHOLE),
+    Column("ACKNOWLEDGED", rank=2),
+    Column("WHAT", rank=0),
+)
 
 MAX_HINTS = 10
 """A power cut makes many faults of one kind; what to do about the first of them is what to do about all."""
@@ -39,11 +44,19 @@ def show_faults(session: Session, new: bool, at: str | None) -> None:
 def remedies(faults: Sequence[FaultInfo], look: Look) -> str:
     """What to do about the faults that nobody has taken notice of."""
     new = [fault for fault in faults if not fault["acknowledged_by"]]
-    hints = [(fault["id"], hint) for fault in new if (hint := fault.get("hint", ""))]
+    hints = [(fault["message"], hint) for fault in new if (hint := fault.get("hint", ""))]
     if not hints:
         return ""
-    more = [("", f"... and {len(hints) - MAX_HINTS} more")] if len(hints) > MAX_HINTS else []
-    return f"\nWhat to do:\n{render_facts([*hints[:MAX_HINTS], *more], look)}"
+    # Below what is wrong, which the table may have cut; beside the ids there would be no room for it.
+    width = max(look.width - 2, MIN_WRAP) if look.width else 0
+    lines = []
+    for message, hint in hints[:MAX_HINTS]:
+        wrong, right = ([clean(text)] if not width else wrap(clean(text), width) for text in (message, hint))
+        lines += [f"{'  ' if i else '- '}{paint(part, 'bold', look)}" for i, part in enumerate(wrong)]
+        lines += [f"  {part}" for part in right]
+    if len(hints) > MAX_HINTS:
+        lines.append(f"... and {len(hints) - MAX_HINTS} more")
+    return "\nWhat to do:\n" + "".join(f"{line}\n" for line in lines)
 
 
 def _none(*, new: bool, past: bool) -> str:
@@ -56,7 +69,7 @@ def _row(fault: FaultInfo, at_us: int) -> list[str | Cell]:
     known = fault["acknowledged_by"]
     return [
         Cell(fault["id"], "dim" if known else "red"),
-        ago(fault["since_us"], at_us),
+        age(fault["since_us"], at_us),
         f"by {known}" if known else "no",
         fault["message"],
     ]

@@ -229,6 +229,7 @@ list_operations = PvcCommand(
 info = PvcCommand(
     "info",
     show,
+    reads=True,
     params=[_operation_argument()],
     about=_ABOUT,
     help="Show how far an operation has come, or how it ended.",

@@ -99,7 +99,13 @@ def pad(text: str, width: int, *, right: bool = False) -> str:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """The text in lines of at most `width` columns, broken between words; at least one line."""
+    """The text in lines of at most `width` columns, broken between words; at least one line.
+
+    Spaces before the text set all its lines in.
+    """
+    inset = " " * (len(text) - len(text.lstrip(" ")))
+    if inset and width - len(inset) >= MIN_WRAP:
+        return [f"{inset}{line}" for line in wrap(text[len(inset) :], width - len(inset))]
     lines = [""]
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}" if lines[-1] else word

@@ -28,13 +28,18 @@ def when(time_us: int, now_us: int) -> str:
 
 def ago(time_us: int, now_us: int) -> str:
     """An instant and how long ago that was: `2026-07-24 07:47:49 (3 min ago)`."""
+    return f"{when(time_us, now_us)} ({age(time_us, now_us)})" if time_us else "never"
+
+
+def age(time_us: int, now_us: int) -> str:
+    """How long ago an instant was, for a column of a table: `3 min ago`. 0 is "never"."""
     if not time_us:
         return "never"
     seconds = max(0, now_us - time_us) / 1e6
     for size, unit in ((DAY_S, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
-            return f"{when(time_us, now_us)} ({int(seconds // size)} {unit} ago)"
-    return f"{when(time_us, now_us)} ({int(seconds)} s ago)"
+            return f"{int(seconds // size)} {unit} ago"
+    return f"{int(seconds)} s ago"
 
 
 def took(us: int) -> str:

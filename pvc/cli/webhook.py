@@ -9,22 +9,22 @@ import click
 from pvc.cli import complete, exits
 from pvc.cli.base import PvcCommand
 from pvc.cli.session import Session, now_us
-from pvc.cli.table import Cell, Column, render_facts
+from pvc.cli.table import WHOLE, Cell, Column, render_facts
 from pvc.cli.text import clean, paint
-from pvc.cli.times import ago
+from pvc.cli.times import age, ago
 
 COLUMNS = (
     Column("WEBHOOK", rank=0),
     Column("STATE", rank=0),
     Column("LAG", right=True),
     Column("BEHIND", right=True),
-    Column("DELIVERED", right=True, rank=2),
-    Column("LAST", rank=2),
+    Column("DELIVERED", right=True, rank=3),
+    Column("LAST", rank=2, least=WHOLE),
     Column("PARKED", right=True),
     Column("URL"),
 )
 TRIES = (
-    Column("WHEN"),
+    Column("WHEN", least=WHOLE),
     Column("POSITION", right=True),
     Column("TYPE"),
     Column("EVENTS", right=True),
@@ -34,7 +34,13 @@ TRIES = (
     Column("OUTCOME"),
     Column("WHY"),
 )
-PARKED = (Column("POSITION", right=True), Column("TYPE"), Column("TRIES", right=True), Column("PARKED"), Column("WHY"))
+PARKED = (
+    Column("POSITION", right=True),
+    Column("TYPE"),
+    Column("TRIES", right=True),
+    Column("PARKED", least=WHOLE),
+    Column("WHY"),
+)
 
 STYLES = {
     "delivering": "green",
@@ -64,7 +70,7 @@ def show_webhooks(session: Session) -> None:
             _number(hook["lag"]),
             _behind(hook),
             _number(hook["delivered"]),
-            ago(hook["last_us"], at_us) if hook["last_us"] else "",
+            age(hook["last_us"], at_us) if hook["last_us"] else "",
             Cell(str(hook["parked"]), "red" if hook["parked"] else ""),
             hook["url"],
         ]
@@ -132,7 +138,7 @@ def show_deliveries(session: Session, hook: str) -> None:
     at_us = now_us()
     rows: list[list[str | Cell]] = [
         [
-            ago(one["time_us"], at_us),
+            age(one["time_us"], at_us),
             str(one["first"] or ""),
             one["type"],
             str(one["events"]),
@@ -157,7 +163,7 @@ def show_parked(session: Session, hook: str) -> None:
         return
     at_us = now_us()
     rows: list[list[str | Cell]] = [
-        [str(one["position"]), one["event"], str(one["tries"]), ago(one["time_us"], at_us), one["reason"]]
+        [str(one["position"]), one["event"], str(one["tries"]), age(one["time_us"], at_us), one["reason"]]
         for one in parked
     ]
     session.show_table(PARKED, rows)

@@ -223,9 +223,14 @@ def test_the_list_of_faults_ends_with_what_to_do_about_those_that_are_new() -> N
     ]
     shown = fault_list.remedies([as_json(fault_info(state, fault)) for fault in faults], PLAIN)
     _, hints = shown.split("\nWhat to do:\n")
-    first, second = hints.splitlines()
-    assert first.split()[:4] == ["node.unfenced/hv2", "mend", "its", "fence"]
-    assert second == f"vm.failed/{vm.id}  `pvc vm info web01` has the reason; mend it, then `pvc vm start web01`"
+    wrong, right, *second = hints.splitlines()
+    assert wrong == "- node hv2 cannot be fenced" and right.split()[:3] == ["mend", "its", "fence"]
+    mend = "`pvc vm info web01` has the reason; mend it, then `pvc vm start web01`"
+    assert second == ["- web01: no such file", f"  {mend}"]
+    narrow = fault_list.remedies([as_json(fault_info(state, fault)) for fault in faults], Look(width=40))
+    assert " ".join(narrow.split()) == " ".join(shown.split()), "it is told whole"
+    assert max(len(line) for line in narrow.splitlines()) <= 40
+    assert all(line.startswith(("- ", "  ")) for line in narrow.splitlines()[2:])
 
 
 def test_so_many_hints_are_shown_and_no_more() -> None:

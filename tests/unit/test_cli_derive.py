@@ -226,6 +226,11 @@ def test_every_list_can_be_watched_and_asked_of_all_clusters() -> None:
     assert seen >= 6
 
 
+@pytest.mark.parametrize("line", ["pvc operation info X", "pvc diff 2h now"])
+def test_what_only_reads_can_be_watched_too(line: str) -> None:
+    assert parsed(f"{line} --watch")["watch"] is not None
+
+
 def test_a_bare_watch_takes_no_word_for_its_value() -> None:
     for line in ("pvc vm tag list --watch web01", "pvc vm tag list -w web01", "pvc vm tag list web01 --watch"):
         params = parsed(line)

@@ -79,6 +79,12 @@ def test_wrapping_keeps_every_word_and_breaks_the_endless() -> None:
     assert wrap("", 4) == [""]
 
 
+def test_what_is_set_in_stays_so_on_every_line() -> None:
+    words = "the disk is not there any more"
+    assert wrap(f"  {words}", 22) == ["  the disk is not", "  there any more"]
+    assert wrap(f"  {words}", 12) == wrap(words, 12), "where there is no room for that, it is not"
+
+
 def test_paint_is_plain_without_colour() -> None:
     assert paint("x", "red", Look()) == "x"
     assert paint("x", "red", Look(colour=True)) == "\x1b[31mx\x1b[0m"

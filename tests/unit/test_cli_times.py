@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pvc.cli.times import ago, as_time, mib, parse_mib, parse_seconds, parse_when, took, when
+from pvc.cli.times import age, ago, as_time, mib, parse_mib, parse_seconds, parse_when, took, when
 
 NOW_S = 1_784_880_000  # 2026-07-24 08:00:00 UTC
 NOW_US = NOW_S * 1_000_000
@@ -33,6 +33,8 @@ def test_today_is_told_by_the_local_clock_and_other_days_by_their_date() -> None
 def test_how_long_ago_goes_with_the_time() -> None:
     assert ago(NOW_US - 5_000_000, NOW_US) == "09:59:55 (5 s ago)"
     assert ago(NOW_US - 3 * HOUR_US, NOW_US) == "07:00:00 (3 h ago)"
+    assert age(NOW_US - 200_000_000, NOW_US) == "3 min ago"
+    assert age(0, NOW_US) == "never"
     assert ago(NOW_US - 49 * HOUR_US, NOW_US) == "2026-07-22 09:00:00 (2 d ago)"
 
 
