@@ -97,7 +97,11 @@ def confirm(question: str) -> None:
 
 def label_of(fields: dict[str, Any]) -> str:
     """What a command is about, as the person named it."""
-    return str(fields.get("vm") or fields.get("node") or fields.get("hook") or fields.get("name") or "")
+    return str(next((fields[name] for name in _NAMING if fields.get(name)), ""))
+
+
+_NAMING = ("vm", "node", "hook", "principal", "name")
+"""Fields by which a command says what it is about."""
 
 
 def sentence(label: str, summary: str) -> str:

@@ -11,6 +11,7 @@ from msgspec import Meta
 from pvc.commands.access_rights import Rights
 from pvc.commands.seen_subjects import sees_subject
 from pvc.errors import NotFound
+from pvc.events.sealed import erased_name
 from pvc.gateway.cards import BASE_PATH
 from pvc.gateway.live import migration_progress
 from pvc.gateway.moments import INDEX_DEADLINE_S
@@ -32,7 +33,13 @@ class OperationSubject(msgspec.Struct, frozen=True, kw_only=True):
     """Something an operation is about."""
 
     subject: Annotated[str, Meta(description="`vm/<id>`, `node/<name>`, `cluster`, ...", examples=["vm/4d7f0c52"])]
-    name: Annotated[str, Meta(description="What it is called, or was when it was removed.", examples=["web01"])]
+    name: Annotated[
+        str,
+        Meta(
+            description="What it is called, or was when it was removed; its kind and id, where it has no name.",
+            examples=["web01"],
+        ),
+    ]
 
 
 class OperationProgress(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,7 +166,7 @@ def _told(state: ClusterState, rights: Rights, operation: Operation, names: Mapp
         "id": operation.id,
         "href": f"{BASE_PATH}/operations/{operation.id}",
         "command": operation.command,
-        "subjects": [_subject_of(subject, names) for subject in seen],
+        "subjects": [_subject_of(state, subject, names) for subject in seen],
         "actor": operation.actor,
         "state": operation.state,
         "progress": progress,
@@ -173,8 +180,23 @@ def _told(state: ClusterState, rights: Rights, operation: Operation, names: Mapp
     }
 
 
-def _subject_of(subject: str, names: Mapping[str, str]) -> OperationSubject:
-    return OperationSubject(subject=subject, name=names.get(subject, subject.partition("/")[2]))
+def _subject_of(state: ClusterState, subject: str, names: Mapping[str, str]) -> OperationSubject:
+    return OperationSubject(subject=subject, name=names.get(subject) or _name_of(state, subject))
+
+
+def _name_of(state: ClusterState, subject: str) -> str:
+    """What people call it: nobody knows a webhook, a token or a key by its id."""
+    kind, _, ref = subject.partition("/")
+    match kind:
+        case "cluster":
+            return state.cluster.name if state.cluster is not None else ""
+        case "webhook":
+            return state.webhooks[ref].name if ref in state.webhooks else f"webhook {ref}"
+        case "access" if ref in state.erasures:
+            return erased_name(ref)
+        case "access":
+            return next((one.name for one in state.principals.values() if one.id == ref), f"token {ref}")
+    return ref
 
 
 def _vm_of(member: Member, names: Mapping[str, str]) -> OperationVm:

@@ -137,9 +137,9 @@ the log, neither with a token nor without, and a flood is still seen. Of a refus
 
 ```
 $ pvc audit login
-WHEN      WHO   FROM           TOKEN         AT NODE  RESULT
-2 s ago   ?     192.0.2.0/24   3f2a91c0d4e5  hv1      refused: access.token_expired
-11 h ago  anna  192.0.2.7      91b2c3d4e5f6  hv1      ok
+WHEN      WHO   FROM          TOKEN         AT NODE  RESULT
+18:12:40  ?     192.0.2.0/24  3f2a91c0d4e5  hv1      refused: access.token_expired
+07:11:43  anna  192.0.2.7     91b2c3d4e5f6  hv1      ok
 ```
 
 `pvc audit who vm/web01` answers two questions: who **has touched** it (whoever has a record about it, refused tries

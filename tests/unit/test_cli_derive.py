@@ -12,7 +12,7 @@ import pytest
 from pvc.cli.app import EXTENSIONS, VIEWS, cli
 from pvc.cli.base import CONTEXT, PvcCommand
 from pvc.cli.derive import command_from_card, example_line, option_name
-from pvc.cli.run import as_typed, sentence
+from pvc.cli.run import as_typed, label_of, sentence
 from pvc.cli.values import Amount, OnOff, Parts
 from pvc.cli.vm import STATES
 from pvc.client.cards import Card, Field, load_cards
@@ -159,6 +159,8 @@ def test_a_sentence_names_its_subject_once() -> None:
     assert sentence("web01", "defined as web01: 128 MiB") == "Defined as web01: 128 MiB"
     assert sentence("web01", "web01 removed") == "web01 removed"
     assert sentence("", "done") == "Done"
+    assert sentence(label_of({"principal": "bert"}), "bert removed, with all tokens") == "bert removed, with all tokens"
+    assert sentence("bert", "person bert added: viewer") == "Person bert added: viewer"
 
 
 def test_the_command_line_knows_the_states_that_there_are() -> None:

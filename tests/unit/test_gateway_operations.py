@@ -479,3 +479,18 @@ async def test_who_waits_counts_among_the_streams_that_one_may_have(
 
 def _damaged(*_: Any) -> None:
     raise ForeignFormat("not of this version")
+
+
+async def test_whatever_an_operation_is_about_is_told_by_name(house: House) -> None:
+    hook = await begin(house, "/webhooks", name="billing", url="https://hooks.example.com/pvc")
+    await house.member("anna", {"role": "viewer"})
+    erasing = await begin(house, "/audit/erase", principal="anna")
+    (key,) = house.state.erasures
+    reply = await house.root.get("/operations", params={"command": "cluster.init"})
+    cluster, token = reply.json()["items"][0]["subjects"]
+    assert cluster["name"] == "main" and token["name"] == f"token {token['subject'].partition('/')[2]}"
+    assert [one["name"] for one in (await show(house, hook))["subjects"]] == ["billing"]
+    assert [one["name"] for one in (await show(house, erasing))["subjects"]] == [f"erased-{key}"]
+    ref = (await show(house, hook))["subjects"][0]["subject"].partition("/")[2]
+    await house.root.delete("/webhooks/billing")
+    assert [one["name"] for one in (await show(house, hook))["subjects"]] == [f"webhook {ref}"]

@@ -666,7 +666,7 @@ class OperationSubject(Model, frozen=True, kw_only=True):
     subject: str = ""
     """`vm/<id>`, `node/<name>`, `cluster`, ..."""
     name: str = ""
-    """What it is called, or was when it was removed."""
+    """What it is called, or was when it was removed; its kind and id, where it has no name."""
 
 
 class OperationView(Model, frozen=True, kw_only=True):
