@@ -6,45 +6,20 @@ was changed again since must not be overwritten. Settings are set back exactly, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
-from pvc.commands.base import CommandSpec, Context
 from pvc.commands.registry import BY_NAME
+from pvc.commands.undo_access import INVERSES as OF_ACCESS
+from pvc.commands.undo_access import NO_INVERSE as NOT_OF_ACCESS
+from pvc.commands.undoing import ChangedSince, Find, Inverse, Undoing, no_inverse
 from pvc.errors import Rejected
 from pvc.events.access import AccessRefused
 from pvc.events.cluster import CommandRejected
 from pvc.events.record import Record
-from pvc.events.registry import Event, decode_event
-from pvc.projections.fold import EVOLVE
-from pvc.projections.state import ClusterState, FlushState, Node, Vm
+from pvc.events.registry import decode_event
+from pvc.projections.state import ClusterState, FlushState, Vm
 from pvc.projections.vm_machine import ACTIVE
-
-
-class Inverse(msgspec.Struct, frozen=True, kw_only=True):
-    """A command that takes back what a record did."""
-
-    spec: CommandSpec
-    command: msgspec.Struct
-    notes: tuple[str, ...] = ()
-    """What it does not bring back."""
-
-
-class ChangedSince(Rejected):
-    """What the record did was changed again since."""
-
-    default_code = "undo.changed_since"
-
-    def __init__(self, what: str, subject: str, types: tuple[str, ...] = ()) -> None:
-        super().__init__(
-            f"{what} was changed since", hint="see what happened to it first; the newest change can be undone first"
-        )
-        self.subject = subject
-        """What the later record is about, to find it by."""
-        self.types = types
-        """The types of its event; empty: any."""
 
 
 def inverse_of(before: ClusterState, record: Record, now: ClusterState) -> Inverse:
@@ -66,75 +41,11 @@ def inverse_of(before: ClusterState, record: Record, now: ClusterState) -> Inver
     find = INVERSES.get(name)
     if find is None:
         raise no_inverse(name, NO_INVERSE.get(name, "no command takes it back"))
-    return find(_Undoing(before, record, events, now))
-
-
-def no_inverse(name: str, why: str) -> Rejected:
-    """The refusal of an undo that would be none."""
-    return Rejected(
-        f"{name} cannot be undone: {why}", code="undo.no_inverse", hint="see docs/time-travel.md for what can"
-    )
-
-
-class _Undoing:
-    """A record to be undone: what was before it, what it did, and what is now."""
-
-    def __init__(self, before: ClusterState, record: Record, events: tuple[Event, ...], now: ClusterState) -> None:
-        self.before = before
-        self.events = events
-        self.now = now
-        self.record = record
-        self.name = record.command.name
-        self.after = before.fork()
-        for event in events:
-            EVOLVE[type(event)](self.after, event, record)
-
-    def vm(self) -> tuple[Vm, Vm, Vm]:
-        """The VM before the record, after it and now. Raises ChangedSince where it is gone."""
-        vm_id: str = getattr(self.events[0], "vm", "")
-        before, after, now = (state.vms.get(vm_id) for state in (self.before, self.after, self.now))
-        assert before is not None and after is not None, f"{self.name} is about a VM that there was"
-        if now is None:
-            raise ChangedSince(before.name, f"vm/{vm_id}", ("vm.removed",))
-        return before, after, now
-
-    def node(self) -> tuple[Node | None, Node | None, Node]:
-        """The node before the record, after it and now. Raises ChangedSince where it is gone."""
-        name: str = getattr(self.events[0], "node", "")
-        now = self.now.nodes.get(name)
-        if now is None:
-            raise ChangedSince(f"node {name}", f"node/{name}", ("node.removed",))
-        return self.before.nodes.get(name), self.after.nodes.get(name), now
-
-    def inverse(self, name: str, /, *notes: str, **fields: Any) -> Inverse:
-        """The inverse with these fields."""
-        spec = BY_NAME[name]
-        return Inverse(spec=spec, command=spec.struct(**fields), notes=notes)
-
-    def unchanged(self, what: str, after: object, now: object) -> None:
-        """Raise ChangedSince unless what the record set is still so."""
-        if after != now:
-            first = self.events[0]
-            kind, _, _ = first.TYPE.partition(".")
-            ref = getattr(first, "vm", "") or getattr(first, "node", "")
-            raise ChangedSince(what, f"{kind}/{ref}" if ref else kind, tuple(event.TYPE for event in self.events))
-
-    def exactly(self, inverse: Inverse, look: Callable[[ClusterState], object]) -> Inverse:
-        """The inverse, if it brings back just what was before. Raises what it would be refused with, too."""
-        ahead = self.now.fork()
-        context = Context(command_id="undo", time_us=self.record.time_us, actor=self.record.actor)
-        for event in inverse.spec.decide(ahead, inverse.command, context).events:
-            EVOLVE[type(event)](ahead, event, self.record)
-        if look(ahead) != look(self.before):
-            raise no_inverse(self.name, "no command brings back exactly what was before")
-        return inverse
-
-
-Find = Callable[[_Undoing], Inverse]
+    return find(Undoing(before, record, events, now))
 
 
 def _setting(field: str) -> Find:
-    def find(undoing: _Undoing) -> Inverse:
+    def find(undoing: Undoing) -> Inverse:
         before, after, now = undoing.vm()
         undoing.unchanged(f"{field} of {now.name}", getattr(after, field), getattr(now, field))
         inverse = undoing.inverse(undoing.name, vm=now.id, **{field: getattr(before, field)})
@@ -143,7 +54,7 @@ def _setting(field: str) -> Find:
     return find
 
 
-def _tag(undoing: _Undoing) -> Inverse:
+def _tag(undoing: Undoing) -> Inverse:
     before, after, now = undoing.vm()
     tag: str = getattr(undoing.events[0], "tag", "")
     undoing.unchanged(f"tag {tag} of {now.name}", after.tags.get(tag), now.tags.get(tag))
@@ -152,7 +63,7 @@ def _tag(undoing: _Undoing) -> Inverse:
     return undoing.inverse("vm.add_tag", vm=now.id, tag=tag, protected=before.tags[tag])
 
 
-def _define(undoing: _Undoing) -> Inverse:
+def _define(undoing: Undoing) -> Inverse:
     vm_id: str = getattr(undoing.events[0], "vm", "")
     after, now = undoing.after.vms[vm_id], undoing.now.vms.get(vm_id)
     if now is None:
@@ -162,7 +73,7 @@ def _define(undoing: _Undoing) -> Inverse:
     return undoing.inverse("vm.remove", vm=vm_id)
 
 
-def _remove(undoing: _Undoing) -> Inverse:
+def _remove(undoing: Undoing) -> Inverse:
     vm = undoing.before.vms[getattr(undoing.events[0], "vm", "")]
     spec = vm.spec
     devices: dict[str, Any] = {"xml": spec.xml} if spec.xml else _devices(vm)
@@ -189,7 +100,7 @@ def _remove(undoing: _Undoing) -> Inverse:
     )
 
 
-def _modify(undoing: _Undoing) -> Inverse:
+def _modify(undoing: Undoing) -> Inverse:
     before, after, now = undoing.vm()
     changed = [field for field in _DEFINITION if getattr(before, field) != getattr(after, field)]
     if not changed:
@@ -216,7 +127,7 @@ def _devices(vm: Vm) -> dict[str, Any]:
     return {field: getattr(vm.spec, field) for field in ("disks", "nics", "kernel", "initrd", "cmdline")}
 
 
-def _rename(undoing: _Undoing) -> Inverse:
+def _rename(undoing: Undoing) -> Inverse:
     before, after, now = undoing.vm()
     undoing.unchanged(f"the name of {now.name}", after.name, now.name)
     return undoing.inverse("vm.rename", vm=now.id, name=before.name)
@@ -225,7 +136,7 @@ def _rename(undoing: _Undoing) -> Inverse:
 def _power(name: str, *notes: str) -> Find:
     """Only of the same run: who started it again since did so for a reason."""
 
-    def find(undoing: _Undoing) -> Inverse:
+    def find(undoing: Undoing) -> Inverse:
         _, after, now = undoing.vm()
         undoing.unchanged(f"the run of {now.name}", after.epoch, now.epoch)
         if name == "vm.shutdown" and now.state not in ACTIVE:
@@ -235,7 +146,7 @@ def _power(name: str, *notes: str) -> Find:
     return find
 
 
-def _migrate(undoing: _Undoing) -> Inverse:
+def _migrate(undoing: Undoing) -> Inverse:
     before, after, now = undoing.vm()
     if after.migration is not None and now.migration is not None and after.migration.id == now.migration.id:
         return undoing.inverse("vm.cancel_migration", vm=now.id)
@@ -248,7 +159,7 @@ def _migrate(undoing: _Undoing) -> Inverse:
     return undoing.inverse("vm.migrate", vm=now.id, node=before.node)
 
 
-def _move(undoing: _Undoing) -> Inverse:
+def _move(undoing: Undoing) -> Inverse:
     before, after, now = undoing.vm()
     if after.migration is not None and now.migration is not None and after.migration.id == now.migration.id:
         return undoing.inverse("vm.cancel_migration", vm=now.id)
@@ -262,7 +173,7 @@ def _move(undoing: _Undoing) -> Inverse:
 
 
 def _flush(name: str, still: tuple[FlushState, ...]) -> Find:
-    def find(undoing: _Undoing) -> Inverse:
+    def find(undoing: Undoing) -> Inverse:
         _, _, now = undoing.node()
         undoing.unchanged(f"the flush of node {now.name}", True, now.flush in still)
         return undoing.inverse(name, node=now.name)
@@ -270,12 +181,12 @@ def _flush(name: str, still: tuple[FlushState, ...]) -> Find:
     return find
 
 
-def _add_node(undoing: _Undoing) -> Inverse:
+def _add_node(undoing: Undoing) -> Inverse:
     _, _, now = undoing.node()
     return undoing.inverse("node.remove", node=now.name)
 
 
-def _set_fence(undoing: _Undoing) -> Inverse:
+def _set_fence(undoing: Undoing) -> Inverse:
     before, after, now = undoing.node()
     undoing.unchanged(f"the fence agent of node {now.name}", after.fence if after else None, now.fence)
     fence = before.fence if before else None
@@ -291,7 +202,7 @@ def _set_fence(undoing: _Undoing) -> Inverse:
     )
 
 
-def _maintenance(undoing: _Undoing) -> Inverse:
+def _maintenance(undoing: Undoing) -> Inverse:
     before, after, now = undoing.before.cluster, undoing.after.cluster, undoing.now.cluster
     assert before is not None and after is not None and now is not None, "there was a cluster"
     undoing.unchanged(
@@ -328,6 +239,7 @@ INVERSES: Mapping[str, Find] = {
     "node.flush": _flush("node.ready", (FlushState.FLUSHING, FlushState.FLUSHED)),
     "node.ready": _flush("node.flush", (FlushState.RETURNING, FlushState.NONE)),
     "cluster.set_maintenance": _maintenance,
+    **OF_ACCESS,
 }
 """Command -> how its inverse is found."""
 
@@ -341,5 +253,7 @@ NO_INVERSE: Mapping[str, str] = {
     "cluster.init": "it was the beginning of the log",
     "cluster.rebalance": "it asked for many migrations, each of which has ended in its own way",
     "fault.acknowledge": "somebody has taken notice, and that stays so",
+    "log.rotate_key": "the old key is destroyed; `pvc log rotate-key` makes another one",
+    **NOT_OF_ACCESS,
 }
 """Command -> why there is no inverse."""

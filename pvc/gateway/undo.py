@@ -14,7 +14,8 @@ from pvc.clock import new_ulid
 from pvc.commands.access_rights import guarded, require
 from pvc.commands.access_table import Action
 from pvc.commands.base import Context, Decision
-from pvc.commands.undo import ChangedSince, Inverse, inverse_of
+from pvc.commands.undo import inverse_of
+from pvc.commands.undoing import ChangedSince, Inverse
 from pvc.errors import InvalidInput, NotFound, Rejected
 from pvc.events.record import Record
 from pvc.gateway.access_log import told_in_access_log
@@ -101,7 +102,8 @@ async def _undo(services: GatewayServices, call: Call) -> Response:
 
 def _label(services: GatewayServices, fields: Mapping[str, Any]) -> str:
     vm = services.world.state.vms.get(fields.get("vm", ""))
-    return vm.name if vm is not None else str(fields.get("node") or fields.get("name") or "")
+    named = ("node", "hook", "principal", "name")
+    return vm.name if vm is not None else str(next((fields[name] for name in named if fields.get(name)), ""))
 
 
 def _position(text: str) -> int:

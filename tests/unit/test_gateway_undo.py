@@ -101,6 +101,26 @@ async def test_what_the_inverse_is_refused_with_is_told(house: House) -> None:
     check_problem(await house.root.post(f"/undo/{removed}"), 409, "vm.name_taken")
 
 
+async def test_people_and_webhooks_are_named_in_an_undo_of_what_was_done_to_them(house: House) -> None:
+    await house.root.post("/access", json={"principal": "anna", "grants": [{"role": "viewer"}]})
+    position = house.state.position
+    shown = (await house.root.post(f"/undo/{position}?dry_run=true")).json()
+    assert (shown["name"], shown["fields"], shown["label"]) == ("access.remove", {"principal": "anna"}, "anna")
+    await house.root.post("/access/anna/tokens", json={})
+    problem = check_problem(await house.root.post(f"/undo/{position}"), 409, "undo.changed_since")
+    assert problem["detail"].startswith("what anna has of tokens was changed since: position ")
+    assert "(access.create_token)" in problem["detail"]
+    await undo(house, house.state.position)
+    done = await undo(house, position)
+    assert done["events"][0]["summary"] == "anna removed, with all tokens" and not house.state.principals.keys() - {
+        token.principal for token in house.state.tokens.values()
+    }
+    await house.root.post("/webhooks", json={"name": "billing", "url": "https://hooks.example.com/pvc"})
+    await house.root.post("/webhooks/billing/pause", json={"reason": "it moves"})
+    paused = await undo(house, house.state.position)
+    assert (paused["name"], paused["label"]) == ("webhook.resume", "billing")
+
+
 async def test_an_undo_needs_the_role_of_its_command(house: House) -> None:
     await house.root.post("/cluster/maintenance", json={"maintenance": True})
     position = house.state.position
