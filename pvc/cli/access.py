@@ -9,7 +9,8 @@ from urllib.parse import quote
 import click
 
 from pvc.cli import complete
-from pvc.cli.base import PvcCommand
+from pvc.cli.base import PvcCommand, usage_error
+from pvc.cli.past import at_option, note_past
 from pvc.cli.run import sentence
 from pvc.cli.session import Session, now_us
 from pvc.cli.table import WHOLE, Cell, Column, render_facts
@@ -40,9 +41,10 @@ SOON_US = 14 * DAY_US
 """A token that expires within this time is shown in yellow."""
 
 
-def show_principals(session: Session) -> None:
+def show_principals(session: Session, at: str | None) -> None:
     """All of them, one a line."""
-    principals = session.client.get("/access")["items"]
+    principals = session.client.get("/access", {"at": at or ""})["items"]
+    note_past(session)
     if session.wants_data:
         session.show_data(principals)
         return
@@ -61,15 +63,18 @@ def show_principals(session: Session) -> None:
     session.note("Root on a node may do everything, and is not listed.")
 
 
-def show_principal(session: Session, principal: str | None) -> None:
+def show_principal(session: Session, principal: str | None, at: str | None) -> None:
     """One in full; oneself, where none is named."""
     if principal is None:
         me = session.client.whoami()
         if me["method"] != "token":
+            if at:
+                raise usage_error("--at is for a principal, and you are none", "pvc access info NAME --at MOMENT")
             _show_me(session, me)
             return
         principal = str(me["principal"])
-    found = session.client.get(f"/access/{quote(principal, safe='')}")
+    found = session.client.get(f"/access/{quote(principal, safe='')}", {"at": at or ""})
+    note_past(session)
     if session.wants_data:
         session.show_data(found)
         return
@@ -160,6 +165,7 @@ def show_made(session: Session, reply: Reply) -> None:
 list_principals = PvcCommand(
     "list",
     show_principals,
+    params=[at_option()],
     help="List who may do what.\n\nWho may not see all is shown themselves.",
     short_help="List who may do what.",
     example="pvc access list",
@@ -169,7 +175,7 @@ info = PvcCommand(
     "info",
     show_principal,
     reads=True,
-    params=[click.Argument(["principal"], required=False, shell_complete=complete.principal_names)],
+    params=[click.Argument(["principal"], required=False, shell_complete=complete.principal_names), at_option()],
     about={"principal": "Name of a person or a service; without, you yourself."},
     help="Show what somebody may do, and their tokens.",
     example="pvc access info anna",

@@ -16,7 +16,8 @@ from pvc.events.types import PrincipalKind, Role
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.erasure import name_in_log
 from pvc.gateway.lists import MAX_ITEMS, Limit, ListArguments, ListOf, Next, by_attributes
-from pvc.gateway.queries import NoArguments
+from pvc.gateway.moments import At, seen_at, told_of_then
+from pvc.gateway.queries import OneArguments
 from pvc.gateway.records import iso_time
 from pvc.gateway.services import GatewayServices
 from pvc.gateway.tags import revision_of
@@ -64,6 +65,7 @@ class PrincipalListArguments(ListArguments, frozen=True, kw_only=True, forbid_un
 
     limit: Limit = MAX_ITEMS
     kind: Annotated[tuple[PrincipalKind, ...], Meta(description="Only those of one of these kinds.")] = ()
+    at: At = ""
 
 
 class TokenListArguments(ListArguments, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -100,7 +102,8 @@ class TokenList(msgspec.Struct, frozen=True, kw_only=True):
 
 async def _list(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, PrincipalListArguments)
-    state, now_us = services.world.state, services.clock.wall_us()
+    seen = await seen_at(services, arguments.at)
+    state, now_us = seen.state, seen.moment.time_us if seen.moment is not None else services.clock.wall_us()
     by_owner: dict[str, list[Token]] = {}
     for token in state.tokens.values():
         by_owner.setdefault(token.principal, []).append(token)
@@ -109,27 +112,30 @@ async def _list(services: GatewayServices, call: Call) -> Response:
     rows = [row for row in rows if not arguments.kind or row.kind in arguments.kind]
     found, following = PRINCIPALS.page(rows, arguments)
     items = PRINCIPALS.cut(found, arguments.fields)
-    return json_response(PrincipalList(position=state.position, items=items, next=following), state.position)
+    page = PrincipalList(position=state.position, items=items, next=following)
+    return json_response(page, state.position, seen.headers)
 
 
 async def _info(services: GatewayServices, call: Call) -> Response:
-    arguments_of(call.request, NoArguments)
-    state, now_us = services.world.state, services.clock.wall_us()
-    principal = await _asked_for(services, state, call)
+    at = arguments_of(call.request, OneArguments).at
+    name = call.request.path_params["principal"]
+    seen = await seen_at(services, at)
+    state, now_us = seen.state, seen.moment.time_us if seen.moment is not None else services.clock.wall_us()
+    with told_of_then(services, seen, name):
+        principal = await _asked_for(services, state, call, name)
     tokens = tokens_of(state, principal.name)
     info = PrincipalInfo(
         position=state.position,
         principal=_row(principal, tokens, now_us),
         tokens=[_token_info(token, now_us) for token in tokens],
     )
-    return json_response(info, state.position, revision=revision_of(principal))
+    return json_response(info, state.position, seen.headers, revision_of(principal))
 
 
-async def _asked_for(services: GatewayServices, state: ClusterState, call: Call) -> PrincipalState:
+async def _asked_for(services: GatewayServices, state: ClusterState, call: Call, name: str) -> PrincipalState:
     """The principal of the path; whoever may not see it is not told whether there is one."""
-    name = call.request.path_params["principal"]
     try:
-        known = await name_in_log(services, name)
+        known = await name_in_log(services, name, state)
     except NotFound:
         if call.rights.everything:
             raise
@@ -217,7 +223,7 @@ ACCESS = (
         method="GET",
         path="/access",
         handle=_list,
-        summary="Principals, and what each may do.",
+        summary="Principals, and what each may do, now or at a past moment.",
         help="Who may not see all is shown themselves.",
         arguments=PrincipalListArguments,
         listing=PRINCIPALS,
@@ -229,9 +235,9 @@ ACCESS = (
         method="GET",
         path="/access/{principal}",
         handle=_info,
-        summary="All about a principal.",
+        summary="All about a principal, now or at a past moment.",
         help="By its name, or the pseudonym of one who was erased.",
-        arguments=NoArguments,
+        arguments=OneArguments,
         reply=PrincipalInfo,
     ),
     Endpoint(

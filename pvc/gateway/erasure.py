@@ -14,6 +14,7 @@ from pvc.events.sealed import beginning_of, erased_name, key_of_pseudonym, parse
 from pvc.gateway.moments import INDEX_DEADLINE_S
 from pvc.gateway.records import decode_record
 from pvc.gateway.services import GatewayServices
+from pvc.projections.state import ClusterState
 
 
 async def sealed_command(
@@ -56,9 +57,10 @@ async def sealed_for_what_if(spec: CommandSpec, services: GatewayServices, comma
         return msgspec.structs.replace(command, **changes)
 
 
-async def name_in_log(services: GatewayServices, name: str) -> str:
-    """How the name of a principal stands in the log, by name or pseudonym. Raises NotFound, Unavailable."""
-    state = services.world.state
+async def name_in_log(services: GatewayServices, name: str, then: ClusterState | None = None) -> str:
+    """How the name of a principal stands in the log, by name or pseudonym; of one that there was then, where a state of
+    the past is given. Raises NotFound, Unavailable."""
+    state = then or services.world.state
     if name in state.principals:
         return name  # of before names were sealed
     pseudonym = key_of_pseudonym(name)

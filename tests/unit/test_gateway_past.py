@@ -159,3 +159,21 @@ async def test_looking_back_changes_nothing(house: House) -> None:
     for position in range(1, house.state.position + 1):
         await get(house, f"/cluster?at={position}")
     assert (house.state.state_hash(), len(await house.log_bytes())) == (before, length)
+
+
+async def test_who_could_do_what_at_a_past_moment(house: House) -> None:
+    token = await house.member("anna", {"role": "operator"})
+    then = house.state.position
+    await house.root.patch("/access/anna", json={"grants": [{"role": "viewer"}], "description": "left the team"})
+    await house.root.delete("/access/anna")
+    info = await get(house, f"/access/anna?at={then}")
+    assert (info["position"], info["principal"]["name"]) == (then, "anna")
+    assert [grant["role"] for grant in info["principal"]["grants"]] == ["operator"]
+    assert [one["id"] for one in info["tokens"]] == [token.split("_")[1]] and not info["tokens"][0]["expired"]
+    named = [row["name"] for row in (await get(house, f"/access?at={then}"))["items"]]
+    assert "anna" in named and "anna" not in [row["name"] for row in (await get(house, "/access"))["items"]]
+    problem = check_problem(await house.root.get("/access/anna?at=2"), 404, "access.principal_not_found")
+    assert problem["detail"].startswith("there was no principal 'anna' at position 2")
+    async with house.outside_with(await house.member("bert", {"role": "viewer"})) as bert:
+        check_problem(await bert.get(f"/access/anna?at={then}"), 403, "access.not_own")
+        assert (await bert.get(f"/access?at={then}")).json()["items"] == [], "of the past, too, only oneself"

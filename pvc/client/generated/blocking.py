@@ -119,33 +119,38 @@ class Access(Group):
             key=key,
         )
 
-    def get(self, principal: str) -> PrincipalInfo:
-        """All about a principal.
+    def get(self, principal: str, *, at: str | None = None) -> PrincipalInfo:
+        """All about a principal, now or at a past moment.
 
         By its name, or the pseudonym of one who was erased.
 
         principal: The principal.
+        at: The moment to look at, instead of now: a position of the log, a time in ISO 8601, or how long ago (30m, 2h,
+            1d).
         """
-        return self._get("/access/{principal}", {"principal": principal}, PrincipalInfo)
+        return self._get("/access/{principal}", {"principal": principal, "at": at}, PrincipalInfo)
 
     def list(
         self,
         *,
         sort: Sequence[str] | None = None,
         kind: Sequence[Literal["person", "service"]] | None = None,
+        at: str | None = None,
         limit: int | None = None,
     ) -> builtins.list[PrincipalRow]:
-        """Principals, and what each may do.
+        """Principals, and what each may do, now or at a past moment.
 
         Who may not see all is shown themselves.
 
         sort: By these, one after the other; `-` before a name: the greatest first.
         kind: Only those of one of these kinds.
+        at: The moment to look at, instead of now: a position of the log, a time in ISO 8601, or how long ago (30m, 2h,
+            1d).
         limit: Items at most; None: all.
         """
         return self._pages(
             "/access",
-            {"sort": sort, "kind": kind},
+            {"sort": sort, "kind": kind, "at": at},
             PrincipalRow,
             items="items",
             cursor=("after", "next"),
