@@ -17,7 +17,7 @@ from pvc.events import node as n
 from pvc.events import vm as e
 from pvc.events import vm_moves as m
 from pvc.events.access import AccessRefused
-from pvc.events.cluster import CommandRejected
+from pvc.events.cluster import CommandRejected, SigningKeyRetired
 from pvc.events.record import RawEvent, Record
 from pvc.events.registry import Event, UnknownEvent, decode_event, subject_of
 from pvc.projections.story import FAILURES, TOLD
@@ -91,8 +91,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why it has failed or was cancelled; empty else."""
     epoch: int = 0
     """The run of the VM that is meant, where one is; what is told of an earlier run does not count."""
-    node: str = ""
-    """The node that is meant, where the cluster is the subject."""
+    nodes: tuple[str, ...] = ()
+    """Where the cluster is the subject and nodes are meant: those that have not done their part yet."""
     cancelling: bool = False
     verdict: OperationState | None = None
     """How it ends, once what is under way has got somewhere."""
@@ -209,6 +209,9 @@ def begun_by(
         members = {one.subject: Member(subject=one.subject) for one in seen if one.subject.startswith("vm/")}
     elif kind.course in (Course.EMPTYING, Course.RECOVERY):
         members = {f"vm/{vm}": Member(subject=f"vm/{vm}") for vm in on_node}
+    nodes: tuple[str, ...] = ()
+    if subjects == ("cluster",):
+        nodes = tuple(dict.fromkeys(node for one in seen if (node := getattr(one.event, "node", ""))))
     epochs = [epoch for one in seen if (epoch := getattr(one.event, "epoch", 0)) and one.subject.startswith("vm/")]
     operation = Operation(
         position=record.position,
@@ -221,8 +224,8 @@ def begun_by(
         changed=record.position,
         text=seen[-1].text,
         epoch=epochs[0] if len(subjects) == 1 and epochs else 0,
-        node=getattr(seen[0].event, "node", "") if subjects == ("cluster",) else "",
-        total=len(members) if kind.course is not Course.OUTCOME else 1,
+        nodes=nodes,
+        total=len(members) if kind.course is not Course.OUTCOME else len(nodes) or 1,
     )
     operation, changed = after_record(operation, members, record, seen, kind)
     return operation, {**members, **changed}
@@ -266,20 +269,28 @@ def _after_event(operation: Operation, record: Record, one: Seen, kind: Operatio
     if success is not None:
         verdict = OperationState.SUCCEEDED if success else _failure(operation, one)
         code = "" if success else one.code
-    elif isinstance(one.event, e.VmRemoved | n.NodeRemoved):
+    elif isinstance(one.event, _REMOVALS) or (operation.nodes and isinstance(one.event, SigningKeyRetired)):
+        # A node that rotates its key is done with its part by the event before.
         verdict, code = OperationState.FAILED, one.code
     elif one.settled and not own and kind.course is Course.OUTCOME:
         # No end that was foreseen, but nothing will come of it any more.
         verdict = OperationState.FAILED
         operation = replace(operation, code=OVERTAKEN)
     if verdict is None:
-        relevant = one.moved or not one.subject.startswith("vm/")
+        relevant = one.moved if one.subject.startswith("vm/") else not operation.nodes
         return _told(operation, record, one.text) if relevant and not own else operation
     operation = _told(operation, record, one.text)
     if kind.course in (Course.EMPTYING, Course.FILLING):
         return replace(operation, verdict=verdict, code=code or operation.code)
-    done = {"done": 1, "failed": int(verdict is not OperationState.SUCCEEDED)}
-    return replace(operation, state=verdict, code=code or operation.code, ended_us=record.time_us, **done)
+    left = tuple(node for node in operation.nodes if node != getattr(one.event, "node", ""))
+    failed = operation.failed + (verdict is not OperationState.SUCCEEDED)
+    operation = replace(operation, nodes=left, done=operation.done + 1, failed=failed)
+    if left:
+        return operation
+    if failed and operation.total > 1:
+        verdict, code = OperationState.FAILED, PARTLY_FAILED
+        operation = replace(operation, text=f"it came about at {operation.total - failed} of {operation.total} nodes")
+    return replace(operation, state=verdict, code=code or operation.code, ended_us=record.time_us)
 
 
 def _failure(operation: Operation, one: Seen) -> OperationState:
@@ -360,15 +371,17 @@ def _perhaps_over(
 
 
 def _same_run(operation: Operation, one: Seen) -> bool:
-    """Whether an event is about what the operation is about: the same run of a VM; of the cluster, the same node."""
+    """Whether an event is about what is meant: the same run of a VM; of the cluster, a node that is due."""
     if one.subject.startswith("vm/"):
         epoch = getattr(one.event, "epoch", None)
         return not operation.epoch or epoch is None or epoch >= operation.epoch
-    return not operation.node or getattr(one.event, "node", operation.node) == operation.node
+    return not operation.nodes or getattr(one.event, "node", "") in operation.nodes
 
 
 _STAYS = "stays where it is"
 _SETTLED = frozenset({*AT_REST, VmState.RUNNING})
 _NO_END = frozenset({m.VmRecoveryDelayed.TYPE})
 _REFUSALS = frozenset({CommandRejected.TYPE, AccessRefused.TYPE})
+_REMOVALS = (e.VmRemoved, n.NodeRemoved)
+"""What it was about is gone, and nothing will come of it any more."""
 _ARRIVALS: tuple[type[Any], ...] = (m.VmMigrated, m.VmRelocated, m.VmMoved, m.VmRecovered)

@@ -29,7 +29,7 @@ from pvc.projections.operations import (
 )
 from pvc.projections.vm_machine import VmState
 
-FORMAT = 0x50564F01
+FORMAT = 0x50564F02
 """Stands in the file's header."""
 
 _BUSY_S = 5.0
