@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from pvc.events import node as n
 from pvc.events import vm as e
 from pvc.events import vm_moves as m
+from pvc.events import webhook as w
 from pvc.events.access import AccessRefused
 from pvc.events.cluster import CommandRejected, SigningKeyRetired
 from pvc.events.record import RawEvent, Record
@@ -382,6 +383,6 @@ _STAYS = "stays where it is"
 _SETTLED = frozenset({*AT_REST, VmState.RUNNING})
 _NO_END = frozenset({m.VmRecoveryDelayed.TYPE})
 _REFUSALS = frozenset({CommandRejected.TYPE, AccessRefused.TYPE})
-_REMOVALS = (e.VmRemoved, n.NodeRemoved)
+_REMOVALS = (e.VmRemoved, n.NodeRemoved, w.WebhookRemoved)
 """What it was about is gone, and nothing will come of it any more."""
 _ARRIVALS: tuple[type[Any], ...] = (m.VmMigrated, m.VmRelocated, m.VmMoved, m.VmRecovered)

@@ -7,7 +7,7 @@ from pathlib import Path
 from pvc.projections.operations import PARTLY_FAILED, Operation, OperationState
 from pvc.runtime.operation_file import OperationFile, OperationQuery
 from pvc.runtime.operations import KINDS
-from tests.support.core import TinyCluster
+from tests.support.core import TinyCluster, a_cluster
 
 
 def operations_of(cluster: TinyCluster, directory: Path, command: str) -> list[Operation]:
@@ -107,3 +107,13 @@ def test_rotating_the_key_of_a_node_that_is_removed_has_failed(tmp_path: Path) -
     cluster.do("node.remove", node="hv1")
     rotation = operation_of(cluster, tmp_path, "log.rotate_key")
     assert (rotation.state, rotation.code) == (OperationState.FAILED, "cluster.signing_key_retired")
+
+
+def test_adding_a_webhook_has_failed_where_it_is_removed_unverified(tmp_path: Path) -> None:
+    cluster = a_cluster("hv1")
+    cluster.do("webhook.add", name="billing", url="https://hooks.example.com/pvc")
+    assert operation_of(cluster, tmp_path, "webhook.add").state is OperationState.PENDING
+    cluster.do("webhook.remove", hook="billing")
+    added = operation_of(cluster, tmp_path, "webhook.add")
+    assert (added.state, added.code) == (OperationState.FAILED, "webhook.removed")
+    assert added.text == "webhook billing removed"
