@@ -19,10 +19,9 @@ from pvc.events import vm_moves as m
 from pvc.events import webhook as w
 from pvc.events.access import AccessRefused
 from pvc.events.cluster import CommandRejected, SigningKeyRetired
-from pvc.events.record import RawEvent, Record
-from pvc.events.registry import Event, UnknownEvent, decode_event, subject_of
-from pvc.projections.story import FAILURES, TOLD
-from pvc.projections.vm_machine import AT_REST, VmState, next_state
+from pvc.events.record import Record
+from pvc.projections.operation_seen import Seen
+from pvc.projections.story import FAILURES
 
 OVERTAKEN = "operation.overtaken"
 PARTLY_FAILED = "operation.partly_failed"
@@ -119,84 +118,6 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     text: str = ""
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """An event as operations look at it."""
-
-    subject: str
-    raw: RawEvent
-    event: Event
-    settled: bool = False
-    """It brought its VM to rest, or to run with nothing left to do."""
-    moved: bool = False
-    """It changed where its VM stands."""
-
-    @property
-    def text(self) -> str:
-        """What it says in a sentence."""
-        return TOLD[type(self.event)](self.event)
-
-    @property
-    def code(self) -> str:
-        """What programs go by: that of the error where it has one, else the event's type."""
-        return str(getattr(self.event, "code", "") or self.raw.type)
-
-
-class VmPlace(msgspec.Struct, frozen=True, kw_only=True):
-    """As much of a VM as operations have to know, followed from the events alone."""
-
-    name: str
-    node: str
-    state: VmState = VmState.STOPPED
-
-    @property
-    def active(self) -> bool:
-        """Whether it takes room on its node."""
-        return self.state not in AT_REST
-
-
-def place_after(place: VmPlace | None, event: Event, event_type: str) -> VmPlace | None:
-    """The VM after an event about it; None where it is gone, or not known."""
-    match event:
-        case e.VmDefined():
-            return VmPlace(name=event.name, node=event.node)
-        case e.VmRemoved():
-            return None
-        case e.VmRenamed() if place is not None:
-            return replace(place, name=event.name)
-    if place is None:
-        return None
-    state = next_state(place.state, event_type)
-    if state is None:
-        return place
-    node = getattr(event, "target", place.node) if isinstance(event, _ARRIVALS) else place.node
-    return replace(place, state=state, node=node)
-
-
-def seen_of(record: Record, places: dict[str, VmPlace]) -> list[Seen]:
-    """The events of a record, with what they do to VMs; `places` (by id) goes on with them. Unknown ones are left
-    out."""
-    found = []
-    for raw in record.events:
-        try:
-            event = decode_event(raw)
-        except UnknownEvent:
-            continue
-        subject = subject_of(event)
-        settled = moved = False
-        if subject.kind == "vm":
-            before = places.get(subject.id)
-            after = place_after(before, event, raw.type)
-            if after is None:
-                places.pop(subject.id, None)
-                settled = moved = before is not None
-            else:
-                places[subject.id] = after
-                moved = before is not None and next_state(before.state, raw.type) is not None
-                settled = moved and after.state in _SETTLED and raw.type not in _NO_END
-        found.append(Seen(subject=str(subject), raw=raw, event=event, settled=settled, moved=moved))
-    return found
-
-
 def begun_by(
     record: Record, seen: Sequence[Seen], kind: OperationKind | None, on_node: Sequence[str]
 ) -> tuple[Operation, dict[str, Member]] | None:
@@ -247,6 +168,9 @@ def after_record(
             break
         if one.subject in members or _joins(operation, kind, record, one):
             known = changed.get(one.subject) or members.get(one.subject)
+            over = known is not None and known.ended_us > 0 and one.subject not in changed
+            if over and not _sets_out_again(operation, kind, record, one):
+                continue  # somebody else's affair
             member, text = _member_after(known or Member(subject=one.subject), record, one)
             if known is None or member != known:
                 changed[one.subject] = member
@@ -308,6 +232,14 @@ def _joins(operation: Operation, kind: OperationKind, record: Record, one: Seen)
         and record.cause == operation.id
         and one.subject.startswith("vm/")
         and one.moved
+    )
+
+
+def _sets_out_again(operation: Operation, kind: OperationKind, record: Record, one: Seen) -> bool:
+    """Whether a VM that had come to rest, perhaps where it was, goes on in the sense of the operation."""
+    leaves = isinstance(one.event, _DEPARTURES.get(kind.course, ()))
+    return _joins(operation, kind, record, one) or (
+        leaves and f"node/{getattr(one.event, 'source', '')}" in operation.subjects
     )
 
 
@@ -380,9 +312,11 @@ def _same_run(operation: Operation, one: Seen) -> bool:
 
 
 _STAYS = "stays where it is"
-_SETTLED = frozenset({*AT_REST, VmState.RUNNING})
-_NO_END = frozenset({m.VmRecoveryDelayed.TYPE})
 _REFUSALS = frozenset({CommandRejected.TYPE, AccessRefused.TYPE})
+_DEPARTURES: dict[Course, tuple[type[Any], ...]] = {
+    Course.EMPTYING: (m.VmMigrationRequested, m.VmRecovered),
+    Course.RECOVERY: (m.VmRecovered,),
+}
+"""How VMs leave the node that such an operation is about, whoever asked for it."""
 _REMOVALS = (e.VmRemoved, n.NodeRemoved, w.WebhookRemoved)
 """What it was about is gone, and nothing will come of it any more."""
-_ARRIVALS: tuple[type[Any], ...] = (m.VmMigrated, m.VmRelocated, m.VmMoved, m.VmRecovered)

@@ -15,17 +15,15 @@ import msgspec
 
 from pvc.events.record import Record
 from pvc.log.sqlite_common import ForeignFormat, make_private, transaction
+from pvc.projections.operation_seen import Seen, VmPlace, seen_of
 from pvc.projections.operations import (
     OPEN,
     Course,
     Member,
     Operation,
     OperationKind,
-    Seen,
-    VmPlace,
     after_record,
     begun_by,
-    seen_of,
 )
 from pvc.projections.vm_machine import VmState
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from pvc.commands.facts import Ending
+from pvc.events.vm_moves import VmMigrationRequested
 from pvc.projections.operations import PARTLY_FAILED, Operation, OperationState
 from pvc.runtime.operation_file import OperationFile, OperationQuery
 from pvc.runtime.operations import KINDS
@@ -117,3 +120,123 @@ def test_adding_a_webhook_has_failed_where_it_is_removed_unverified(tmp_path: Pa
     added = operation_of(cluster, tmp_path, "webhook.add")
     assert (added.state, added.code) == (OperationState.FAILED, "webhook.removed")
     assert added.text == "webhook billing removed"
+
+
+def arrive(cluster: TinyCluster, name: str) -> None:
+    """Let a migration go its way."""
+    cluster.says_prepared(name)
+    cluster.says_ended(Ending.MIGRATED, name)
+    cluster.says_arrived(name)
+
+
+def a_cluster_with_vms(nodes: tuple[str, ...], node: str, *names: str, **fields: Any) -> TinyCluster:
+    """A cluster of these nodes with VMs that run on `node`."""
+    cluster = a_cluster(*nodes)
+    for name in names:
+        cluster.do("vm.define", name=name, memory_mib=1024, node=node, **fields)
+        cluster.do("vm.start", vm=name)
+        cluster.says_running(name)
+    return cluster
+
+
+class TestWhatHasArrivedStaysSo:
+    """A VM that has got somewhere has its part of the operation behind it, whatever others do to it afterwards."""
+
+    def rebalanced(self) -> tuple[TinyCluster, str, str]:
+        cluster = a_cluster_with_vms(("hv1",), "hv1", "web01", "web02", "web03", "web04", on_crash="stop")
+        cluster.add_node("hv2")
+        moves = cluster.do("cluster.rebalance", moves=2)
+        first, second = (cluster.state.vms[move.vm].name for move in moves if isinstance(move, VmMigrationRequested))
+        return cluster, first, second
+
+    def test_a_rebalance_has_succeeded_though_one_of_its_vms_has_crashed_since(self, tmp_path: Path) -> None:
+        cluster, first, second = self.rebalanced()
+        arrive(cluster, first)
+        cluster.says_ended(Ending.CRASHED, first)
+        arrive(cluster, second)
+        moved = operation_of(cluster, tmp_path, "cluster.rebalance")
+        assert (moved.state, moved.code, moved.done, moved.failed) == (OperationState.SUCCEEDED, "", 2, 0)
+
+    def test_a_rebalance_does_not_wait_for_what_an_admin_asked_for_since(self, tmp_path: Path) -> None:
+        cluster, first, second = self.rebalanced()
+        arrive(cluster, first)
+        cluster.do("vm.shutdown", vm=first, timeout_s=3600)
+        arrive(cluster, second)
+        moved = operation_of(cluster, tmp_path, "cluster.rebalance")
+        assert (moved.state, moved.done) == (OperationState.SUCCEEDED, 2)
+
+    def test_a_crash_on_the_way_is_still_a_failure(self, tmp_path: Path) -> None:
+        cluster, first, second = self.rebalanced()
+        cluster.says_ended(Ending.CRASHED, first)
+        arrive(cluster, second)
+        moved = operation_of(cluster, tmp_path, "cluster.rebalance")
+        assert (moved.state, moved.code, moved.failed) == (OperationState.FAILED, PARTLY_FAILED, 1)
+
+    def test_a_flush_has_succeeded_though_one_of_its_vms_is_being_restarted_elsewhere(self, tmp_path: Path) -> None:
+        cluster = a_cluster_with_vms(("hv1", "hv2"), "hv1", "web01", "web02")
+        cluster.elect("hv1")
+        cluster.do("node.flush", node="hv1")
+        cluster.flush_step("hv1")
+        arrive(cluster, "web01")
+        cluster.do("vm.restart", vm="web01", timeout_s=3600)
+        arrive(cluster, "web02")
+        cluster.flush_step("hv1")
+        flush = operation_of(cluster, tmp_path, "node.flush")
+        assert (flush.state, flush.done, flush.failed) == (OperationState.SUCCEEDED, 2, 0)
+
+    def test_a_recovery_has_succeeded_though_one_of_its_vms_is_being_stopped_since(self, tmp_path: Path) -> None:
+        cluster = a_cluster_with_vms(("hv1", "hv2", "hv3"), "hv2", "web01", "web02")
+        cluster.elect("hv1")
+        cluster.says_lost("hv2")
+        cluster.do("node.confirm_fenced", node="hv2")
+        cluster.recover("hv2")
+        cluster.says_running("web01")
+        cluster.do("vm.stop", vm="web01")
+        cluster.says_running("web02")
+        recovery = operation_of(cluster, tmp_path, "node.confirm_fenced")
+        assert (recovery.state, recovery.done, recovery.failed) == (OperationState.SUCCEEDED, 2, 0)
+
+    def test_a_recovery_does_not_wait_for_the_recovery_from_another_node(self, tmp_path: Path) -> None:
+        cluster = a_cluster_with_vms(("hv1", "hv2", "hv3", "hv4"), "hv2", "web01", "web02")
+        cluster.elect("hv1")
+        cluster.says_lost("hv2")
+        cluster.do("node.confirm_fenced", node="hv2")
+        cluster.recover("hv2")
+        cluster.says_running("web01")
+        away = cluster.vm("web01").node
+        assert away != cluster.vm("web02").node, "spread over the nodes that are left"
+        cluster.lose(away)
+        assert cluster.vm("web01").node not in (away, "hv2")
+        cluster.says_running("web02")
+        recovery = operation_of(cluster, tmp_path, "node.confirm_fenced")
+        assert (recovery.state, recovery.done, recovery.failed) == (OperationState.SUCCEEDED, 2, 0)
+
+    def test_a_recovery_goes_on_with_a_vm_whose_migration_was_given_up_before(self, tmp_path: Path) -> None:
+        cluster = a_cluster_with_vms(("hv1", "hv2", "hv3"), "hv2", "web01", "web02")
+        cluster.elect("hv1")
+        cluster.do("vm.migrate", vm="web01", node="hv3")
+        cluster.says_lost("hv2")
+        cluster.do("node.confirm_fenced", node="hv2")
+        cluster.says_not_moved("web01", by_target=True)
+        cluster.recover("hv2")
+        cluster.says_running("web02")
+        assert operation_of(cluster, tmp_path, "node.confirm_fenced").state is OperationState.RUNNING
+        cluster.says_running("web01")
+        recovery = operation_of(cluster, tmp_path, "node.confirm_fenced")
+        assert (recovery.state, recovery.done, recovery.failed) == (OperationState.SUCCEEDED, 2, 0)
+
+    def test_a_flush_goes_on_with_a_vm_whose_migration_failed_at_first(self, tmp_path: Path) -> None:
+        cluster = a_cluster_with_vms(("hv1", "hv2"), "hv1", "web01")
+        cluster.elect("hv1")
+        cluster.do("node.flush", node="hv1")
+        cluster.flush_step("hv1")
+        cluster.says_not_moved("web01")
+        flush = operation_of(cluster, tmp_path, "node.flush")
+        assert (flush.state, flush.done, flush.failed) == (OperationState.RUNNING, 1, 1)
+        cluster.flush_step("hv1")
+        flush = operation_of(cluster, tmp_path, "node.flush")
+        assert (flush.state, flush.done, flush.failed) == (OperationState.RUNNING, 0, 0)
+        arrive(cluster, "web01")
+        cluster.flush_step("hv1")
+        flush = operation_of(cluster, tmp_path, "node.flush")
+        assert (flush.state, flush.done, flush.failed) == (OperationState.SUCCEEDED, 1, 0)
