@@ -6,7 +6,7 @@ records finds the same operations, at every gateway and for the whole past.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -63,6 +63,12 @@ class OperationKind(msgspec.Struct, frozen=True, kw_only=True):
     course: Course = Course.OUTCOME
     outcomes: Mapping[str, bool] = {}
     """Event types that end it -> whether that is success."""
+    begins: frozenset[str] = frozenset()
+    """Event types with one of which a record begins one; none: each record does."""
+
+    def begun_with(self, types: Iterable[str]) -> bool:
+        """Whether a record with events of these types begins one."""
+        return not self.begins or not self.begins.isdisjoint(types)
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -123,7 +129,8 @@ def begun_by(
 ) -> tuple[Operation, dict[str, Member]] | None:
     """The operation that a record begins, with its members; None where it begins none. `on_node`: ids of the VMs that
     were active on the record's node before it."""
-    if kind is None or not seen or any(one.raw.type in _REFUSALS for one in seen):
+    types = {one.raw.type for one in seen}
+    if kind is None or not types or types & _REFUSALS or not kind.begun_with(types):
         return None
     subjects = tuple(dict.fromkeys(one.subject for one in seen))
     members: dict[str, Member] = {}

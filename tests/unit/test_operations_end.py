@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pvc.commands.facts import Ending
 from pvc.events.vm_moves import VmMigrationRequested
 from pvc.projections.operations import PARTLY_FAILED, Operation, OperationState
 from pvc.runtime.operation_file import OperationFile, OperationQuery
 from pvc.runtime.operations import KINDS
-from tests.support.core import TinyCluster, a_cluster
+from tests.support.core import TinyCluster, a_cluster, a_cluster_with_vm
 
 
 def operations_of(cluster: TinyCluster, directory: Path, command: str) -> list[Operation]:
@@ -240,3 +242,36 @@ class TestWhatHasArrivedStaysSo:
         cluster.flush_step("hv1")
         flush = operation_of(cluster, tmp_path, "node.flush")
         assert (flush.state, flush.done, flush.failed) == (OperationState.SUCCEEDED, 1, 0)
+
+
+class TestModifying:
+    def test_with_a_restart_is_over_when_the_vm_runs_again(self, tmp_path: Path) -> None:
+        cluster = a_cluster_with_vm("running")
+        cluster.do("vm.modify", vm="web01", memory_mib=2048, restart=True)
+        assert operation_of(cluster, tmp_path, "vm.modify").state is OperationState.PENDING
+        cluster.says_ended()
+        assert operation_of(cluster, tmp_path, "vm.modify").open, "the end of the run before is no end"
+        cluster.says_running()
+        assert operation_of(cluster, tmp_path, "vm.modify").state is OperationState.SUCCEEDED
+
+    def test_with_a_restart_that_does_not_come_about_has_failed(self, tmp_path: Path) -> None:
+        cluster = a_cluster_with_vm("running")
+        cluster.do("vm.modify", vm="web01", memory_mib=2048, restart=True)
+        cluster.says_ended()
+        cluster.says_start_failed()
+        modified = operation_of(cluster, tmp_path, "vm.modify")
+        assert (modified.state, modified.code) == (OperationState.FAILED, "driver.failed")
+
+    def test_a_vm_that_was_modified_before_begins_one_by_its_restart_alone(self, tmp_path: Path) -> None:
+        cluster = a_cluster_with_vm("running")
+        cluster.do("vm.modify", vm="web01", memory_mib=2048)
+        assert operations_of(cluster, tmp_path, "vm.modify") == []
+        (restart,) = cluster.do("vm.modify", vm="web01", restart=True)
+        modified = operation_of(cluster, tmp_path, "vm.modify")
+        assert (modified.epoch, modified.open) == (getattr(restart, "epoch", 0), True)
+
+    @pytest.mark.parametrize("state", ["stopped", "running"])
+    def test_without_a_restart_is_done_at_once(self, tmp_path: Path, state: str) -> None:
+        cluster = a_cluster_with_vm(state)
+        cluster.do("vm.modify", vm="web01", memory_mib=2048, restart=state == "stopped")
+        assert operations_of(cluster, tmp_path, "vm.modify") == []
