@@ -82,6 +82,8 @@ class CommandSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Event types that end the operation, caused by its record -> whether that is success. Empty: it ends at once."""
     begins: frozenset[str] = frozenset()
     """Where it may as well be done at once: the event types with one of which it begins what the outcomes end."""
+    anywhere: bool = False
+    """Whether the outcomes end it whatever they are about, and whatever has caused them."""
     course: Course = Course.OUTCOME
     """How what it begins goes on; where that is over with one of the outcomes, `OUTCOME`."""
     internal: tuple[str, ...] = ()
@@ -98,7 +100,7 @@ class CommandSpec(msgspec.Struct, frozen=True, kw_only=True):
         """What its operations end with; None where it is done as soon as it is recorded."""
         if not self.outcomes and self.course is Course.OUTCOME:
             return None
-        return OperationKind(course=self.course, outcomes=self.outcomes, begins=self.begins)
+        return OperationKind(course=self.course, outcomes=self.outcomes, begins=self.begins, anywhere=self.anywhere)
 
     def begun_with(self, types: Iterable[str]) -> bool:
         """Whether it has begun something that takes time, where it has led to events of these types."""

@@ -65,6 +65,8 @@ class OperationKind(msgspec.Struct, frozen=True, kw_only=True):
     """Event types that end it -> whether that is success."""
     begins: frozenset[str] = frozenset()
     """Event types with one of which a record begins one; none: each record does."""
+    anywhere: bool = False
+    """Whether the outcomes end it whatever they are about."""
 
     def begun_with(self, types: Iterable[str]) -> bool:
         """Whether a record with events of these types begins one."""
@@ -183,11 +185,17 @@ def after_record(
                 changed[one.subject] = member
                 operation = _counted(operation, known, member)
                 operation = _told(operation, record, text)
-        elif (one.subject in operation.subjects or record.cause == operation.id) and _same_run(operation, one):
+        elif _concerns(operation, kind, record, one) and _same_run(operation, one):
             operation = _after_event(operation, record, one, kind)
     if operation.verdict is not None or kind.course in (Course.MOVES, Course.RECOVERY):
         operation, changed = _perhaps_over(operation, {**members, **changed}, changed, record, kind)
     return operation, changed
+
+
+def _concerns(operation: Operation, kind: OperationKind, record: Record, one: Seen) -> bool:
+    """Whether an event is about what the operation is about, or comes of it."""
+    end = kind.anywhere and one.raw.type in kind.outcomes
+    return end or one.subject in operation.subjects or record.cause == operation.id
 
 
 def _after_event(operation: Operation, record: Record, one: Seen, kind: OperationKind) -> Operation:

@@ -187,7 +187,8 @@ def _outcomes(endpoint: Endpoint) -> str:
     told = ", ".join(f"`{event}` ({'success' if good else 'failure'})" for event, good in outcomes.items())
     begins = ", ".join(f"`{event}`" for event in sorted(endpoint.command.begins))
     where = f"Where it leads to {begins}, it" if begins else "It"
-    return f"{where} ends with {told}, caused by its record.\n\n"
+    cause = "whatever has caused it" if endpoint.command.anywhere else "caused by its record"
+    return f"{where} ends with {told}, {cause}.\n\n"
 
 
 def _curl(endpoint: Endpoint) -> str:

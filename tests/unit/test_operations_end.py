@@ -275,3 +275,24 @@ class TestModifying:
         cluster = a_cluster_with_vm(state)
         cluster.do("vm.modify", vm="web01", memory_mib=2048, restart=state == "stopped")
         assert operations_of(cluster, tmp_path, "vm.modify") == []
+
+
+def test_the_initialisation_is_over_with_the_first_node_whatever_has_caused_its_report(tmp_path: Path) -> None:
+    cluster = TinyCluster()
+    cluster.do("cluster.init", name="main")
+    cluster.do("cluster.set_maintenance", maintenance=True)
+    assert operation_of(cluster, tmp_path, "cluster.init").open
+    cluster.says_ready("hv1")
+    made = operation_of(cluster, tmp_path, "cluster.init")
+    assert (made.state, made.done) == (OperationState.SUCCEEDED, 1)
+    assert made.text.startswith("node hv1 ready")
+    cluster.add_node("hv2")
+    assert operation_of(cluster, tmp_path, "cluster.init") == made
+    assert operation_of(cluster, tmp_path, "node.add").state is OperationState.SUCCEEDED
+
+
+def test_a_new_node_is_not_there_because_another_one_is(tmp_path: Path) -> None:
+    cluster = a_cluster("hv1")
+    cluster.do("node.add", node="hv2")
+    cluster.says_ready("hv1", boot="boot-2")
+    assert operation_of(cluster, tmp_path, "node.add").state is OperationState.PENDING
