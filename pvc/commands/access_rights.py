@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from pvc.commands.access_table import Action, Verdict, roles_for, verdict
+from pvc.commands.access_table import Action, Verdict, includes, roles_for, verdict
 from pvc.commands.base import Context, Decide, Decision, quoted
 from pvc.errors import Forbidden
 from pvc.events.access import Grant
@@ -42,6 +42,8 @@ class Rights(msgspec.Struct, frozen=True, kw_only=True):
     everything: bool = False
     own: str = ""
     """Only what is this principal's own (the name as in events), where it is not empty."""
+    most: Role = Role.ADMIN
+    """The role of the token that asks, which no other token that it changes may exceed."""
     scopes: tuple[Grant, ...] = ()
     """Only for VMs that one of these covers, where there are some."""
 
@@ -165,6 +167,14 @@ def _require_own(state: ClusterState, rights: Rights, command: Any) -> None:
             hint="`pvc access token list` shows yours; an admin may change those of others",
             field="token",
         )
+    # Who has a token for little, perhaps not from its owner, must not come by one for more.
+    if not includes(rights.most, token.role):
+        raise Forbidden(
+            f"the token {token.id} is for {token.role} at most, and the one that you ask with for {rights.most}",
+            code="access.token_beyond",
+            hint="ask with that token itself, or one that may do as much; or an admin does it",
+            field="token",
+        )
 
 
 def _rights(action: Action, grants: Sequence[Grant], most: Role, name: str) -> Rights:
@@ -181,7 +191,7 @@ def _rights(action: Action, grants: Sequence[Grant], most: Role, name: str) -> R
             scopes.append(grant)
         else:
             everything = True
-    return Rights(everything=True) if everything else Rights(own=own, scopes=tuple(scopes))
+    return Rights(everything=True) if everything else Rights(own=own, most=most, scopes=tuple(scopes))
 
 
 def _covers(scope: Grant, name: str, tags: Any) -> bool:

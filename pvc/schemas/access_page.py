@@ -117,8 +117,9 @@ Token 3f2a91c0d4e5 revoked
   not expire. The node's clock decides.
 - **Rotating**: a new token with the role and the length of life of the old one, which opens for another day
   (`--overlap`). Everybody may rotate and revoke their own, so a service can do it by itself; a new token from nothing
-  takes an admin. A token is rotated once; but where the new one was never used, as its reply was lost, it can be
-  rotated again, and that one is revoked.
+  takes an admin. But a token changes none that may do more than itself (`access.token_beyond`): with a monitor's
+  `viewer` token of an admin nobody becomes one, nor shuts the admin out. A token is rotated once; but where the new
+  one was never used, as its reply was lost, it can be rotated again, and that one is revoked.
 - **Revoking** holds on a node as soon as it has folded the record: within milliseconds. An open console or a followed
   log ends within a second.
 - **Last use** is a record, `access.token_used`, at most once a day for each token, address and gateway, and for at
