@@ -50,3 +50,33 @@ async def test_a_narrow_token_rotates_itself_and_stays_as_narrow(house: House) -
     assert house.state.tokens[id_of(rotated)].role == "operator"
     async with house.outside_with(rotated) as service:
         check_problem(await service.post("/access", json={"principal": "m", "grants": []}), 403, "access.forbidden")
+
+
+SHOP = {"role": "operator", "tag": "shop"}
+
+
+async def test_a_name_stands_in_the_past_too_for_the_vm_that_is_ones_own_now(house: House) -> None:
+    await house.define(name="db", description="the bank's ledger", tags=["bank"])
+    await house.define(name="shop01", tags=["shop"], description="the shop's till")
+    then = house.state.position
+    await house.root.post("/vms/db/rename", json={"name": "db-old"})
+    async with house.outside_with(await house.member("mallory", SHOP)) as mallory:
+        check_problem(await mallory.get(f"/vms/db?at={then}"), 403, "access.out_of_scope")
+        assert (await mallory.post("/vms/shop01/rename", json={"name": "db"})).status_code == 200
+        then_own = (await mallory.get(f"/vms/db?at={then}")).json()
+        assert (then_own["name"], then_own["description"]) == ("shop01", "the shop's till")
+        assert (await mallory.get(f"/vms/db?at={house.state.position}")).json()["name"] == "db"
+    assert (await house.root.get(f"/vms/db?at={then}")).json()["description"] == "the bank's ledger"
+
+
+async def test_of_a_time_before_ones_vm_no_other_name_is_told(house: House) -> None:
+    await house.define(name="bank-ledger01", tags=["bank"], description="the bank's ledger")
+    await house.define(name="bank-ledger99", tags=["bank"])
+    then = house.state.position
+    await house.root.delete("/vms/bank-ledger99")
+    await house.define(name="bank-ledger99", tags=["shop"])
+    async with house.outside_with(await house.member("mallory", SHOP)) as mallory:
+        reply = await mallory.get(f"/vms/bank-ledger99?at={then}")
+        problem = check_problem(reply, 404, "vm.not_found")
+        assert f"at position {then}" in problem["detail"] and "bank-ledger99" in problem["detail"]
+        assert "ledger01" not in reply.text and "the bank's" not in reply.text
