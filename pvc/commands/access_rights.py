@@ -16,6 +16,7 @@ import msgspec
 
 from pvc.commands.access_table import Action, Verdict, includes, roles_for, verdict
 from pvc.commands.base import Context, Decide, Decision, quoted
+from pvc.commands.vm_define import RenameVm
 from pvc.errors import Forbidden
 from pvc.events.access import Grant
 from pvc.events.types import Role
@@ -131,6 +132,10 @@ def require_covered(state: ClusterState, rights: Rights, command: Any) -> None:
     """Raise Forbidden where a command is about another's VM or token than the rights are for."""
     if rights.scopes:
         require_vm(state, rights, getattr(command, "vm", ""))
+        if isinstance(command, RenameVm):
+            # Before it is decided: that a name beyond the scope is taken would tell of another's VM.
+            vm = state.vms[state.vm_names.get(command.vm, command.vm)]
+            _require_name(rights, command.name, vm)
     if rights.own:
         _require_own(state, rights, command)
 
@@ -152,10 +157,13 @@ def _decide_if_allowed(
     for event in decision.events:
         # A new name may leave the scope, or be meant to come into somebody else's.
         if rights.scopes and isinstance(event, VmRenamed):
-            vm = state.vms[event.vm]
-            if not rights.covers_named(event.name, vm.tags):
-                raise _out_of_scope(event.name)
+            _require_name(rights, event.name, state.vms[event.vm])
     return decision
+
+
+def _require_name(rights: Rights, name: str, vm: Vm) -> None:
+    if not rights.covers_named(name, vm.tags):
+        raise _out_of_scope(name)
 
 
 def _require_own(state: ClusterState, rights: Rights, command: Any) -> None:

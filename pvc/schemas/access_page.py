@@ -74,8 +74,9 @@ safe.
 - The history and the events show what is about VMs that are covered: all of it, also of the time before they had the
   tag. What became of VMs that are removed, and what is about nodes and the cluster, whoever is limited does not see:
   it may name any VM.
-- A VM cannot be renamed out of the scope. Its tags can be changed by whoever may configure it, also those that scopes
-  go by: a protected tag is no obstacle to that. Give scopes by name where that matters.
+- A VM cannot be renamed out of the scope, to a name that is free or not. Of a name within it a rename tells whether it
+  is taken, be it by another's VM: names are unique in the cluster. A VM's tags can be changed by whoever may configure
+  it, also those that scopes go by: a protected tag is no obstacle to that. Give scopes by name where that matters.
 - Defining VMs and changing their disks is for the whole cluster alone: a definition names files of the nodes, and
   with the right path one would read any VM's disk.
 - A [webhook](webhooks.md) is sent what its owner may see, so a limited owner's is sent what is about VMs that are

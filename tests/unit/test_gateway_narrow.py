@@ -80,3 +80,17 @@ async def test_of_a_time_before_ones_vm_no_other_name_is_told(house: House) -> N
         problem = check_problem(reply, 404, "vm.not_found")
         assert f"at position {then}" in problem["detail"] and "bank-ledger99" in problem["detail"]
         assert "ledger01" not in reply.text and "the bank's" not in reply.text
+
+
+async def test_a_rename_out_of_the_scope_tells_nothing_of_the_name(house: House) -> None:
+    await house.define(name="dev-1")
+    await house.define(name="prod-db")
+    by_name = {"role": "operator", "name": "dev-*"}
+    async with house.outside_with(await house.member("mallory", by_name)) as mallory:
+        for query in ("?dry_run=true", ""):
+            for name in ("prod-db", "prod-free"):
+                reply = await mallory.post(f"/vms/dev-1/rename{query}", json={"name": name})
+                problem = check_problem(reply, 403, "access.out_of_scope")
+                assert problem["detail"] == f"your role does not cover a VM '{name}'"
+        assert (await mallory.post("/vms/dev-1/rename", json={"name": "dev-2"})).status_code == 200
+    assert sorted(house.state.vm_names) == ["dev-2", "prod-db"]
