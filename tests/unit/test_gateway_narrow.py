@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pvc.gateway import event_hub, operations, sight
+from pvc.gateway import events as gateway_events
 from tests.unit.gateway_house import House, a_house
 from tests.unit.test_gateway_input import check_problem
 
@@ -94,3 +97,73 @@ async def test_a_rename_out_of_the_scope_tells_nothing_of_the_name(house: House)
                 assert problem["detail"] == f"your role does not cover a VM '{name}'"
         assert (await mallory.post("/vms/dev-1/rename", json={"name": "dev-2"})).status_code == 200
     assert sorted(house.state.vm_names) == ["dev-2", "prod-db"]
+
+
+async def rebalanced(house: House) -> str:
+    """A record about two VMs, one of them with the tag shop; its name."""
+    for name in ("shop00", "shop01", "shop02", "shop03"):
+        await house.define(name=name, tags=["shop"], memory_mib=1500)
+        await house.start(name)
+    await house.define(name="bank01", memory_mib=1500, tags=["bank"])
+    await house.start("bank01")
+    await house.second_node("hv2")
+    reply = await house.root.post("/cluster/rebalance", json={"moves": 5})
+    moved = {event["subject"] for event in reply.json()["events"]}
+    named = {name for name, vm_id in house.state.vm_names.items() if f"vm/{vm_id}" in moved}
+    assert "bank01" in named and len(named) == 2, named
+    return (named - {"bank01"}).pop()
+
+
+async def test_filters_find_nothing_by_what_may_not_be_seen(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = await rebalanced(house)
+    moves = "vm.migration_requested"
+    async with house.outside_with(await house.member("mallory", SHOP)) as mallory:
+
+        async def found(path: str, items: str) -> list[Any]:
+            reply = await mallory.get(path)
+            assert reply.status_code == 200 and "bank" not in reply.text, reply.text
+            listed: list[Any] = reply.json()[items]
+            return listed
+
+        for most in (sight.MAX_AMONG, 0):
+            monkeypatch.setattr(sight, "MAX_AMONG", most)
+            monkeypatch.setattr(operations, "MAX_AMONG", most)
+            for ref in ("bank01", house.state.vm_names["bank01"], "nothere"):
+                assert await found(f"/events?subject=vm/{ref}&wait_s=0", "records") == []
+                assert await found(f"/operations?subject=vm/{ref}", "items") == []
+                assert await found(f"/history?subject=vm/{ref}", "records") == []
+            for tag, number in (("bank", 0), ("shop", 1)):
+                assert len(await found(f"/events?tag={tag}&types={moves}&wait_s=0", "records")) == number
+                assert len(await found(f"/history?tag={tag}&type={moves}", "records")) == number
+            assert len(await found(f"/events?subject=vm/{shop}&types={moves}&wait_s=0", "records")) == 1
+            assert len(await found(f"/operations?subject=vm/{shop}&command=cluster.*", "items")) == 1
+            assert len(await found(f"/history?subject=vm/{shop}&type={moves}", "records")) == 1
+
+
+async def test_a_poll_takes_no_longer_where_there_is_something_hidden(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_events, "MAX_LOOKED_AT", 1)
+    monkeypatch.setattr(event_hub, "MAX_BATCH", 1)
+    await house.define(name="bank01")
+    await house.root.post("/vms/bank01/disable")
+    await house.define(name="shop01", tags=["shop"])
+    async with house.outside_with(await house.member("mallory", SHOP)) as mallory:
+        head = house.state.position
+        for ref in ("bank01", "nothere"):
+            page = (await mallory.get(f"/events?subject=vm/{ref}&wait_s=0")).json()
+            assert page["records"] == [] and page["next_after"] >= head, ref
+
+
+async def test_a_page_of_events_leaves_out_nothing_that_comes_after_what_is_hidden(house: House) -> None:
+    await house.define(name="bank01")
+    await house.define(name="bank02")
+    await house.define(name="shop01", tags=["shop"])
+    await house.define(name="shop02", tags=["shop"])
+    async with house.outside_with(await house.member("mallory", SHOP)) as mallory:
+        seen, after = [], 0
+        for _ in range(10):
+            page = (await mallory.get(f"/events?types=vm.defined&wait_s=0&limit=1&after={after}")).json()
+            seen += [event["data"]["name"] for record in page["records"] for event in record["events"]]
+            after = page["next_after"]
+    assert seen == ["shop01", "shop02"]
