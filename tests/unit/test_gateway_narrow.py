@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -167,3 +168,24 @@ async def test_a_page_of_events_leaves_out_nothing_that_comes_after_what_is_hidd
             seen += [event["data"]["name"] for record in page["records"] for event in record["events"]]
             after = page["next_after"]
     assert seen == ["shop01", "shop02"]
+
+
+async def test_who_waits_for_a_position_is_asked_again_whether_they_may(house: House) -> None:
+    await house.define(name="shop01", tags=["shop"])
+    revoked = await house.member("anna", {"role": "viewer"})
+    narrowed = await house.member("bert", {"role": "viewer"})
+    async with house.outside_with(revoked) as anna, house.outside_with(narrowed) as bert:
+        for client in (anna, bert):
+            await client.get("/whoami")
+        await house.settle()
+        far = house.state.position + 3
+        waiting = [asyncio.create_task(client.get(f"/vms?min_position={far}")) for client in (anna, bert)]
+        await house.settle()
+        assert not any(task.done() for task in waiting)
+        assert (await house.root.delete(f"/tokens/{id_of(revoked)}")).status_code == 200
+        changed = await house.root.patch("/access/bert", json={"grants": [SHOP]})
+        assert changed.status_code == 200, changed.text
+        await house.define(name="bank01")
+        annas, berts = await asyncio.gather(*waiting)
+    check_problem(annas, 401, "access.token_invalid")
+    assert [vm["name"] for vm in berts.json()["items"]] == ["shop01"]
