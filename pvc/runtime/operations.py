@@ -158,7 +158,7 @@ class Operations:
                 self._closed = True
                 file, self._file = self._file, None
                 if file is not None:
-                    await self._thread.run(file.close)
+                    await self._thread.run(file.close, surely=True)
         except (sqlite3.Error, OSError) as error:
             raise self._unavailable(error) from error
         finally:
@@ -244,7 +244,7 @@ class Operations:
                 return
             self._file, self._position = None, 0
             try:
-                await self._thread.run(file.close)
+                await self._thread.run(file.close, surely=True)
                 await self._remove(reason)
             except OSError as error:
                 raise self._unavailable(error) from error
