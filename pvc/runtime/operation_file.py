@@ -93,7 +93,7 @@ class Reached(NamedTuple):
 
 
 class OperationFile:
-    """An open file. Methods raise sqlite3.Error."""
+    """An open file. Methods raise sqlite3.Error, and MsgspecError where a row of it cannot be read."""
 
     def __init__(self, path: Path, kinds: Mapping[str, OperationKind]) -> None:
         make_private(path)
@@ -108,15 +108,22 @@ class OperationFile:
 
     def reached(self) -> Reached:
         """Up to where the log was looked at."""
-        return Reached(*self._db.execute("SELECT position, record FROM reached").fetchone())
+        row = self._db.execute("SELECT position, record FROM reached").fetchone()
+        if row is None:
+            raise ForeignFormat("it does not say how far it goes")
+        return Reached(*row)
 
     def fold(self, batch: Sequence[bytes]) -> set[str]:
-        """Go on with these records, in order, in one transaction; returns the ids of the operations that changed."""
+        """Go on with these records, in order, in one transaction, and not beyond bytes that are no record; returns the
+        ids of the operations that changed."""
         changed: set[str] = set()
         with transaction(self._db):
             position = self.reached().position
             for data in batch:
-                record = _records.decode(data)
+                try:
+                    record = _records.decode(data)
+                except msgspec.MsgspecError:
+                    break
                 if record.position == position + 1:
                     changed |= self._fold(record)
                     position = record.position
