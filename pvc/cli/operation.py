@@ -86,7 +86,10 @@ def _row(operation: Operation, at_us: int) -> list[str | Cell]:
 
 def about(operation: Operation) -> str:
     """The names of what it is about: the first few."""
-    names = [one["name"] for one in operation["subjects"] if one["name"]]
+    named = [one for one in operation["subjects"] if one["name"]]
+    # The token that was made on the way says less than what it is for.
+    told = [one for one in named if not one["subject"].startswith("access/")] or named
+    names = [one["name"] for one in told]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import pytest
 
-from pvc.cli import access, audit, fault, webhook
+from pvc.cli import access, audit, fault, operation, webhook
 from pvc.cli.app import cli
 from pvc.cli.base import CONTEXT
 from pvc.cli.cluster import status_facts
@@ -97,7 +97,7 @@ def test_last_uses_and_deliveries_are_told_whole() -> None:
         "url": "https://hooks.example.com/a/rather/long/path",
     }
     screen = Screen({"items": [hook]})
-    webhook.show_webhooks(screen)  # type: ignore[arg-type]
+    webhook.show_webhooks(screen, None)  # type: ignore[arg-type]
     assert "3 min ago" in screen.lines[1]
     token = {
         "id": "d1d05b68ce81",
@@ -168,3 +168,11 @@ def test_the_first_help_fits_and_has_each_groups_text_whole() -> None:
     text = cli.get_help(click.Context(cli, info_name="pvc", terminal_width=80, **CONTEXT))
     assert max(map(len, text.splitlines())) <= 80
     assert "..." not in text.split("Commands:")[1] and "Exit codes: 0 done" in text
+
+
+def test_a_token_that_an_operation_made_is_told_where_there_is_nothing_else() -> None:
+    token = {"subject": "access/d1d05b68ce81", "name": "token d1d05b68ce81"}
+    of_both: Any = {"subjects": [{"subject": "cluster", "name": "main"}, token]}
+    assert operation.about(of_both) == "main"
+    alone: Any = {"subjects": [token]}
+    assert operation.about(alone) == "token d1d05b68ce81"
