@@ -8,6 +8,7 @@ import click
 
 from pvc.cli import complete, exits
 from pvc.cli.base import PvcCommand
+from pvc.cli.past import at_option, note_past
 from pvc.cli.session import Session, now_us
 from pvc.cli.table import WHOLE, Cell, Column, render_facts
 from pvc.cli.text import clean, paint
@@ -56,9 +57,10 @@ OUTCOMES = {"delivered": "green", "retry": "yellow"}
 UNKNOWN = "?"
 
 
-def show_webhooks(session: Session) -> None:
+def show_webhooks(session: Session, at: str | None) -> None:
     """All webhooks, one a line."""
-    hooks = session.client.get("/webhooks")["items"]
+    hooks = session.client.get("/webhooks", {"at": at or ""})["items"]
+    past = note_past(session)
     if session.wants_data:
         session.show_data(hooks)
         return
@@ -67,27 +69,32 @@ def show_webhooks(session: Session) -> None:
         [
             hook["name"],
             Cell(hook["state"], STYLES.get(hook["state"], "")),
-            _number(hook["lag"]),
-            _behind(hook),
-            _number(hook["delivered"]),
+            *(["", "", ""] if past else [_number(hook["lag"]), _behind(hook), _number(hook["delivered"])]),
             age(hook["last_us"], at_us) if hook["last_us"] else "",
             Cell(str(hook["parked"]), "red" if hook["parked"] else ""),
             hook["url"],
         ]
         for hook in hooks
     ]
-    session.show_table(COLUMNS, rows)
-    if not hooks:
+    session.show_table([column._replace(optional=True) for column in COLUMNS] if past else COLUMNS, rows)
+    if not hooks and not past:
         session.note("There are no webhooks; `pvc webhook add NAME URL` makes one.")
 
 
-def show_webhook(session: Session, hook: str) -> None:
+def show_webhook(session: Session, hook: str, at: str | None) -> None:
     """One webhook in full."""
-    found = session.client.get(f"/webhooks/{hook}")
+    found = session.client.get(f"/webhooks/{hook}", {"at": at or ""})
+    past = note_past(session)
     if session.wants_data:
         session.show_data(found)
         return
-    session.show(render_facts(_facts(found, now_us()), session.look))
+    facts = _facts(found, now_us())
+    # How far it had come then is not known; "never" would be untrue.
+    session.show(render_facts([fact for fact in facts if not past or fact[0] not in MEASURED], session.look))
+
+
+MEASURED = frozenset({"Position", "Lag", "Delivered", "Last"})
+"""Facts of a webhook that are of its cursor."""
 
 
 def _facts(hook: dict[str, Any], at_us: int) -> list[tuple[str, str | Cell]]:
@@ -204,11 +211,11 @@ def _behind(hook: dict[str, Any]) -> str:
     return f"{hook['lag_s']:.0f} s" if hook["lag"] else ""
 
 
-def _of_one(name: str, run: Any, text: str) -> PvcCommand:
+def _of_one(name: str, run: Any, text: str, *options: click.Option) -> PvcCommand:
     return PvcCommand(
         name,
         run,
-        params=[click.Argument(["hook"], shell_complete=complete.webhook_names)],
+        params=[click.Argument(["hook"], shell_complete=complete.webhook_names), *options],
         about={"hook": "Name or id of the webhook."},
         help=text,
         example=f"pvc webhook {name} billing",
@@ -219,11 +226,12 @@ def _of_one(name: str, run: Any, text: str) -> PvcCommand:
 list_webhooks = PvcCommand(
     "list",
     show_webhooks,
+    params=[at_option()],
     help="List the webhooks, and how far each is behind the log.",
     example="pvc webhook list",
 )
 
-info = _of_one("info", show_webhook, "Show all about a webhook.")
+info = _of_one("info", show_webhook, "Show all about a webhook.", at_option())
 deliveries = _of_one("deliveries", show_deliveries, "Show the last requests to a webhook, and what was answered.")
 parked = _of_one("parked", show_parked, "Show the events that a webhook was not given after the last try.")
 test = _of_one(

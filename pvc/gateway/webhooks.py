@@ -16,7 +16,8 @@ from pvc.events.webhook import WebhookSettings
 from pvc.gateway.access_log import told_in_access_log
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
 from pvc.gateway.lists import ListArguments, ListOf, Next, by_attributes
-from pvc.gateway.queries import NoArguments
+from pvc.gateway.moments import At, seen_at, told_of_then
+from pvc.gateway.queries import NoArguments, OneArguments
 from pvc.gateway.records import decode_record, iso_time
 from pvc.gateway.services import GatewayServices
 from pvc.gateway.webhook_commands import ports_of
@@ -46,7 +47,7 @@ class WebhookRow(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             description="`delivering`, `replaying`, `proving` (not yet sent events), `retrying`, `down` (it failed "
-            "often in a row), `paused`, `disabled`, or `unknown` (its cursor cannot be read).",
+            "often in a row), `paused`, `disabled`, or `unknown` (its cursor cannot be read, or it is of the past).",
         ),
     ]
     reason: Annotated[str, Meta(description="Why it is paused, disabled, retrying or down.")]
@@ -68,6 +69,7 @@ class WebhookListArguments(ListArguments, frozen=True, kw_only=True, forbid_unkn
     state: Annotated[
         tuple[Annotated[str, Meta(max_length=40)], ...], Meta(max_length=20, description="Only those in one of these.")
     ] = ()
+    at: At = ""
 
 
 class WebhookInfo(WebhookRow, frozen=True, kw_only=True):
@@ -76,7 +78,7 @@ class WebhookInfo(WebhookRow, frozen=True, kw_only=True):
     settings: Annotated[WebhookSettings, Meta(description="Subjects name VMs by their ids.")]
     sees: Annotated[
         str,
-        Meta(description="What its owner may see now, and so what it is sent: `everything`, `some VMs`, `nothing`."),
+        Meta(description="What its owner may see, and so what it is sent: `everything`, `some VMs`, `nothing`."),
     ]
     verified: Annotated[bool, Meta(description="Whether the receiver has proved that it wants events.")]
     secrets: list[SecretInfo]
@@ -140,12 +142,16 @@ class TestReply(msgspec.Struct, frozen=True, kw_only=True):
 
 async def _list(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, WebhookListArguments)
-    rows = [row for row in await webhook_rows(services) if not arguments.state or row.state in arguments.state]
+    seen = await seen_at(services, arguments.at)
+    if seen.moment is None:
+        rows = await webhook_rows(services)
+    else:
+        rows = [_row_of(hook, None) for hook in seen.state.webhooks.values()]
+    rows = [row for row in rows if not arguments.state or row.state in arguments.state]
     found, following = WEBHOOK_LIST.page(rows, arguments)
-    page = WebhookList(
-        position=services.world.position, items=WEBHOOK_LIST.cut(found, arguments.fields), next=following
-    )
-    return json_response(page, page.position)
+    position = seen.state.position
+    page = WebhookList(position=position, items=WEBHOOK_LIST.cut(found, arguments.fields), next=following)
+    return json_response(page, position, seen.headers)
 
 
 async def webhook_rows(services: GatewayServices) -> list[WebhookRow]:
@@ -155,25 +161,29 @@ async def webhook_rows(services: GatewayServices) -> list[WebhookRow]:
 
 
 async def _info(services: GatewayServices, call: Call) -> Response:
-    arguments_of(call.request, NoArguments)
-    hook = _named(services, call)
-    row, cursor = await _row(services, hook)
+    at = arguments_of(call.request, OneArguments).at
+    ref = call.request.path_params["hook"]
+    seen = await seen_at(services, at)
+    with told_of_then(services, seen, ref):
+        hook = find_webhook(seen.state, ref)
+    row, cursor = await _row(services, hook) if seen.moment is None else (_row_of(hook, None), None)
+    shown_us = services.clock.wall_us() if seen.moment is None else seen.moment.time_us
     secrets = [
         SecretInfo(id=one.sealed.id, public=one.sealed.public, since=iso_time(one.since_us), until=_time(one.until_us))
-        for one in in_use(hook, services.clock.wall_us())
+        for one in in_use(hook, shown_us)
     ]
     info = WebhookInfo(
         **msgspec.structs.asdict(row),
         settings=hook.settings,
-        sees=_sees(owners_sight(services.world.state, hook.settings.owner)),
+        sees=_sees(owners_sight(seen.state, hook.settings.owner)),
         verified=hook.verified,
         secrets=secrets,
-        trouble=await _trouble(services, hook),
+        trouble=await _trouble(services, hook) if seen.moment is None else "",
         deliverer=cursor.owner if cursor is not None else "",
         replays=list(cursor.way[:-1]) if cursor is not None else [],
         added=iso_time(hook.added_us),
     )
-    return json_response(info, services.world.position)
+    return json_response(info, seen.state.position, seen.headers)
 
 
 async def _deliveries(services: GatewayServices, call: Call) -> Response:
@@ -244,10 +254,15 @@ async def _row(services: GatewayServices, hook: Webhook) -> tuple[WebhookRow, c.
         data = await services.history.data(cursor.tail + 1)
         if data is not None:
             lag_s = round(max(0.0, (services.clock.wall_us() - decode_record(data).time_us) / 1e6), 1)
+    return _row_of(hook, cursor, lag, lag_s), cursor
+
+
+def _row_of(hook: Webhook, cursor: c.Cursor | None, lag: int | None = None, lag_s: float | None = None) -> WebhookRow:
+    """The row; without a cursor, which there is none of for the past, what the state alone knows."""
     word, reason = _state(hook, cursor)
     waiting = cursor is not None and word in ("retrying", "down", "proving")
     next_us = cursor.course.not_before_us if cursor is not None and waiting else 0
-    row = WebhookRow(
+    return WebhookRow(
         name=hook.name,
         id=hook.id,
         url=hook.settings.url,
@@ -264,7 +279,6 @@ async def _row(services: GatewayServices, hook: Webhook) -> tuple[WebhookRow, c.
         tries=cursor.course.tries if cursor is not None else 0,
         parked=len(hook.parked),
     )
-    return row, cursor
 
 
 def _state(hook: Webhook, cursor: c.Cursor | None) -> tuple[str, str]:
@@ -272,10 +286,10 @@ def _state(hook: Webhook, cursor: c.Cursor | None) -> tuple[str, str]:
         return "disabled", hook.disabled
     if hook.paused:
         return "paused", hook.pause_reason
+    if not hook.verified:
+        return "proving", cursor.course.error if cursor is not None else ""
     if cursor is None:
         return "unknown", ""
-    if not hook.verified:
-        return "proving", cursor.course.error
     if cursor.course.open:
         return "down", cursor.course.error
     if cursor.course.failures:
@@ -327,7 +341,7 @@ WEBHOOKS = (
         method="GET",
         path="/webhooks",
         handle=_list,
-        summary="Webhooks by name, and how far each is.",
+        summary="Webhooks by name, and how far each is; at a past moment, what they were.",
         arguments=WebhookListArguments,
         listing=WEBHOOK_LIST,
         reply=WebhookList,
@@ -338,8 +352,9 @@ WEBHOOKS = (
         method="GET",
         path="/webhooks/{hook}",
         handle=_info,
-        summary="All about a webhook.",
-        arguments=NoArguments,
+        summary="All about a webhook, now or at a past moment.",
+        help="How far it had come then is not known: positions and figures are null, or empty.",
+        arguments=OneArguments,
         reply=WebhookInfo,
     ),
     Endpoint(

@@ -177,3 +177,21 @@ async def test_who_could_do_what_at_a_past_moment(house: House) -> None:
     async with house.outside_with(await house.member("bert", {"role": "viewer"})) as bert:
         check_problem(await bert.get(f"/access/anna?at={then}"), 403, "access.not_own")
         assert (await bert.get(f"/access?at={then}")).json()["items"] == [], "of the past, too, only oneself"
+
+
+async def test_webhooks_as_they_were_without_how_far_they_had_come(house: House) -> None:
+    await house.root.post("/webhooks", json={"name": "billing", "url": "https://hooks.example.com/pvc"})
+    added = house.state.position
+    await house.root.post("/webhooks/billing/pause", json={"reason": "it moves"})
+    paused = house.state.position
+    await house.root.post("/webhooks/billing/rotate-secret", json={})
+    await house.root.delete("/webhooks/billing")
+    then = await get(house, f"/webhooks/billing?at={added}")
+    assert (then["state"], then["lag"], then["delivered"], then["last"]) == ("proving", None, None, "")
+    assert (then["deliverer"], then["trouble"], len(then["secrets"])) == ("", "", 1)
+    assert not {"box", "sealed", "secret"} & set(then["secrets"][0])
+    told = await get(house, f"/webhooks?at={paused}")
+    assert told["position"] == paused and (await get(house, "/webhooks"))["items"] == []
+    assert [(row["state"], row["reason"]) for row in told["items"]] == [("paused", "it moves")]
+    problem = check_problem(await house.root.get("/webhooks/billing?at=2"), 404, "webhook.not_found")
+    assert "at position 2" in problem["detail"]

@@ -1103,7 +1103,7 @@ class WebhookInfo(Model, frozen=True, kw_only=True):
     url: str = ""
     state: str = ""
     """`delivering`, `replaying`, `proving` (not yet sent events), `retrying`, `down` (it failed often in a row),
-    `paused`, `disabled`, or `unknown` (its cursor cannot be read).
+    `paused`, `disabled`, or `unknown` (its cursor cannot be read, or it is of the past).
     """
     reason: str = ""
     """Why it is paused, disabled, retrying or down."""
@@ -1128,7 +1128,7 @@ class WebhookInfo(Model, frozen=True, kw_only=True):
     settings: WebhookSettings = msgspec.field(default_factory=lambda: WebhookSettings())
     """Subjects name VMs by their ids."""
     sees: str = ""
-    """What its owner may see now, and so what it is sent: `everything`, `some VMs`, `nothing`."""
+    """What its owner may see, and so what it is sent: `everything`, `some VMs`, `nothing`."""
     verified: bool = False
     """Whether the receiver has proved that it wants events."""
     secrets: list[SecretInfo] = []
@@ -1150,7 +1150,7 @@ class WebhookRow(Model, frozen=True, kw_only=True):
     url: str = ""
     state: str = ""
     """`delivering`, `replaying`, `proving` (not yet sent events), `retrying`, `down` (it failed often in a row),
-    `paused`, `disabled`, or `unknown` (its cursor cannot be read).
+    `paused`, `disabled`, or `unknown` (its cursor cannot be read, or it is of the past).
     """
     reason: str = ""
     """Why it is paused, disabled, retrying or down."""

@@ -2014,29 +2014,36 @@ class AsyncWebhooks(AsyncGroup):
             limit=limit,
         )
 
-    async def get(self, hook: str) -> WebhookInfo:
-        """All about a webhook.
+    async def get(self, hook: str, *, at: str | None = None) -> WebhookInfo:
+        """All about a webhook, now or at a past moment.
+
+        How far it had come then is not known: positions and figures are null, or empty.
 
         hook: The hook.
+        at: The moment to look at, instead of now: a position of the log, a time in ISO 8601, or how long ago (30m, 2h,
+            1d).
         """
-        return await self._get("/webhooks/{hook}", {"hook": hook}, WebhookInfo)
+        return await self._get("/webhooks/{hook}", {"hook": hook, "at": at}, WebhookInfo)
 
     async def list(
         self,
         *,
         sort: Sequence[str] | None = None,
         state: Sequence[str] | None = None,
+        at: str | None = None,
         limit: int | None = None,
     ) -> builtins.list[WebhookRow]:
-        """Webhooks by name, and how far each is.
+        """Webhooks by name, and how far each is; at a past moment, what they were.
 
         sort: By these, one after the other; `-` before a name: the greatest first.
         state: Only those in one of these.
+        at: The moment to look at, instead of now: a position of the log, a time in ISO 8601, or how long ago (30m, 2h,
+            1d).
         limit: Items at most; None: all.
         """
         return await self._pages(
             "/webhooks",
-            {"sort": sort, "state": state},
+            {"sort": sort, "state": state, "at": at},
             WebhookRow,
             items="items",
             cursor=("after", "next"),
