@@ -34,6 +34,9 @@ KNOWN = "pvc.known"
 """The key of a function that the server sets in the ASGI scope: to be called once the caller has shown who they are, so
 that the connection is not taken for a stranger's."""
 
+ADMITTED = "pvc.admitted"
+"""The key that is set in the ASGI scope once the caller has shown who they are: nobody else is told people's names."""
+
 NODE_SHOWN = "pvc.node_shown"
 """The key in the ASGI scope of the node whose certificate came in the TLS handshake; set by the server alone."""
 
@@ -81,6 +84,7 @@ class Doorkeeper:
         source = connection.headers.get("pvc-source", "api")
         source = source if _SOURCE.fullmatch(source) else "api"
         if connection.scope.get(LOCAL) is True:
+            connection.scope[ADMITTED] = True
             return Principal(actor=Actor(principal="root", method="socket", source=source), asker=Asker())
         address = connection.client.host if connection.client else ""
         if state.cluster is None:
@@ -184,6 +188,7 @@ class Doorkeeper:
 
 
 def _is_known(connection: HTTPConnection) -> None:
+    connection.scope[ADMITTED] = True
     tell = connection.scope.get(KNOWN)
     if callable(tell):
         tell()
