@@ -24,7 +24,7 @@ from pvc.errors import Forbidden, InvalidInput, PvcError, internal_error
 from pvc.gateway.access import ACCESS
 from pvc.gateway.access_log import told_in_access_log
 from pvc.gateway.audit import AUDIT
-from pvc.gateway.auth import ADMITTED, LOCAL, NO_TOKEN, Doorkeeper, Principal
+from pvc.gateway.auth import ADMITTED, LOCAL, NO_TOKEN, Doorkeeper, Principal, tell_whose
 from pvc.gateway.bodies import control_of
 from pvc.gateway.cards import BASE_PATH
 from pvc.gateway.commands import command_endpoints
@@ -232,6 +232,8 @@ class _Border:
             nonlocal started
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 started = True
+                if ADMITTED not in scope:
+                    tell_whose(scope, None)  # a token that was revoked keeps no place
                 headers = message.setdefault("headers", [])
                 if not any(name == b"pvc-position" for name, _ in headers):
                     headers.append((b"pvc-position", str(self._services.world.position).encode()))
