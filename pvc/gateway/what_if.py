@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -42,13 +43,18 @@ async def _what_if(services: GatewayServices, call: Call) -> Response:
     arguments_of(call.request, NoArguments)
     asked = await _asked(call)
     questions = [_question(step, number) for number, step in enumerate(asked.steps)]
-    context = Context(
-        command_id="what-if",
-        time_us=services.clock.wall_us(),
-        actor=call.principal.actor,
-        usage=services.telemetry.usage() if services.telemetry is not None else {},
-    )
-    forecast = await asyncio.to_thread(services.foresee, services.world.state.fork(), questions, context)
+
+    def begin() -> Callable[[], Forecast]:
+        """From the state of when its turn has come: who waits holds none."""
+        context = Context(
+            command_id="what-if",
+            time_us=services.clock.wall_us(),
+            actor=call.principal.actor,
+            usage=services.telemetry.usage() if services.telemetry is not None else {},
+        )
+        return functools.partial(services.foresee, services.world.state.fork(), questions, context)
+
+    forecast = await services.what_ifs.run(call.principal.asker.shown, begin)
     return json_response(forecast, forecast.position)
 
 
