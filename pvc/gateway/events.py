@@ -30,6 +30,10 @@ MAX_WAIT_S = 60
 MAX_RECORDS = 1_000
 """Records of a page at most: some 500 kB."""
 
+MAX_LOOKED_AT = 4_000
+"""Records that one poll looks at, some 150 ms: one who may see few of them gets a short page, or an empty one, and goes
+on from its end, rather than hold up the index for others."""
+
 LAST_EVENT_ID = "Last-Event-ID"
 
 PACE = Pace()
@@ -128,8 +132,8 @@ async def _page(
 ) -> Response:
     records: list[msgspec.Raw] = []
     reader.wake_at = services.clock.monotonic() + arguments.wait_s
-    considered = after
-    while len(records) < arguments.limit:
+    considered, looked_at = after, 0
+    while len(records) < arguments.limit and looked_at < MAX_LOOKED_AT:
         frames = await reader.take()
         sees = sight_of(call.principal, services.world.state, services.clock.wall_us())
         considered = reader.cursor
@@ -138,6 +142,7 @@ async def _page(
             if len(frames) > left:
                 frames = frames[:left]
                 considered = frames[-1].position
+            looked_at += len(frames)
             records += [msgspec.Raw(frame.sealed) for frame in seen_of(frames, sees)]
         elif records or not await _more(services, reader):
             break
@@ -244,6 +249,7 @@ EVENTS = (
         help="""\
 By `Accept`: `text/event-stream` (SSE) and `application/x-ndjson` (a JSON document a line) do not end;
 `application/json` is a long poll, which replies as soon as something matches, or with nothing when the wait is over.
+Whoever may see few of many records may get an empty page before: `next_after` is where to go on, as ever.
 
 Each record comes once, in the order of the log, from any position of the past on; the id of an SSE event is the
 record's position. To resume, send the last id as `Last-Event-ID` (browsers do so by themselves), or as `after` the
