@@ -10,7 +10,9 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
+from pvc.commands.access_rights import Rights
 from pvc.commands.access_table import Action
+from pvc.commands.seen_subjects import sees_subject
 from pvc.errors import InvalidInput, NotFound
 from pvc.gateway.endpoint import Call, Endpoint, HeaderArgument, arguments_of, json_response
 from pvc.gateway.event_frames import Form, seen_of
@@ -90,14 +92,27 @@ async def _events(services: GatewayServices, call: Call) -> Response:
         after = arguments.after
     if form is None:
         await services.history.reach(services.world.position, INDEX_DEADLINE_S)
+        after = await _past_hidden(services, call.rights, arguments.subject, after)
         return await _poll(services, call, await _wanted(services, arguments), after, arguments)
     services.events.require_room()
     services.events.require_room_for(call.principal.asker.shown)
     # Who was told of a position, be it elsewhere, must not be told here that there is nothing after an earlier one.
     await services.history.reach(max(after, services.world.position), INDEX_DEADLINE_S)
+    after = await _past_hidden(services, call.rights, arguments.subject, after)
     return EventStream(
         services, call.principal, await _wanted(services, arguments), after, form, PACE, arguments.fields
     )
+
+
+async def _past_hidden(services: GatewayServices, rights: Rights, subject: str, after: int) -> int:
+    """Where to begin: at the end, where nothing that the subject has stood for so far may be seen. To look through it
+    all the same would take as long, and as many pages, as there is of it, and so tell that there is something."""
+    if rights.everything or not subject:
+        return after
+    indexed = services.history.position
+    subjects = await services.history.subjects(subject)
+    state = services.world.state
+    return after if any(sees_subject(state, rights, one) for one in subjects) else max(after, indexed)
 
 
 async def _wanted(services: GatewayServices, arguments: EventArguments) -> EventFilter:
@@ -139,11 +154,13 @@ async def _page(
         considered = reader.cursor
         if frames:
             left = arguments.limit - len(records)
+            looked_at += len(frames)
+            # Cut only now: the reader has all of these behind it, also what would come after hidden ones.
+            frames = seen_of(frames, sees, reader.channel.wanted)
             if len(frames) > left:
                 frames = frames[:left]
                 considered = frames[-1].position
-            looked_at += len(frames)
-            records += [msgspec.Raw(frame.sealed) for frame in seen_of(frames, sees)]
+            records += [msgspec.Raw(frame.sealed) for frame in frames]
         elif records or not await _more(services, reader):
             break
     page = EventPage(
