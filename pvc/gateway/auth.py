@@ -82,6 +82,7 @@ class Doorkeeper:
 
     def admit(self, connection: HTTPConnection, state: ClusterState) -> Principal:
         """Who sent this. Raises Unauthenticated, or TooManyFailures."""
+        connection.scope.pop(ADMITTED, None)  # who waited is asked again
         source = connection.headers.get("pvc-source", "api")
         source = source if _SOURCE.fullmatch(source) else "api"
         if connection.scope.get(LOCAL) is True:

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
+from pvc.commands.access_rights import require
 from pvc.commands.access_table import Action
 from pvc.commands.base import Context
 from pvc.commands.forecast import Asked, Forecast, NodeLoss, Question
@@ -45,7 +46,8 @@ async def _what_if(services: GatewayServices, call: Call) -> Response:
     questions = [_question(step, number) for number, step in enumerate(asked.steps)]
 
     def begin() -> Callable[[], Forecast]:
-        """From the state of when its turn has come: who waits holds none."""
+        """From the state of when its turn has come: who waits holds none, and may have lost the right meanwhile."""
+        require(services.world.state, call.principal.asker, Action.PAST_READ)
         context = Context(
             command_id="what-if",
             time_us=services.clock.wall_us(),

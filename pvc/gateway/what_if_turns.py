@@ -34,6 +34,11 @@ class WhatIfTurns:
         self._turn = asyncio.Lock()
         self._pool = DaemonPool("what-if", 1)
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for their turn."""
+        return max(0, self._here.total() - 1)
+
     async def run(self, whose: str, begin: Callable[[], Callable[[], T]]) -> T:
         """What comes of it. `begin` is called when it is its turn, in the loop; what that gives is called in a thread.
         Raises Unavailable where there are too many, or the turn does not come; and what the two raise."""

@@ -244,7 +244,7 @@ async def test_where_too_many_are_known_the_oldest_of_who_has_most_goes_though_i
         await nobody_is_left(gateway)
 
 
-@pytest.mark.parametrize("path", ["/api/v1/whoami", "/api/v1/health", "/api/v1/nothing"])
+@pytest.mark.parametrize("path", ["/api/v1/whoami", "/api/v1/health", "/api/v1/nothing", "while it waits"])
 async def test_a_token_that_was_revoked_keeps_no_place(tmp_path: Path, path: str) -> None:
     crowd = Crowd(most=8, strangers=8, strangers_each=8)
     async with a_house(tmp_path) as house, served(house.app, crowd=crowd) as gateway:
@@ -254,8 +254,9 @@ async def test_a_token_that_was_revoked_keeps_no_place(tmp_path: Path, path: str
         async def ask(what: str) -> list[bytes]:
             request = f"GET {what} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
             heads = []
-            for reader, writer in held:
+            for _, writer in held:
                 writer.write(request.encode())
+            for reader, _ in held:
                 async with asyncio.timeout(5):
                     heads.append(await reader.readuntil(b"\r\n\r\n"))
                     await reader.readexactly(int(heads[-1].lower().partition(b"content-length: ")[2].split()[0]))
@@ -263,9 +264,16 @@ async def test_a_token_that_was_revoked_keeps_no_place(tmp_path: Path, path: str
 
         assert all(b"200 OK" in head for head in await ask("/api/v1/whoami"))
         assert (crowd.known, crowd.strangers) == (3, 0)
+        await house.settle()  # the use of the token is recorded
+        waits, at = path == "while it waits", house.services.world.position
+        asked = asyncio.create_task(ask(f"/api/v1/whoami?min_position={at + 1}" if waits else path))
+        if waits:
+            await asyncio.sleep(0.1)
         reply = await house.root.delete(f"/tokens/{token.split('_')[1]}")
         assert reply.status_code == 200, reply.text
-        assert len(await ask(path)) == 3
+        assert len(await asked) == 3
+        if not waits:
+            await ask(path)
         assert (crowd.known, crowd.strangers) == (0, 3)
         for _, writer in held:
             writer.transport.abort()

@@ -160,3 +160,16 @@ async def test_whose_turn_does_not_come_is_told_so_and_takes_none(house: House, 
     slow.may_end.set()
     assert (await first).status_code == 200
     assert (await house.root.post("/whatif", json=LOSS)).status_code == 200
+
+
+async def test_who_loses_the_token_while_waiting_is_told_nothing(house: House, slow: _Slow) -> None:
+    token = await house.member("anna", {"role": "viewer"})
+    first = asyncio.create_task(house.root.post("/whatif", json=LOSS))
+    await until(lambda: slow.began == 1)
+    async with house.outside_with(token) as anna:
+        waiting = asyncio.create_task(anna.post("/whatif", json=LOSS))
+        await until(lambda: house.services.what_ifs.waiting == 1)
+        assert (await house.root.delete(f"/tokens/{token.split('_')[1]}")).status_code == 200
+        slow.may_end.set()
+        check_problem(await waiting, 403, "access.forbidden")
+    assert (await first).status_code == 200 and slow.began == 1
