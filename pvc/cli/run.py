@@ -111,14 +111,14 @@ def sentence(label: str, summary: str) -> str:
 
 def given_fields(values: dict[str, Any]) -> dict[str, Any]:
     """The fields that were given: options that were not are None, or an empty list. Leaves out what is no field."""
-    values = {name: value for name, value in values.items() if name not in _CONTROLS}
+    values = {name: value for name, value in values.items() if name not in _CONTROLS and value != ()}
     fields = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     for name in [name for name in fields if name.startswith("no_")]:
         emptied, listed = fields.pop(name), name.removeprefix("no_")
-        if emptied and fields[listed]:
+        if emptied and listed in fields:
             raise usage_error(f"--no-{listed} excludes giving some", "leave one of them out")
-        if not fields[listed]:
-            fields[listed] = [] if emptied else None
+        if emptied:
+            fields[listed] = []
     return {name: value for name, value in fields.items() if value is not None}
 
 
