@@ -231,7 +231,11 @@ def _directory_of(file: str) -> str:
 
 
 def _no_backup(file: str, why: str) -> ClientError:
-    return ClientError(f"{file} is no backup that can be used: {why}", code="client.bad_backup")
+    return ClientError(
+        f"{file} is no backup that can be used: {why}",
+        code="client.bad_backup",
+        hint="give a file that `pvc cluster backup` wrote, whole and unchanged; an older one may do",
+    )
 
 
 backup = PvcCommand(

@@ -37,6 +37,9 @@ MANY = frozenset({"node.flush", "node.ready"})
 OWN_WAITS = frozenset({"cluster.rebalance", "node.confirm_fenced"})
 """Commands that have no outcome of their own, but one for each VM: `pvc.cli.waits`."""
 
+_VIEWS = {"vm": "history vm", "node": "history node", "webhook": "webhook deliveries"}
+"""What shows how a failure came about, by the kind of what it is about."""
+
 _CONTROLS = ("dry_run", "yes", "wait", "wait_timeout")
 
 
@@ -225,6 +228,7 @@ def _show_outcome(session: Session, text: str, waited_s: float) -> None:
 
 
 def _show_failure(session: Session, reply: Reply, label: str, outcome: Outcome) -> None:
-    kind = "node" if reply["events"][0]["subject"].startswith("node/") else "vm"
-    hint = f"`pvc history {kind} {label}` shows how it came about" if label else ""
+    subject = reply["events"][0]["subject"] if reply["events"] else ""
+    view = _VIEWS.get(subject.partition("/")[0], "")
+    hint = f"`pvc {view} {label}` shows how it came about" if view and label else ""
     write_error(session, sentence(label, outcome.text), hint=hint, code=outcome.code)

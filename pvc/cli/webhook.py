@@ -12,7 +12,7 @@ from pvc.cli.base import PvcCommand
 from pvc.cli.session import Session, now_us
 from pvc.cli.table import Cell, Column, render_facts
 from pvc.cli.text import clean, paint
-from pvc.cli.times import ago
+from pvc.cli.times import ago, in_future
 
 COLUMNS = (
     Column("WEBHOOK", rank=0),
@@ -100,7 +100,7 @@ def _facts(hook: dict[str, Any], at_us: int) -> list[tuple[str, str | Cell]]:
         ("", hook["reason"]),
         ("Trouble", Cell(hook["trouble"], "red")),
         ("Tried", f"{hook['tries']} times" if hook["tries"] else ""),
-        ("Next try", ago(hook["next_us"], at_us) if hook["next_us"] > at_us else ""),
+        ("Next try", in_future(hook["next_us"], at_us) if hook["next_us"] > at_us else ""),
         ("Position", _number(hook["position"])),
         ("Lag", f"{_number(hook['lag'])} records, {_behind(hook) or '0 s'}"),
         ("Replaying", replays),
