@@ -15,6 +15,7 @@ from pvc.cli.log import written
 from pvc.cli.session import Session, now_us
 from pvc.cli.table import WHOLE, Cell, Column
 from pvc.cli.times import age, ago, when
+from pvc.cli.values import When
 
 COLUMNS = (Column("NAME", rank=0), Column("KEY", rank=2), Column("RECORDS", right=True), Column("STATE"))
 
@@ -35,7 +36,9 @@ LOGINS = (
 _TOLD = {"erasing": "to be erased, asked for", "erased": "erased"}
 
 PORTION = 1_000
-"""Keys of one request."""
+"""Keys, or records, of one request."""
+
+MOST_LOGINS = 100_000
 
 
 def show_people(session: Session) -> None:
@@ -81,6 +84,8 @@ def show_who(session: Session, subject: str, since: str | None) -> None:
         for one in found["may"]
     ]
     session.show_table(TOUCHED, touched)
+    if not touched:
+        session.note(f"Nobody has touched {subject}{' since then' if since else ''}.")
     session.show("\n")
     session.show_table(MAY, may)
     if not found["complete"]:
@@ -93,14 +98,20 @@ LOGIN_EVENTS = ("access.token_used", "access.logged_in", "access.login_refused")
 
 def show_logins(session: Session, actor: str | None, refused: bool, since: str | None, limit: int) -> None:
     """Who has come in and who was refused, newest first."""
-    query = {"actor": actor or "", "refused": "true" if refused else "", "since": since or "", "limit": limit}
-    page = session.client.get("/audit/logins", query)
+    query = {"actor": actor or "", "refused": "true" if refused else "", "since": since or ""}
+    records: list[dict[str, Any]] = []
+    before: int | str | None = ""
+    while before is not None and len(records) < limit:
+        wanted = min(PORTION, limit - len(records))
+        page = session.client.get("/audit/logins", {**query, "limit": wanted, "before": before})
+        records += page["records"]
+        before = page["next_before"]
     if session.wants_data:
-        session.show_data(page["records"])
+        session.show_data(records)
         return
     at_us = now_us()
     rows: list[list[str | Cell]] = []
-    for record in page["records"]:
+    for record in records:
         for event in record["events"]:
             if event["type"] not in LOGIN_EVENTS:
                 continue  # a login is one record with the token that it made
@@ -117,8 +128,12 @@ def show_logins(session: Session, actor: str | None, refused: bool, since: str |
                 ]
             )
     session.show_table(LOGINS, rows)
-    if page["next_before"] is not None:
-        session.note(f"There are older ones: -n {2 * limit}")
+    if not rows:
+        narrowed = " with these filters" if actor or refused or since else " yet"
+        session.note(f"Nobody has come in{', and nobody was refused,' if not refused else ''}{narrowed}.")
+    if before is not None:
+        further = f"-n {min(4 * limit, MOST_LOGINS)}" if limit < MOST_LOGINS else "`pvc history all --until TIME`"
+        session.note(f"There are older ones: {further} shows them.")
 
 
 def _result(kind: str, data: dict[str, Any], more: str) -> Cell:
@@ -153,7 +168,7 @@ def import_keys(session: Session, file: str) -> int:
 
 
 def _since() -> click.Option:
-    return click.Option(["--since"], metavar="TIME", help="Not older than this: 30m, 2h, 1d, or a time in ISO 8601.")
+    return click.Option(["--since"], type=When(), help="Not before this: 2h, 3d, today, 07:30, 2026-07-24.")
 
 
 def _keys_in(file: str) -> list[Any]:
@@ -192,7 +207,7 @@ login = PvcCommand(
         _since(),
         click.Option(
             ["-n", "--limit"],
-            type=click.IntRange(1, 1_000),
+            type=click.IntRange(1, MOST_LOGINS),
             default=50,
             show_default=True,
             metavar="NUMBER",

@@ -53,9 +53,10 @@ def backup_cluster(session: Session, file: str) -> None:
     trust = fetch_trust(session)
     cluster = session.client.get("/cluster")
     last = trust["position"]
+    target = written(file)
     with (
-        written(file) as out,
-        tempfile.TemporaryFile(dir=_directory_of(file)) as log,
+        target as out,
+        tempfile.TemporaryFile(dir=_directory_of(file) if target.can_be_read else None) as log,
         ProgressLine(sys.stderr, plain=False) as progress,
     ):
 
@@ -76,12 +77,12 @@ def backup_cluster(session: Session, file: str) -> None:
         with tarfile.open(fileobj=out, mode="w|") as tar:
             _add(tar, ABOUT, io.BytesIO(json.dumps(about, indent=1).encode()))
             _add(tar, LOG, log)
-    if file != "-":
+    if target.can_be_read:
         with _opened(file) as (_, packed):
             count = sum(len(part) for part in _verified(packed, file))
         if count != position:
             raise ClientError(f"{file} has {count} records, not {position}", code="client.bad_backup")
-    if session.wants_data and file != "-":
+    if session.wants_data and not target.is_stdout:
         session.show_data({"file": file, "records": position, "cluster": cluster["name"]})
     else:
         session.note(f"Backed up {position:,} records of cluster {cluster['name']} into {file}.")
@@ -225,12 +226,16 @@ def _add(tar: tarfile.TarFile, name: str, content: IO[bytes]) -> None:
     tar.addfile(entry, content)
 
 
-def _directory_of(file: str) -> str | None:
-    return None if file == "-" else str(Path(file).absolute().parent)
+def _directory_of(file: str) -> str:
+    return str(Path(os.path.realpath(file)).parent)
 
 
 def _no_backup(file: str, why: str) -> ClientError:
-    return ClientError(f"{file} is no backup that can be used: {why}", code="client.bad_backup")
+    return ClientError(
+        f"{file} is no backup that can be used: {why}",
+        code="client.bad_backup",
+        hint="give a file that `pvc cluster backup` wrote, whole and unchanged; an older one may do",
+    )
 
 
 backup = PvcCommand(

@@ -29,6 +29,8 @@ SUMMARY = (
 )
 """One line for each of several clusters."""
 
+NO_CLUSTER = "There is no cluster here yet. Make one: pvc cluster init NAME"
+
 HEALTH_STYLES = {"ok": "green", "degraded": "yellow", "critical": "red"}
 
 
@@ -43,7 +45,7 @@ def show_status(session: Session, at: str | None) -> None:
         session.show_table(SUMMARY, [_summary(info)])
         return
     if not info["initialised"]:
-        session.say("There is no cluster here yet. Make one: pvc cluster init NAME")
+        session.say(NO_CLUSTER)
         return
     session.show(render_facts(status_facts(info, past=past), session.look))
 
@@ -78,9 +80,11 @@ def show_health(session: Session) -> int:
     """The health alone, each reason with its code and remedy; the exit code says whether it is `ok`."""
     info = session.client.cluster()
     if session.wants_data:
-        session.show_data({key: info[key] for key in ("health", "problems", "position")})
+        session.show_data({key: info[key] for key in ("initialised", "health", "problems", "position")})
     elif session.among_several:
         session.show_table(SUMMARY, [_summary(info)])
+    elif not info["initialised"]:
+        session.say(NO_CLUSTER)
     else:
         facts: list[tuple[str, str | Cell]] = [
             ("Health", Cell(info["health"], HEALTH_STYLES.get(info["health"], "red")))
@@ -89,7 +93,7 @@ def show_health(session: Session) -> int:
             style = HEALTH_STYLES.get(problem["health"], "red")
             facts += [(problem["code"], Cell(problem["message"], style)), ("", Cell(problem["hint"], "dim"))]
         session.show(render_facts(facts, session.look))
-    return exits.OK if info["health"] == "ok" else exits.REJECTED
+    return exits.OK if info["initialised"] and info["health"] == "ok" else exits.REJECTED
 
 
 def _summary(info: ClusterInfo) -> list[str | Cell]:
@@ -168,7 +172,7 @@ health = PvcCommand(
     show_health,
     reads=True,
     help="Show whether anything is wrong with the cluster, and what to do about it.\n\nThe exit code is 0 if the "
-    "health is ok, else 1. docs/reference/health.md lists the codes.",
+    "health is ok, else 1, also where there is no cluster yet. docs/reference/health.md lists the codes.",
     short_help="Show what is wrong with the cluster, and what to do about it.",
     example="pvc cluster health || echo 'look at the cluster'",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import sys
@@ -74,7 +75,10 @@ def add_connection(
         session.note("Note: http is not encrypted; use it only in a network that you trust.")
     if login:
         session.note(f"It has no token yet: pvc -c {name} login")
-    if _chosen(session) != name:
+    if use:
+        if before := _goes_before(name):
+            session.note(_but(before, name))
+    elif _chosen(session) != name:
         session.note(f"To use it: pvc -c {name} ..., or from now on: pvc connection use {name}")
 
 
@@ -122,7 +126,23 @@ def use_connection(session: Session, name: str) -> None:
     """Choose one for good."""
     store.choose_connection(name)
     store.change_connections(lambda known: known._replace(in_use=name))
-    session.say(f"From now on {name} is used.")
+    before = _goes_before(name)
+    session.say(f"From now on {name} is used{f', where {before} is not set' if before else ''}.")
+    if before:
+        session.note(_but(before, name))
+
+
+def _goes_before(name: str) -> str:
+    """The variable that is set and has another connection used than the stored one; empty where none is."""
+    if os.environ.get("PVC_URL"):
+        return "PVC_URL"
+    if chosen := os.environ.get("PVC_CONNECTION"):
+        return "PVC_CONNECTION" if chosen != name else ""
+    return "PVC_SOCKET" if os.environ.get("PVC_SOCKET") and name != LOCAL else ""
+
+
+def _but(before: str, name: str) -> str:
+    return f"{before} is set here and goes before it: unset {before}, or pvc -c {name} ..."
 
 
 def remove_connection(session: Session, name: str) -> None:
@@ -219,11 +239,29 @@ def _greet(made: Connection) -> str:
         with JsonClient(made, source=SOURCE, tries=1) as client:
             me = client.whoami()
     except ClientError as error:
-        if isinstance(error, ApiError) and error.status in (401, 403):
+        # What is wrong with the token or the certificate is as wrong once it is stored.
+        if isinstance(error, ConfigError) or (isinstance(error, ApiError) and error.status in (401, 403)):
+            raise
+        if secured := _speaks_tls(made.url, error):
+            error.hint = f"TLS is spoken there: give {secured}"
             raise
         error.hint = f"{error.hint}; --no-check stores it anyway" if error.hint else "--no-check stores it anyway"
         raise
     return f"There you are {me.get('principal', 'somebody')} ({me.get('role', 'no role')})."
+
+
+def _speaks_tls(url: str, error: ClientError) -> str:
+    """The URL to give instead of one with http, where somebody listens who hangs up on what is not encrypted."""
+    from pvc.client.pins import unvouched_fingerprint
+    from pvc.client.transport import CONNECT_TIMEOUT_S, Lost
+
+    if not url.startswith("http://") or not isinstance(error.__cause__, Lost):
+        return ""
+    secured = f"https://{url.removeprefix('http://')}"
+    with contextlib.suppress(OSError):
+        unvouched_fingerprint(secured, CONNECT_TIMEOUT_S)
+        return secured
+    return ""
 
 
 def _is_loopback(url: str) -> bool:

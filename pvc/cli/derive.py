@@ -17,12 +17,15 @@ from pvc.cli.base import PvcCommand
 from pvc.cli.run import OWN_WAITS, as_typed, run_card
 from pvc.cli.session import Session
 from pvc.cli.times import as_time
-from pvc.cli.values import Amount, OnOff, Parts, TextFile
+from pvc.cli.values import Amount, Moment, OnOff, Parts, TextFile
 from pvc.client.cards import Card, Field
 
 _UNITS = ("_mib", "_s", "_ms")
 _FILES = frozenset({"xml"})
 """Fields that are too long for a command line, and are read from a file."""
+
+_MOMENTS = frozenset({"since", "until"})
+"""A position, or a time: where it has no zone, one of this machine's, like all times that are shown."""
 
 WAIT_S = 120
 """How long --wait waits by default, beside the command's own time-out: an emulated guest is slow to start."""
@@ -198,6 +201,8 @@ def _controls(card: Card) -> list[click.Option]:
 def _type(field: Field) -> Any:
     if field["name"] in _FILES:
         return TextFile()
+    if field["name"] in _MOMENTS:
+        return Moment()
     match field["type"]:
         case "boolean":
             return OnOff()

@@ -216,7 +216,8 @@ def _append(session: Session, watch: _Watch, answers: list[Answer], bell: Bell, 
         failed = {answer.name: answer.error for answer in answers if answer.error is not None}
         for name, error in failed.items():
             if name not in troubles:
-                write_error(session, f"{name}: {error.message}" if name else error.message, hint=error.hint)
+                message = f"{name}: {error.message}" if name else error.message
+                write_error(session, message, hint=error.hint, code=error.code)
         troubles = set(failed)
         bell.wait(every_s or (BLIND_S if bell.blind else None))
         answers = watch.look()

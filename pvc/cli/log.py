@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -83,7 +85,8 @@ def export_log(session: Session, file: str, first: int, last: int | None, plain:
     end = last or session.client.get("/log/keys")["position"]
     if first > end:
         raise usage_error(f"there are no records {first} to {end}", "leave --first and --last out for all of them")
-    with written(file) as out, ProgressLine(sys.stderr, plain=False) as progress:
+    target = written(file)
+    with target as out, ProgressLine(sys.stderr, plain=False) as progress:
 
         def tell(position: int) -> None:
             if progress.moving:
@@ -91,10 +94,11 @@ def export_log(session: Session, file: str, first: int, last: int | None, plain:
 
         position = write_records(session, out, first, end, compress=not plain, tell=tell)
     told = {"file": file, "first": first, "last": position, "records": position - first + 1}
-    if session.wants_data and file != "-":
+    if session.wants_data and not target.is_stdout:
         session.show_data(told)
     else:
-        session.note(f"Exported the records {first} to {position}. To verify them: pvc log verify --files {file}")
+        verify = f" To verify them: pvc log verify --files {file}" if target.can_be_read else ""
+        session.note(f"Exported the records {first} to {position}.{verify}")
 
 
 def write_records(
@@ -128,34 +132,80 @@ def portions(session: Session, first: int, last: int) -> Iterator[list[bytes]]:
 
 
 class written:  # noqa: N801 - used as a function
-    """The file to write; what is not finished is not left behind under its name."""
+    """The file to write; what is not finished is not left behind under its name.
+
+    It is written beside its place and then put there, and a link is followed to that place. What is no file but a
+    device or a pipe is written to as it is.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._scratch = Path(f"{name}.part")
+        self._path = Path(os.path.realpath(name))
+        self._scratch = Path(f"{self._path}.part")
         self._out: IO[bytes] | None = None
+        self.is_stdout = name == "-"
+        """Whether it goes where answers go, which then have no place there."""
+        self.can_be_read = not self.is_stdout
+        """Whether it is a file that has it all afterwards."""
 
     def __enter__(self) -> IO[bytes]:
-        if self._name == "-":
-            return sys.stdout.buffer
         try:
-            # Records name people and addresses, so the file is its owner's alone.
-            self._out = os.fdopen(os.open(self._scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+            self._look()
+            if self.is_stdout:
+                return sys.stdout.buffer
+            if not self.can_be_read:
+                self._out = os.fdopen(os.open(self._name, os.O_WRONLY | os.O_NOCTTY), "wb")
+                return self._out
+            # Records name people and addresses, so the file is its owner's alone; one that lies there already may be
+            # open to somebody, or lead elsewhere.
+            self._scratch.unlink(missing_ok=True)
+            self._out = os.fdopen(os.open(self._scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
         except OSError as error:
-            raise usage_error(f"{self._scratch} cannot be written: {error.strerror}", "give another FILE") from error
+            raise self._unwritable(error) from error
         return self._out
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
         if self._out is None:
             sys.stdout.buffer.flush()
             return
-        self._out.flush()
-        os.fsync(self._out.fileno())
-        self._out.close()
-        if kind is None:
-            self._scratch.replace(self._name)
-        else:
-            self._scratch.unlink(missing_ok=True)
+        try:
+            if kind is None:
+                self._finish(self._out)
+        except OSError as failed:
+            raise self._unwritable(failed) from failed
+        finally:
+            with contextlib.suppress(OSError):  # which is told already, or comes after something worse
+                self._out.close()
+            if self.can_be_read:
+                self._scratch.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise self._unwritable(error) from error
+
+    def _look(self) -> None:
+        """See what is there. Raises OSError, a usage error."""
+        try:
+            seen = Path(self._name).stat()
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(seen.st_mode):
+            raise usage_error(f"{self._name} is a directory", f"name a file: {Path(self._name) / 'FILE'}")
+        if sys.stdout is not None:
+            with contextlib.suppress(OSError):  # it may be closed
+                # /dev/stdout by whatever name: opened anew it would begin at its start, and replaced it would be gone.
+                self.is_stdout |= os.path.samestat(seen, os.fstat(sys.stdout.fileno()))
+        self.can_be_read = stat.S_ISREG(seen.st_mode) and not self.is_stdout
+
+    def _finish(self, out: IO[bytes]) -> None:
+        out.flush()
+        if self.can_be_read:
+            os.fsync(out.fileno())
+            self._scratch.replace(self._path)
+        elif stat.S_ISBLK(os.fstat(out.fileno()).st_mode):
+            os.fsync(out.fileno())
+
+    def _unwritable(self, error: OSError) -> click.UsageError:
+        name = self._scratch if self.can_be_read else self._name
+        return usage_error(f"{name} cannot be written: {error.strerror or error}", "give another FILE")
 
 
 export = PvcCommand(

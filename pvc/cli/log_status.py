@@ -42,7 +42,7 @@ def show_status(session: Session) -> None:
         parts.append(render_table(ARCHIVES, [_archive(one) for one in status["archives"]], session.look))
     if status["nodes"]:
         parts.append(render_table(NODES, [_node(one) for one in status["nodes"]], session.look))
-    session.show("\n\n".join(part.rstrip("\n") for part in parts))
+    session.show("\n\n".join(part.rstrip("\n") for part in parts) + "\n")
 
 
 def _facts(status: dict[str, Any]) -> list[tuple[str, str | Cell]]:

@@ -26,7 +26,7 @@ from pvc.cli.session import SOURCE, Session, now_us
 from pvc.cli.times import when
 from pvc.client import connections as store
 from pvc.client.connections import Connection
-from pvc.client.errors import ApiError, ClientError, ConfigError, Unreachable
+from pvc.client.errors import ApiError, ClientError, ConfigError, NotFound, Unreachable
 
 if TYPE_CHECKING:
     from pvc.client.json_client import JsonClient
@@ -94,8 +94,10 @@ def _from_any(session: Session, chosen: Connection, *, browser: bool, device: bo
             with _client(one._replace(token="")) as client:
                 info = client.get("/login")
             if not info["issuer"]:
-                raise ConfigError(
+                raise NotFound(  # as the gateway would say, if it was asked to begin
+                    404,
                     "this cluster has no issuer to log in at",
+                    code="oidc.not_configured",
                     hint="use a token; an admin makes one: pvc access token create NAME",
                 )
             return _logged_in(session, one, browser=browser, device=device, port=port)

@@ -37,6 +37,9 @@ MANY = frozenset({"node.flush", "node.ready"})
 OWN_WAITS = frozenset({"cluster.rebalance", "node.confirm_fenced"})
 """Commands that have no outcome of their own, but one for each VM: `pvc.cli.waits`."""
 
+_VIEWS = {"vm": "history vm", "node": "history node", "webhook": "webhook deliveries"}
+"""What shows how a failure came about, by the kind of what it is about."""
+
 _CONTROLS = ("dry_run", "yes", "wait", "wait_timeout")
 
 
@@ -115,14 +118,14 @@ def sentence(label: str, summary: str) -> str:
 
 def given_fields(values: dict[str, Any]) -> dict[str, Any]:
     """The fields that were given: options that were not are None, or an empty list. Leaves out what is no field."""
-    values = {name: value for name, value in values.items() if name not in _CONTROLS}
+    values = {name: value for name, value in values.items() if name not in _CONTROLS and value != ()}
     fields = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     for name in [name for name in fields if name.startswith("no_")]:
         emptied, listed = fields.pop(name), name.removeprefix("no_")
-        if emptied and fields[listed]:
+        if emptied and listed in fields:
             raise usage_error(f"--no-{listed} excludes giving some", "leave one of them out")
-        if not fields[listed]:
-            fields[listed] = [] if emptied else None
+        if emptied:
+            fields[listed] = []
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -229,6 +232,7 @@ def _show_outcome(session: Session, text: str, waited_s: float) -> None:
 
 
 def _show_failure(session: Session, reply: Reply, label: str, outcome: Outcome) -> None:
-    kind = "node" if reply["events"][0]["subject"].startswith("node/") else "vm"
-    hint = f"`pvc history {kind} {label}` shows how it came about" if label else ""
+    subject = reply["events"][0]["subject"] if reply["events"] else ""
+    view = _VIEWS.get(subject.partition("/")[0], "")
+    hint = f"`pvc {view} {label}` shows how it came about" if view and label else ""
     write_error(session, sentence(label, outcome.text), hint=hint, code=outcome.code)

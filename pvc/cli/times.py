@@ -42,6 +42,11 @@ def age(time_us: int, now_us: int) -> str:
     return f"{int(seconds)} s ago"
 
 
+def in_future(time_us: int, now_us: int) -> str:
+    """An instant that is to come, and how long it is until then: `07:47:49 (in 3 min 5 s)`."""
+    return f"{when(time_us, now_us)} (in {took(time_us - now_us)})"
+
+
 def took(us: int) -> str:
     """A duration: `25 ms`, `0.4 s`, `12 s`, `2 min 5 s`, `3 h 20 min`, `4 d 2 h`."""
     seconds = max(0, us) / 1e6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import click
 
@@ -12,7 +13,7 @@ from pvc.cli.past import at_option, note_past
 from pvc.cli.session import Session, now_us
 from pvc.cli.table import WHOLE, Cell, Column, render_facts
 from pvc.cli.text import clean, paint
-from pvc.cli.times import age, ago
+from pvc.cli.times import age, ago, in_future
 
 COLUMNS = (
     Column("WEBHOOK", rank=0),
@@ -83,7 +84,7 @@ def show_webhooks(session: Session, at: str | None) -> None:
 
 def show_webhook(session: Session, hook: str, at: str | None) -> None:
     """One webhook in full."""
-    found = session.client.get(f"/webhooks/{hook}", {"at": at or ""})
+    found = session.client.get(_path(hook), {"at": at or ""})
     past = note_past(session)
     if session.wants_data:
         session.show_data(found)
@@ -112,7 +113,7 @@ def _facts(hook: dict[str, Any], at_us: int) -> list[tuple[str, str | Cell]]:
         ("", hook["reason"]),
         ("Trouble", Cell(hook["trouble"], "red")),
         ("Tried", f"{hook['tries']} times" if hook["tries"] else ""),
-        ("Next try", ago(hook["next_us"], at_us) if hook["next_us"] > at_us else ""),
+        ("Next try", in_future(hook["next_us"], at_us) if hook["next_us"] > at_us else ""),
         ("Position", _number(hook["position"])),
         ("Lag", f"{_number(hook['lag'])} records, {_behind(hook) or '0 s'}"),
         ("Replaying", replays),
@@ -138,7 +139,7 @@ def _facts(hook: dict[str, Any], at_us: int) -> list[tuple[str, str | Cell]]:
 
 def show_deliveries(session: Session, hook: str) -> None:
     """The last requests, the newest first."""
-    tries = session.client.get(f"/webhooks/{hook}/deliveries")["items"]
+    tries = session.client.get(f"{_path(hook)}/deliveries")["items"]
     if session.wants_data:
         session.show_data(tries)
         return
@@ -164,7 +165,7 @@ def show_deliveries(session: Session, hook: str) -> None:
 
 def show_parked(session: Session, hook: str) -> None:
     """Events that were given up."""
-    parked = session.client.get(f"/webhooks/{hook}/parked")["items"]
+    parked = session.client.get(f"{_path(hook)}/parked")["items"]
     if session.wants_data:
         session.show_data(parked)
         return
@@ -183,7 +184,7 @@ def show_parked(session: Session, hook: str) -> None:
 
 def test_webhook(session: Session, hook: str) -> int:
     """Send a ping now."""
-    reply = session.client.post(f"/webhooks/{hook}/test")
+    reply = session.client.post(f"{_path(hook)}/test")
     if session.wants_data:
         session.show_data(reply)
     elif reply["delivered"]:
@@ -199,6 +200,10 @@ def show_secret(session: Session, secret: str) -> None:
     """A secret that was just made."""
     what = "Its public key" if secret.startswith("whpk_") else "Its secret, shown only this once"
     session.show(f"{what}: what the receiver verifies signatures with:\n\n  {paint(secret, 'bold', session.look)}\n\n")
+
+
+def _path(hook: str) -> str:
+    return f"/webhooks/{quote(hook, safe='')}"
 
 
 def _number(value: int | None) -> str:

@@ -105,7 +105,9 @@ def _check_option(name: str, value: str) -> None:
         _refuse("options", f"{name[:48]!r} is not an option's name", "lower-case letters, digits, - and _")
     if any(word in plain for word in _SECRETS):
         # Neither name nor hint may repeat the value: it may be the secret.
-        _refuse("options", f"the option {name} would put a secret into the log", "put it into password_file's file")
+        _refuse(
+            "options", f"the option {name} would put a secret into the log", "put it into the file of `password_file`"
+        )
     if any(word in plain for word in _PROGRAMS):
         _refuse("options", f"the option {name} chooses what a coordinator runs as root", "leave it out")
     if plain in _WEAK:

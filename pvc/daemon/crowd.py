@@ -1,8 +1,9 @@
 """How many connections the gateway has open at once, and who has to go where there is no room for another.
 
-The daemon keeps VMs as well: strangers must not use up its files. Who has shown a token is known and stays; of the
-others those go first that have been there longest, of the address that has most of them. So a flood costs those who
-make it their own connections, and whoever comes with a token in the middle of it still finds a place.
+The daemon keeps VMs as well: strangers must not use up its files. Of strangers those go first that have been there
+longest, of the address that has most of them. Who has shown a token is known, and no stranger takes their place; only
+where too many are known, the oldest connection goes of the principal that has most. So a flood costs those who make it
+their own connections, with a token or without, and whoever comes with one in the middle of it still finds a place.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ COMING_AT_ONCE, COMING_A_SECOND = 1_000, 200.0
 keep theirs. To begin with one costs a loop ten times as much as to turn it away, so a flood from one address does not
 keep the others waiting."""
 
+KEPT_FREE = 8
+"""One place in so many is never of who is known: whoever comes needs one to show a token from, and some time there."""
+
 MANY = 200
 """So many leave something behind when they go: with TLS some 10 MB."""
 
@@ -58,6 +62,7 @@ class Crowd:
     ) -> None:
         """`coming` says how often somebody may come from one address; None: at any rate."""
         self._most = most
+        self._most_known = max(1, most - max(1, most // KEPT_FREE))
         self._most_strangers = strangers
         self._most_each = strangers_each
         self._coming = coming
@@ -65,6 +70,9 @@ class Crowd:
         self._strangers: dict[str, OrderedDict[Guest, None]] = {}
         """By address, those who came first first."""
         self._count = 0
+        self._known: dict[str, OrderedDict[Guest, None]] = {}
+        """By principal, those who have shown it first first."""
+        self._known_count = 0
         self._by_address: dict[Address, Guest] = {}
         self.thinned: Callable[[], None] = _nothing
         """Called when many have gone."""
@@ -80,36 +88,50 @@ class Crowd:
         """How many have not shown a token."""
         return self._count
 
+    @property
+    def known(self) -> int:
+        """How many have."""
+        return self._known_count
+
     def enter(self, guest: Guest, address: Address) -> bool:
-        """Somebody has come. False where nobody can be sent away for them."""
+        """Somebody has come. False where they come too often, or all who could make room are on their way out."""
         group = group_of(address)
         if self._coming is not None and self._coming.take(group) is None:
             self.sent_away += 1
             return False
-        if len(self._strangers.get(group, ())) >= self._most_each:
-            self._send_away(group)
-        elif self._count >= self._most_strangers or (len(self._all) >= self._most and self._count):
-            self._send_away(max(self._strangers, key=lambda name: len(self._strangers[name])))
-        elif len(self._all) >= self._most:
+        if len(self._all) >= self._most and not self._count:
             self.sent_away += 1
             return False
         guest.group, guest.address = group, address
         self._all[guest] = None
-        self._strangers.setdefault(group, OrderedDict())[guest] = None
-        self._count += 1
         self._by_address[address] = guest
+        self._add_stranger(guest, full=len(self._all) > self._most)
         return True
 
-    def know(self, address: Address) -> None:
-        """Whoever comes from this address and port has shown a token."""
+    def tell(self, address: Address, whose: str | None, hang_up: Callable[[], None] | None = None) -> None:
+        """Whoever comes from this address and port has just shown a token of this principal's; None: has asked for
+        something and shown none. `hang_up` ends the connection, also where nobody reads from it."""
         guest = self._by_address.get(address)
-        if guest is not None:
-            self._forget_stranger(guest)
+        if guest is None or guest.sent_away:
+            return
+        guest.hang_up = hang_up
+        if guest.whose == whose:
+            return
+        self._forget(guest)
+        if whose is None:
+            self._add_stranger(guest, full=False)
+            return
+        guest.whose = whose
+        self._known.setdefault(whose, OrderedDict())[guest] = None
+        self._known_count += 1
+        if self._known_count > self._most_known:
+            self._send_away(max(self._known.values(), key=len))
 
     def leave(self, guest: Guest) -> None:
         """The connection is closed."""
         self._all.pop(guest, None)
-        self._forget_stranger(guest)
+        self._forget(guest)
+        guest.hang_up = None
         if self._by_address.get(guest.address) is guest:
             del self._by_address[guest.address]
         self._gone += 1
@@ -117,21 +139,40 @@ class Crowd:
             self._gone = 0
             self.thinned()
 
-    def _send_away(self, group: str) -> None:
-        guest = next(iter(self._strangers[group]))
-        self._forget_stranger(guest)
+    def _add_stranger(self, guest: Guest, *, full: bool) -> None:
+        if len(self._strangers.get(guest.group, ())) >= self._most_each:
+            self._send_away(self._strangers[guest.group])
+        elif full or self._count >= self._most_strangers:
+            self._send_away(max(self._strangers.values(), key=len))
+        self._strangers.setdefault(guest.group, OrderedDict())[guest] = None
+        self._count += 1
+
+    def _send_away(self, alike: OrderedDict[Guest, None]) -> None:
+        """The oldest of these."""
+        guest = next(iter(alike))
+        self._forget(guest)
+        guest.sent_away = True
         self.sent_away += 1
         with contextlib.suppress(OSError):
             guest.shutdown(socket.SHUT_RDWR)  # whoever reads from it or writes to it closes it then
+        if guest.hang_up is not None:
+            guest.hang_up()
 
-    def _forget_stranger(self, guest: Guest) -> None:
+    def _forget(self, guest: Guest) -> None:
+        """Neither a stranger any more, nor known."""
+        if guest.whose is not None:
+            known = self._known[guest.whose]
+            del known[guest]
+            self._known_count -= 1
+            if not known:
+                del self._known[guest.whose]
+            guest.whose = None
         same = self._strangers.get(guest.group)
-        if same is None or guest not in same:
-            return
-        del same[guest]
-        self._count -= 1
-        if not same:
-            del self._strangers[guest.group]
+        if same is not None and guest in same:
+            del same[guest]
+            self._count -= 1
+            if not same:
+                del self._strangers[guest.group]
 
 
 def _nothing() -> None:
@@ -144,6 +185,10 @@ class Guest(socket.socket):
     crowd: Crowd | None = None
     group = ""
     address: Address = ()
+    whose: str | None = None
+    """The principal that was shown last; None: a stranger."""
+    sent_away = False
+    hang_up: Callable[[], None] | None = None
 
     def has_gone(self) -> bool:
         """Whether the other side has hung up without a word: it costs a call to see that, and many times as much to

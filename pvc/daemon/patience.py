@@ -43,7 +43,7 @@ class PatientProtocol(StrictProtocol):
             self.app,
             {
                 HANG_UP: transport.abort,
-                KNOWN: lambda: crowd.know(peer) if crowd is not None else None,
+                KNOWN: lambda whose: crowd.tell(peer, whose, transport.abort) if crowd is not None else None,
                 NODE_SHOWN: node_shown(transport.get_extra_info("ssl_object")),
             },
         )

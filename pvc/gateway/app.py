@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 from starlette.requests import Request
@@ -24,7 +24,7 @@ from pvc.errors import Forbidden, InvalidInput, PvcError, internal_error
 from pvc.gateway.access import ACCESS
 from pvc.gateway.access_log import told_in_access_log
 from pvc.gateway.audit import AUDIT
-from pvc.gateway.auth import LOCAL, NO_TOKEN, Doorkeeper, Principal
+from pvc.gateway.auth import ADMITTED, LOCAL, NO_TOKEN, Doorkeeper, Principal, tell_whose
 from pvc.gateway.bodies import control_of
 from pvc.gateway.cards import BASE_PATH
 from pvc.gateway.commands import command_endpoints
@@ -45,6 +45,7 @@ from pvc.gateway.operations import OPERATIONS
 from pvc.gateway.people import PEOPLE
 from pvc.gateway.problems import CONTENT_TYPE, NoSuchRoute, TooManyRequests, WrongMethod, problem_response
 from pvc.gateway.queries import QUERIES
+from pvc.gateway.quoted import what_was_asked
 from pvc.gateway.request_meter import ENDPOINT, REFUSAL, RequestMeter
 from pvc.gateway.services import GatewayServices
 from pvc.gateway.tags import required_revisions, tag
@@ -142,7 +143,8 @@ class _Methods:
         scope[ENDPOINT] = endpoint
         peer = self._peer(endpoint, request)
         response = await (self._answer_peer(endpoint, request, peer) if peer else self._answer(endpoint, request))
-        await _make_readable(self._services, response)
+        if ADMITTED in scope:
+            await _make_readable(self._services, response)
         if method == "GET":
             response = tag(request, response)
         await response(scope, receive, send)
@@ -233,6 +235,8 @@ class _Border:
             nonlocal started
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 started = True
+                if ADMITTED not in scope:
+                    tell_whose(scope, None)  # a token that was revoked keeps no place
                 headers = message.setdefault("headers", [])
                 if not any(name == b"pvc-position" for name, _ in headers):
                     headers.append((b"pvc-position", str(self._services.world.position).encode()))
@@ -255,16 +259,20 @@ class _Border:
             logger.warning("gateway: reply cut short path=%r code=%s", scope.get("path"), problem.code)
             return
         response = problem_response(problem, self._services.world.position)
-        await _make_readable(self._services, response)
+        if ADMITTED in scope:
+            await _make_readable(self._services, response, quoted=lambda: what_was_asked(scope))
         await _refuse(scope, receive, send_with_position, response)
 
 
-async def _make_readable(services: GatewayServices, response: Response) -> None:
-    """Open what is sealed in a reply. The only place where that is done, so that no view can forget it, nor another
-    layer come to depend on names. Bytes of the log, and what a guest has written, are nobody's to change."""
+async def _make_readable(
+    services: GatewayServices, response: Response, quoted: Callable[[], str] | None = None
+) -> None:
+    """Open what is sealed in a reply, but what is in `quoted`. The only place where that is done, so that no view can
+    forget it, nor another layer come to depend on names. Bytes of the log, and what a guest has written, are nobody's
+    to change."""
     if response.media_type not in ("application/json", CONTENT_TYPE):
         return
-    body = await services.people.readable(bytes(response.body))
+    body = await services.people.readable(bytes(response.body), quoted)
     if body != response.body:
         response.body = body
         response.headers["content-length"] = str(len(body))

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import msgspec
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from pvc.clock import Clock, Rng
 from pvc.commands.access_rights import Asker
@@ -31,8 +32,11 @@ LOCAL = "pvc.local"
 """The key that the Unix socket's wrapper sets in the ASGI scope; no request can set it."""
 
 KNOWN = "pvc.known"
-"""The key of a function that the server sets in the ASGI scope: to be called once the caller has shown who they are, so
-that the connection is not taken for a stranger's."""
+"""The key of a function that the server sets in the ASGI scope: to be called with the principal once the caller has
+shown who they are, so that the connection is not taken for a stranger's; with None where it is, or is again."""
+
+ADMITTED = "pvc.admitted"
+"""The key that is set in the ASGI scope once the caller has shown who they are: nobody else is told people's names."""
 
 NODE_SHOWN = "pvc.node_shown"
 """The key in the ASGI scope of the node whose certificate came in the TLS handshake; set by the server alone."""
@@ -78,9 +82,11 @@ class Doorkeeper:
 
     def admit(self, connection: HTTPConnection, state: ClusterState) -> Principal:
         """Who sent this. Raises Unauthenticated, or TooManyFailures."""
+        connection.scope.pop(ADMITTED, None)  # who waited is asked again
         source = connection.headers.get("pvc-source", "api")
         source = source if _SOURCE.fullmatch(source) else "api"
         if connection.scope.get(LOCAL) is True:
+            connection.scope[ADMITTED] = True
             return Principal(actor=Actor(principal="root", method="socket", source=source), asker=Asker())
         address = connection.client.host if connection.client else ""
         if state.cluster is None:
@@ -90,7 +96,7 @@ class Doorkeeper:
                 hint="`pvc cluster init NAME`, as root on the node, makes one and its first token",
             )
         principal = self._by_token(connection.headers.get("authorization", ""), address, source, state)
-        _is_known(connection)
+        _is_known(connection, principal.asker.shown)
         return principal
 
     def stranger(self, connection: HTTPConnection) -> Principal:
@@ -126,7 +132,7 @@ class Doorkeeper:
                     code="access.peer_certificate",
                     hint="nodes ask each other directly, with no proxy between that ends TLS, and by the same secret",
                 )
-            _is_known(connection)
+            _is_known(connection, f"node/{peer}")
         except Unauthenticated as error:
             if secret is not None:
                 secret.doubt()
@@ -183,10 +189,16 @@ class Doorkeeper:
             self._failures.popitem(last=False)
 
 
-def _is_known(connection: HTTPConnection) -> None:
-    tell = connection.scope.get(KNOWN)
+def _is_known(connection: HTTPConnection, whose: str) -> None:
+    connection.scope[ADMITTED] = True
+    tell_whose(connection.scope, whose)
+
+
+def tell_whose(scope: Scope, whose: str | None) -> None:
+    """Tell the server whose connection a request came by; None: a stranger's, whoever it was before."""
+    tell = scope.get(KNOWN)
     if callable(tell):
-        tell()
+        tell(whose)
 
 
 def _after_expiry(token: Token, state: ClusterState) -> str:

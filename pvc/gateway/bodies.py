@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from pvc.errors import InvalidInput, TooLarge
 from pvc.gateway.fields import Fields
 from pvc.gateway.problems import HungUp, Malformed, TooSlow, WrongContentType
+from pvc.gateway.quoted import BODY
 from pvc.gateway.strict_json import BadJson, read_json
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -138,6 +139,7 @@ async def _read_bytes(request: Request) -> bytes:
         raise TooSlow(
             f"the body did not arrive within {BODY_DEADLINE_S:g} s", hint="send it again, over a better line"
         ) from error
+    request.scope[BODY] = bytes(body)
     return bytes(body)
 
 

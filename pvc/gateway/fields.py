@@ -83,7 +83,9 @@ class Fields:
         card: FieldCard | None = None
         for step in steps:
             if isinstance(step, int):
-                card = card.item if card and card.item else card
+                item = card.item if card else None
+                if item is not None and (_hint(item) or item.fields):  # else the list's own words tell what goes in
+                    card = item
             else:
                 card = cards.get(step)
                 cards = {field.name: field for field in (card.fields or ())} if card else {}

@@ -231,7 +231,8 @@ async def _let_in(
                 Submission(name="access.log_in", command=command, decide=decide_log_in, actor=sealed)
             )
         except Forbidden as refusal:
-            raise LoginForbidden(person.name, refusal.message, code=refusal.code, hint=refusal.hint) from refusal
+            message = refusal.message.replace(sealed.principal, person.name)  # nobody else opens it for a stranger
+            raise LoginForbidden(person.name, message, code=refusal.code, hint=refusal.hint) from refusal
         line.position = outcome.position
         entry = outcome.entry
         assert entry is not None, "a login always makes a token"

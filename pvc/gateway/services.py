@@ -19,6 +19,7 @@ from pvc.gateway.listing import Names, Rows
 from pvc.gateway.live import Live
 from pvc.gateway.login_parts import LoginParts
 from pvc.gateway.places import ConsolePlaces
+from pvc.gateway.what_if_turns import WhatIfTurns
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.meters import Meters
@@ -125,6 +126,11 @@ class GatewayServices:
     def console_places(self) -> ConsolePlaces:
         """For consoles, and for who follows what a guest writes."""
         return ConsolePlaces()
+
+    @functools.cached_property
+    def what_ifs(self) -> WhatIfTurns:
+        """For what is played through on a fork of the state."""
+        return WhatIfTurns()
 
     @functools.cached_property
     def past(self) -> PastStates:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
+from pvc.commands.access_rights import require
 from pvc.commands.access_table import Action
 from pvc.commands.base import CommandSpec, Context, Decision
 from pvc.commands.forecast import Asked, Forecast, NodeLoss, Question
@@ -47,13 +48,19 @@ async def _what_if(services: GatewayServices, call: Call) -> Response:
     arguments_of(call.request, NoArguments)
     asked = await _asked(call)
     questions = [await _question(services, call, step, number) for number, step in enumerate(asked.steps)]
-    context = Context(
-        command_id="what-if",
-        time_us=services.clock.wall_us(),
-        actor=call.principal.actor,
-        usage=services.telemetry.usage() if services.telemetry is not None else {},
-    )
-    forecast = await asyncio.to_thread(services.foresee, services.world.state.fork(), questions, context)
+
+    def begin() -> Callable[[], Forecast]:
+        """From the state of when its turn has come: who waits holds none, and may have lost the right meanwhile."""
+        require(services.world.state, call.principal.asker, Action.PAST_READ)
+        context = Context(
+            command_id="what-if",
+            time_us=services.clock.wall_us(),
+            actor=call.principal.actor,
+            usage=services.telemetry.usage() if services.telemetry is not None else {},
+        )
+        return functools.partial(services.foresee, services.world.state.fork(), questions, context)
+
+    forecast = await services.what_ifs.run(call.principal.asker.shown, begin)
     return json_response(forecast, forecast.position)
 
 

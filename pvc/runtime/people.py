@@ -149,12 +149,16 @@ class People:
             return None
         return frozenset((principal, shown, erased_name(sealed.key), hidden_name(sealed.key)))
 
-    async def readable(self, body: bytes) -> bytes:
-        """JSON with every sealed text in it opened, or replaced by a pseudonym. Never fails."""
+    async def readable(self, body: bytes, quoted: Callable[[], str] | None = None) -> bytes:
+        """JSON with every sealed text in it opened, or replaced by a pseudonym; what is in `quoted` stays as it is.
+        Never fails."""
         if b"person~" not in body and b"address~" not in body:
             return body
-        await self._learn({found[2].decode() for found in _SEALED.finditer(body)})
-        return _SEALED.sub(lambda found: msgspec.json.encode(self._shown(found[0].decode()))[1:-1], body)
+        there = quoted() if quoted is not None else ""
+        opened = [found for found in _SEALED.finditer(body) if found[0].decode() not in there]
+        await self._learn({found[2].decode() for found in opened})
+        texts = {found[0]: msgspec.json.encode(self._shown(found[0].decode()))[1:-1] for found in opened}
+        return _SEALED.sub(lambda found: texts.get(found[0], found[0]), body)
 
     def forget_erased(self) -> None:
         """Let go of all keys that are erased by now."""

@@ -108,6 +108,15 @@ def test_a_token_is_asked_for_without_showing_it(cluster: Cluster, tmp_path: Pat
     assert remote("-c", "lab", "vm", "list").code == 0
 
 
+def test_a_login_where_there_is_no_issuer_is_refused_in_the_words_of_the_gateway(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    remote = cluster.remote(tmp_path)
+    assert remote("connection", "add", "lab", cluster.url, "--login").code == 0
+    ran = remote("login", "-v")
+    assert ran.code == 3 and "Code: oidc.not_configured" in ran.err and "pvc access token create" in ran.err, ran
+
+
 def test_tables_fit_the_terminal_and_are_complete_in_a_pipe(cli: Cli) -> None:
     text = "a description that is far too long for a narrow terminal, but whole in a pipe"
     cli("vm", "define", "wordy", "--memory", "64", "--description", text)

@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from starlette.types import Receive, Scope, Send
@@ -15,6 +16,7 @@ from pvc.daemon.crowd import Crowd
 from pvc.daemon.patience import PatientProtocol
 from pvc.gateway.auth import KNOWN
 from tests.integration.served_app import Served, served
+from tests.unit.gateway_house import a_house
 
 HOST = b"Host: x\r\n"
 UPGRADE = (
@@ -35,7 +37,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """Refuses at once on /refuse, gives much on /large, knows the caller on /known; on a WebSocket it echoes."""
     if scope["type"] == "websocket":
         if scope["path"] == "/known":
-            scope[KNOWN]()
+            scope[KNOWN]("anna")
         await receive()
         await send({"type": "websocket.accept"})
         while (message := await receive())["type"] != "websocket.disconnect":
@@ -45,7 +47,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await send({"type": "websocket.send", "bytes": b"%d" % len(message.get("bytes") or message["text"])})
         return
     if scope["path"] == "/known":
-        scope[KNOWN]()
+        scope[KNOWN]("anna")
     if scope["path"] == "/read":
         while (await receive()).get("more_body"):
             pass
@@ -222,22 +224,60 @@ async def test_who_has_shown_a_token_on_a_websocket_is_no_stranger() -> None:
         writer.transport.abort()
 
 
-async def test_where_all_places_are_taken_by_who_is_known_nobody_else_is_let_in() -> None:
-    crowd = Crowd(most=3, strangers=3, strangers_each=3)
+async def test_where_too_many_are_known_the_oldest_of_who_has_most_goes_though_it_reads_nothing() -> None:
+    crowd = Crowd(most=4, strangers=4, strangers_each=4)
     async with served(app, crowd=crowd) as gateway:
         known = []
-        for _ in range(3):
+        for number in range(4):
             reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
             writer.write(b"GET /known HTTP/1.1\r\n" + HOST + b"\r\n")
             async with asyncio.timeout(5):
                 await reader.readuntil(b"ok")
+            if number == 0:
+                writer.write(b"GET /large HTTP/1.1\r\n" + HOST + b"\r\n")  # and never reads it
             known.append(writer)
-        assert await gateway.say(b"") == b"" and crowd.sent_away == 1
-        known.pop().transport.abort()
-        await until(lambda: len(crowd) == 2)
+        await until(lambda: len(crowd) == crowd.known == 3)
         assert b"200 OK" in await gateway.say(b"GET / HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
+        assert crowd.known == 3, "a stranger takes nobody's place"
         for writer in known:
             writer.transport.abort()
+        await nobody_is_left(gateway)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/whoami", "/api/v1/health", "/api/v1/nothing", "while it waits"])
+async def test_a_token_that_was_revoked_keeps_no_place(tmp_path: Path, path: str) -> None:
+    crowd = Crowd(most=8, strangers=8, strangers_each=8)
+    async with a_house(tmp_path) as house, served(house.app, crowd=crowd) as gateway:
+        token = await house.member("mallory", {"role": "viewer", "tag": "none"})
+        held = [await asyncio.open_connection("127.0.0.1", gateway.port) for _ in range(3)]
+
+        async def ask(what: str) -> list[bytes]:
+            request = f"GET {what} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
+            heads = []
+            for _, writer in held:
+                writer.write(request.encode())
+            for reader, _ in held:
+                async with asyncio.timeout(5):
+                    heads.append(await reader.readuntil(b"\r\n\r\n"))
+                    await reader.readexactly(int(heads[-1].lower().partition(b"content-length: ")[2].split()[0]))
+            return heads
+
+        assert all(b"200 OK" in head for head in await ask("/api/v1/whoami"))
+        assert (crowd.known, crowd.strangers) == (3, 0)
+        await house.settle()  # the use of the token is recorded
+        waits, at = path == "while it waits", house.services.world.position
+        asked = asyncio.create_task(ask(f"/api/v1/whoami?min_position={at + 1}" if waits else path))
+        if waits:
+            await asyncio.sleep(0.1)
+        reply = await house.root.delete(f"/tokens/{token.split('_')[1]}")
+        assert reply.status_code == 200, reply.text
+        assert len(await asked) == 3
+        if not waits:
+            await ask(path)
+        assert (crowd.known, crowd.strangers) == (0, 3)
+        for _, writer in held:
+            writer.transport.abort()
+        await nobody_is_left(gateway)
 
 
 def never_reading(port: int) -> socket.socket:

@@ -251,6 +251,16 @@ async def test_somebody_else_with_the_same_name_is_refused(door: Door) -> None:
     door.issuer.claims = {"sub": "u-999"}
     reply = await door.log_in()
     assert reply.status_code == 403 and reply.json()["code"] == "access.name_taken", reply.text
+    assert reply.json()["detail"] == "the name anna is somebody else's here"
+    assert b"anna" not in await door.house.log_bytes()
+
+
+async def test_a_sealed_name_is_not_opened_where_a_login_begins(door: Door) -> None:
+    assert (await door.log_in()).status_code == 200
+    sealed = await door.house.services.people.find("anna")
+    wanted = {"flow": "browser", "redirect": f"http://127.0.0.1:49152/{sealed}"}
+    reply = await door.client.post("/login/start", json=wanted)
+    assert reply.status_code == 200 and sealed in reply.json()["url"], reply.text
 
 
 async def test_who_was_erased_comes_in_again_as_somebody_new(door: Door) -> None:

@@ -3,6 +3,7 @@ a real `pvcd` with a token."""
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from pvc.projections.cluster_views import Health
 from pvc.schemas.dashboard import queries
 from pvc.schemas.monitoring_rules import RECORDED, SEVERITY, alert_of
 from tests.integration.cli_cluster import Cluster, free_port
+from tests.integration.cli_process import Cli
 from tests.integration.daemon_process import DaemonProcess
 from tests.integration.prometheus_server import PrometheusServer, promtool
 from tests.support.certificates import a_certificate
@@ -136,6 +138,18 @@ def test_a_real_prometheus_reads_a_real_daemon(daemon: tuple[DaemonProcess, int]
         assert server.query("instance:pvc_gateway_requests:rate5m") is not None
     finally:
         server.kill()
+
+
+def test_where_there_is_no_cluster_its_health_is_not_ok(tmp_path: Path) -> None:
+    daemon = DaemonProcess(tmp_path, gateway={"socket": str(tmp_path / "pvc.sock")})
+    daemon.start()
+    try:
+        cli = Cli(tmp_path, {"PVC_SOCKET": str(daemon.socket)})
+        told, data = cli("cluster", "health"), cli("cluster", "health", "-o", "json")
+    finally:
+        daemon.stop()
+    assert (told.code, told.out) == (1, "There is no cluster here yet. Make one: pvc cluster init NAME\n")
+    assert data.code == 1 and json.loads(data.out)["initialised"] is False
 
 
 def test_pvc_cluster_health_says_what_to_do(tmp_path: Path) -> None:

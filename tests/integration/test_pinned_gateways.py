@@ -121,6 +121,17 @@ def test_the_certificate_outlives_a_restart_and_a_new_one_is_noticed(tmp_path: P
         cluster.daemon.stop()
 
 
+def test_what_would_never_work_is_not_said_to_be_stored_by_another_option(cluster: Cluster, tmp_path: Path) -> None:
+    cli, ending = Cli(tmp_path, {}), ("--token-file", "-")
+    mistyped = cli("connection", "add", "lab", cluster.url, *ending, "--fingerprint", "5f" * 32, text=cluster.token)
+    assert mistyped.code == 2 and "has another certificate" in mistyped.err and "--no-check" not in mistyped.err
+    plain = cluster.url.replace("https://", "http://")
+    hung_up = cli("connection", "add", "lab", plain, *ending, text=cluster.token)
+    assert hung_up.code == 5 and f"Hint: TLS is spoken there: give {cluster.url}\n" in hung_up.err
+    nobody = cli("connection", "add", "lab", "http://127.0.0.1:1", *ending, text=cluster.token)
+    assert nobody.code == 5 and "--no-check stores it anyway" in nobody.err
+
+
 @pytest.mark.parametrize("text", ["", "5f", "5f" * 31, "5g" * 32, "5f" * 33])
 def test_what_is_no_fingerprint_is_refused(text: str) -> None:
     with pytest.raises(ConfigError) as refused:

@@ -12,7 +12,7 @@ import pytest
 from pvc.cli.app import EXTENSIONS, VIEWS, cli
 from pvc.cli.base import CONTEXT, PvcCommand
 from pvc.cli.derive import command_from_card, example_line, option_name, wait_s
-from pvc.cli.run import as_typed, label_of, sentence
+from pvc.cli.run import as_typed, given_fields, label_of, sentence
 from pvc.cli.values import Amount, OnOff, Parts
 from pvc.cli.vm import STATES
 from pvc.client.cards import Card, Field, load_cards
@@ -106,6 +106,18 @@ def test_what_is_not_given_is_not_sent() -> None:
     assert params["vcpus"] is None
     assert params["restart"] is None
     assert params["disks"] == ()
+
+
+def test_a_list_that_is_not_given_is_not_sent_as_an_empty_one() -> None:
+    """A principal has at least one grant, so an empty list of them was refused, whatever else was to change."""
+    given = given_fields(parsed("pvc access modify audi --description 'the auditor'"))
+    assert given["principal"] == "audi" and given["description"] == "the auditor" and "grants" not in given
+
+
+def test_a_list_is_emptied_where_that_is_said() -> None:
+    given = given_fields(parsed("pvc vm modify web01 --no-disks --nic br0"))
+    assert given["disks"] == [] and [nic["bridge"] for nic in given["nics"]] == ["br0"]
+    assert "no_disks" not in given and "no_nics" not in given
 
 
 MEMORY: Field = {"name": "memory_mib", "type": "integer", "description": "", "minimum": 16, "maximum": 1024}

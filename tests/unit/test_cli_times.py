@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pvc.cli.times import age, ago, as_time, mib, parse_mib, parse_seconds, parse_when, took, when
+from pvc.cli.times import age, ago, as_time, in_future, mib, parse_mib, parse_seconds, parse_when, took, when
 
 NOW_S = 1_784_880_000  # 2026-07-24 08:00:00 UTC
 NOW_US = NOW_S * 1_000_000
@@ -56,6 +56,11 @@ def test_how_long_ago_goes_with_the_time() -> None:
 )
 def test_durations_are_as_exact_as_they_are_useful(us: int, text: str) -> None:
     assert took(us) == text
+
+
+def test_a_time_to_come_is_told_with_how_long_it_is_until_then() -> None:
+    assert in_future(NOW_US + 125_000_000, NOW_US) == "10:02:05 (in 2 min 5 s)"
+    assert in_future(NOW_US + 24 * HOUR_US, NOW_US) == "2026-07-25 10:00:00 (in 1 d)"
 
 
 def test_memory_is_shown_in_the_unit_that_fits() -> None:

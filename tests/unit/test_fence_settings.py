@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from pvc.commands.fence_settings import MAX_OPTIONS, check_settings
+from pvc.commands.node import SetNodeFence
 from pvc.errors import InvalidInput
 from pvc.events.fence import FenceSettings
+from pvc.gateway.fields import Fields
 
 IPMI = {"ip": "192.0.2.7", "ipport": "623", "username": "pvc", "lanplus": "1", "cipher": "17", "method": "onoff"}
 
@@ -107,6 +109,15 @@ def test_an_option_by_which_off_means_less_than_off_is_refused_with_its_reason(
     with pytest.raises(InvalidInput, match=f"the option {name} would weaken") as refusal:
         check_settings(settings(agent, plug="hv1", **{name: value}))
     assert (refusal.value.field, refusal.value.hint) == ("options", "leave it out")
+
+
+def test_a_secret_belongs_into_the_file_and_an_option_has_a_value() -> None:
+    with pytest.raises(InvalidInput, match="would put a secret into the log") as refusal:
+        check_settings(settings(password="x"))
+    assert refusal.value.hint == "put it into the file of `password_file`"
+    with pytest.raises(InvalidInput, match='cannot be "ip"') as refusal:
+        Fields(SetNodeFence).decode(SetNodeFence, {"node": "hv1", "agent": "fence_ipmilan", "option": ["ip"]})
+    assert "NAME=VALUE, such as ip=10.0.1.2" in refusal.value.hint
 
 
 FILES = ("identity_file", "identity-file", "kubeconfig", "openrc", "serviceaccount", "cacert", "tlscert", "tlscacert")

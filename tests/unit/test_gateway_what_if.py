@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pvc.commands.base import Context
+from pvc.commands.forecast import Forecast, Question
 from pvc.events.types import Role
+from pvc.gateway.what_if_turns import WhatIfTurns
+from pvc.handlers.what_if import foresee
+from pvc.projections.state import ClusterState
+from tests.support.waiting import until
 from tests.unit.gateway_house import House, a_house
 from tests.unit.test_gateway_input import check_problem
 
@@ -133,3 +142,98 @@ async def test_a_body_that_is_no_json_is_refused(house: House) -> None:
     check_problem(await house.root.post("/whatif", data={"steps": "x"}), 415, "http.wrong_content_type")
     headers = {"Content-Type": "application/json"}
     check_problem(await house.root.post("/whatif", content=b"{", headers=headers), 400, "input.bad_json")
+
+
+class _Slow:
+    """A forecast that takes until it is allowed to end."""
+
+    def __init__(self) -> None:
+        self.may_end = threading.Event()
+        self.lock = threading.Lock()
+        self.began = self.running = self.most = 0
+
+    def __call__(self, state: ClusterState, questions: Sequence[Question], context: Context) -> Forecast:
+        with self.lock:
+            self.began += 1
+            self.running += 1
+            self.most = max(self.most, self.running)
+        assert self.may_end.wait(20)
+        with self.lock:
+            self.running -= 1
+        return foresee(state, questions, context)
+
+
+LOSS = {"steps": [{"node_loss": "hv1"}]}
+
+
+@pytest.fixture
+def slow(house: House) -> _Slow:
+    made = _Slow()
+    object.__setattr__(house.services, "foresee", made)
+    return made
+
+
+async def test_of_many_at_once_few_wait_one_is_worked_on_and_the_process_goes_on(house: House, slow: _Slow) -> None:
+    members = [await house.member(name, {"role": "viewer"}) for name in ("anna", "bert", "carl", "dora", "emil")]
+    forks = 0
+    fork = ClusterState.fork
+
+    def counted(state: ClusterState) -> ClusterState:
+        nonlocal forks
+        forks += 1
+        return fork(state)
+
+    async with contextlib.AsyncExitStack() as clients:
+        viewers = [await clients.enter_async_context(house.outside_with(token)) for token in members]
+        await asyncio.gather(*(viewer.get("/whoami") for viewer in viewers))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ClusterState, "fork", counted)
+            asked = [asyncio.create_task(viewers[n % 5].post("/whatif", json=LOSS)) for n in range(40)]
+            await until(lambda: sum(task.done() for task in asked) == 32 and slow.began == 1)
+            async with asyncio.timeout(5):
+                await asyncio.to_thread(int)
+            assert forks == 1, "who waits holds no state"
+        slow.may_end.set()
+        replies = await asyncio.gather(*asked)
+    assert slow.most == 1 and slow.began == 8
+    refused = [reply for reply in replies if reply.status_code != 200]
+    assert len(refused) == 32
+    for reply in refused:
+        check_problem(reply, 503, "whatif.busy")
+        assert reply.headers["retry-after"]
+
+
+async def test_one_principal_has_not_all_the_turns(house: House, slow: _Slow) -> None:
+    token = await house.member("anna", {"role": "viewer"})
+    async with house.outside_with(token) as anna:
+        asked = [asyncio.create_task(anna.post("/whatif", json=LOSS)) for _ in range(10)]
+        await until(lambda: sum(task.done() for task in asked) == 8)
+        mine = asyncio.create_task(house.root.post("/whatif", json=LOSS))
+        await asyncio.sleep(0.05)
+        slow.may_end.set()
+        assert (await mine).status_code == 200
+        assert sorted(reply.status_code for reply in await asyncio.gather(*asked)) == [200] * 2 + [503] * 8
+    assert (await house.root.post("/whatif", json=LOSS)).status_code == 200, "places are given back"
+
+
+async def test_whose_turn_does_not_come_is_told_so_and_takes_none(house: House, slow: _Slow) -> None:
+    object.__setattr__(house.services, "what_ifs", WhatIfTurns(wait_s=0.05))
+    first = asyncio.create_task(house.root.post("/whatif", json=LOSS))
+    await until(lambda: slow.began == 1)
+    check_problem(await house.root.post("/whatif", json=LOSS), 503, "whatif.busy")
+    slow.may_end.set()
+    assert (await first).status_code == 200
+    assert (await house.root.post("/whatif", json=LOSS)).status_code == 200
+
+
+async def test_who_loses_the_token_while_waiting_is_told_nothing(house: House, slow: _Slow) -> None:
+    token = await house.member("anna", {"role": "viewer"})
+    first = asyncio.create_task(house.root.post("/whatif", json=LOSS))
+    await until(lambda: slow.began == 1)
+    async with house.outside_with(token) as anna:
+        waiting = asyncio.create_task(anna.post("/whatif", json=LOSS))
+        await until(lambda: house.services.what_ifs.waiting == 1)
+        assert (await house.root.delete(f"/tokens/{token.split('_')[1]}")).status_code == 200
+        slow.may_end.set()
+        check_problem(await waiting, 403, "access.forbidden")
+    assert (await first).status_code == 200 and slow.began == 1

@@ -35,6 +35,7 @@ def refused(file: str) -> ClientError:
     with pytest.raises(ClientError) as refusal:
         restore_cluster(Session(), file, dry_run=True, yes=True)
     assert refusal.value.code == "client.bad_backup", refusal.value
+    assert "`pvc cluster backup`" in refusal.value.hint
     assert len(refusal.value.message) < 500 + len(file)
     return refusal.value
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -110,34 +111,73 @@ def test_who_counts_as_one(one: tuple[object, ...], other: tuple[object, ...], s
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["come", "know", "leave"]), st.integers(0, 3), st.integers(0, 30)), max_size=60)
+    st.lists(
+        st.tuples(
+            st.sampled_from(["come", "tell", "leave"]),
+            st.integers(0, 3),
+            st.integers(0, 6),
+            st.sampled_from(["anna", "bert", None]),
+        ),
+        max_size=80,
+    )
 )
-def test_a_crowd_never_holds_more_strangers_than_it_may_nor_sends_away_who_is_known(
-    moves: list[tuple[str, int, int]],
+def test_a_crowd_never_holds_more_than_it_may_and_no_stranger_sends_away_who_is_known(
+    moves: list[tuple[str, int, int, str | None]],
 ) -> None:
-    crowd, here, known = Crowd(most=8, strangers=5, strangers_each=3), dict[tuple[str, int], Guest](), set[Guest]()
-    for move, host, port in moves:
+    crowd, here = Crowd(most=8, strangers=5, strangers_each=3), dict[tuple[str, int], _Named]()
+    for move, host, port, whose in moves:
         address = (f"192.0.2.{host}", port)
         guest = here.get(address)
+        before = {one: one.whose for one in here.values()}
         if move == "come" and guest is None:
-            guest = _Named()
-            if crowd.enter(guest, address):
-                here[address] = guest
-            else:
-                assert len(known & set(here.values())) >= 8
-        elif move == "know" and guest is not None:
-            crowd.know(address)
-            known.add(guest)
+            guest = here[address] = _Named()
+            assert crowd.enter(guest, address)
+        elif move == "tell" and guest is not None:
+            crowd.tell(address, whose, guest.abort)
+            assert guest.whose == whose or guest.gone
         elif move == "leave" and guest is not None:
             crowd.leave(guest)
             del here[address]
-        for one in [address for address, guest in here.items() if guest.gone]:  # type: ignore[attr-defined]
-            assert here[one] not in known
-            crowd.leave(here.pop(one))
-        assert len(crowd) == len(here) <= 8 and crowd.strangers <= 5
-        assert crowd.strangers == len(set(here.values()) - known)
-        hosts = [address[0] for address, guest in here.items() if guest not in known]
+        for one in [address for address, guest in here.items() if guest.gone]:
+            gone = here.pop(one)
+            crowd.leave(gone)
+            if before.get(gone) is not None and gone is not guest:
+                now = Counter(one.whose for one in here.values() if one.whose is not None)
+                assert move == "tell" and whose is not None and crowd.known == 7
+                assert now[str(before[gone])] + 1 >= max(now.values()), "of who has most"
+        assert len(crowd) == len(here) <= 8 and crowd.strangers <= 5 and crowd.known <= 7
+        assert crowd.known == sum(guest.whose is not None for guest in here.values())
+        assert crowd.strangers == len(here) - crowd.known
+        hosts = [address[0] for address, guest in here.items() if guest.whose is None]
         assert all(hosts.count(name) <= 3 for name in hosts)
+
+
+def test_of_who_is_known_the_one_with_most_makes_room_however_many_tokens_were_shown() -> None:
+    crowd = Crowd(most=16, strangers=16, strangers_each=16)
+    many = [_Named() for _ in range(40)]
+    for port, guest in enumerate(many):
+        assert crowd.enter(guest, ("192.0.2.1", port))
+        crowd.tell(("192.0.2.1", port), "many", guest.abort)
+        for one in many[: port + 1]:
+            if one.gone and one.aborted:
+                crowd.leave(one)
+    admin = _Named()
+    assert crowd.enter(admin, ("192.0.2.9", 1))
+    crowd.tell(("192.0.2.9", 1), "admin", admin.abort)
+    assert not admin.gone and sum(not one.gone for one in many) == 13 and not many[-1].gone
+    assert all(one.aborted == one.gone for one in many), "who reads nothing hears nothing of a shutdown"
+
+
+def test_who_shows_no_token_any_more_is_a_stranger_again_and_who_is_sent_away_stays_nobody() -> None:
+    crowd, first, second = Crowd(most=16, strangers=1, strangers_each=1), _Named(), _Named()
+    assert crowd.enter(first, ("192.0.2.1", 1))
+    crowd.tell(("192.0.2.1", 1), "anna", first.abort)
+    assert (crowd.known, crowd.strangers) == (1, 0)
+    crowd.tell(("192.0.2.1", 1), None, first.abort)
+    assert (crowd.known, crowd.strangers) == (0, 1)
+    assert crowd.enter(second, ("192.0.2.2", 1)) and first.gone
+    crowd.tell(("192.0.2.1", 1), "anna", first.abort)
+    assert (crowd.known, crowd.strangers, len(crowd)) == (0, 1, 2)
 
 
 def test_who_comes_too_often_is_turned_away_and_others_are_not() -> None:
@@ -178,7 +218,10 @@ class _Named(Guest):
 
     def __init__(self) -> None:
         super().__init__(socket.AF_INET, socket.SOCK_STREAM)
-        self.gone = False
+        self.gone = self.aborted = False
 
     def shutdown(self, how: int) -> None:
         self.gone = True
+
+    def abort(self) -> None:
+        self.aborted = True
