@@ -45,7 +45,7 @@ def test_a_person_is_added_acts_within_the_scope_and_goes(cluster: Cluster, cli:
     changed = cli("access", "modify", "anna", "--grant", "viewer")
     assert changed.out == "Access of anna changed: viewer\n"
     assert anna("vm", "stop", "shop01", "--yes").code == 4
-    assert cli("access", "remove", "anna", "--yes").out == "Anna removed, with all tokens\n"
+    assert cli("access", "remove", "anna", "--yes").out == "anna removed, with all tokens\n"
     gone = anna("vm", "list", "-v")
     assert gone.code == 4 and "access.token_invalid" in gone.err
 
