@@ -144,6 +144,11 @@ class ZookeeperLog:
         return self._view.stored.holder
 
     @property
+    def filled_to(self) -> int:
+        """Up to here it may have been filled while somebody held it, or before it was first seen."""
+        return self._view.filled_to
+
+    @property
     def active_segment(self) -> tuple[int, int, int]:
         """First and last position of the active segment, and its bytes, as of the last look."""
         return self._view.segment, self._view.stored.next - 1, self._view.stored.size_bytes
