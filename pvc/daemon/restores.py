@@ -17,13 +17,13 @@ from pvc.daemon.config import Config
 from pvc.daemon.filling import Filling, filling_of
 from pvc.daemon.logs import LogCopies, open_zookeeper_log
 from pvc.errors import Conflict, LogDamaged, Unavailable
+from pvc.events.record import Entry, Head
 from pvc.files import flush_directory
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
-from pvc.runtime.repair import reappend, restored_entry
+from pvc.log.zookeeper_layout import RESTORE
+from pvc.runtime.repair import end_of_restore, reappend, restored_entry
 from pvc.runtime.world import World
-
-HOLDER = "a restore"
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,8 @@ class Restores:
                 "the log is being restored from a backup", code="log.held", hint="wait until `pvc cluster restore` ends"
             )
             logger.warning("restore: begun")
+        else:
+            await self._hold(self._log)
         return (await self._log.head()).position
 
     async def append(self, records: Sequence[bytes]) -> int:
@@ -76,25 +78,32 @@ class Restores:
         head = await log.head()
         if not head.position:
             raise LogDamaged("the backup has no records", code="log.gap")
-        (data,) = await log.read(head.position, 1)
-        entry = restored_entry(data, self._config.node_name, source, self._clock, self._rng)
-        await log.append([entry], after=head)
-        if self._config.log.kind == "zookeeper":
-            from pvc.log.zookeeper import ZookeeperLog
-
-            assert isinstance(log, ZookeeperLog), "opened above"
-            await log.mending.release()
-        await log.close()
+        (newest,) = await log.read(head.position, 1)
+        ended = end_of_restore(newest)
+        if ended is None or ended.source != source:
+            entry = restored_entry(newest, self._config.node_name, source, self._clock, self._rng)
+            head = await self._append_last(log, entry, head)
         self._log = None
+        await log.close()
         if self._config.log.kind == "sqlite":
             await asyncio.to_thread(self._put_in_place)
-        logger.warning("restore: done position=%d", entry.position)
+        logger.warning("restore: done position=%d", head.position)
         self._begin_anew()
 
     async def close(self) -> None:
         """Leave it as it stands; `begin` goes on."""
         if self._log is not None:
             await self._log.close()
+
+    async def _append_last(self, log: Log, entry: Entry, head: Head) -> Head:
+        """The record that ends it. In ZooKeeper the hold ends with it: a log that is held by a restore is never whole,
+        so that nobody need ask whether it is."""
+        if self._config.log.kind != "zookeeper":
+            return await log.append([entry], after=head)
+        from pvc.log.zookeeper import ZookeeperLog
+
+        assert isinstance(log, ZookeeperLog), "opened below"
+        return await log.append([entry], after=head, release=True)
 
     async def _open(self) -> Log:
         if self._config.log.kind == "sqlite":
@@ -104,16 +113,25 @@ class Restores:
                 raise _not_empty()
             return await SqliteLog.open(self._scratch)
         if self._config.log.kind == "zookeeper":
-            log = await open_zookeeper_log(self._config, self._copies, may_found=True, holder=HOLDER)
+            log = await open_zookeeper_log(self._config, self._copies, may_found=True, holder=RESTORE)
             try:
-                if (await log.head()).position and log.held_by != HOLDER:
-                    raise _not_empty()
-                await log.mending.hold()
+                await self._hold(log)
             except BaseException:
                 await log.close()
                 raise
             return log
         raise Conflict("a log in memory cannot be restored", code="log.held", hint="set log.kind")
+
+    async def _hold(self, log: Log) -> None:
+        """Have it for the restore alone, also where somebody has let go of it meanwhile."""
+        if self._config.log.kind != "zookeeper":
+            return
+        from pvc.log.zookeeper import ZookeeperLog
+
+        assert isinstance(log, ZookeeperLog), "opened so"
+        if (await log.head()).position and log.held_by != RESTORE:
+            raise _not_empty()
+        await log.mending.hold()
 
     @property
     def _scratch(self) -> Path:

@@ -121,6 +121,47 @@ def test_a_restore_that_is_broken_off_goes_on_where_it_stood(
         new.stop()
 
 
+def test_a_log_that_is_half_restored_is_opened_by_no_repair(own_zookeeper: ZookeeperServer, tmp_path: Path) -> None:
+    log = {"kind": "zookeeper", "hosts": own_zookeeper.hosts, "segment_records": 8, "hot_segments": 20}
+    before = a_daemon("hv1", tmp_path / "old", {**log, "cluster": "old"})
+    file = tmp_path / "main.pvc"
+    try:
+        before.start()
+        with before.client() as client:
+            client.command("cluster.init", {"name": "main", "coordinators": ["hv1"]})
+            live(before, 5)
+            records = client.get("/log/records", {"first": 1, "limit": 7})["records"]
+        assert cli(before)("cluster", "backup", str(file)).code == 0
+    finally:
+        before.stop()
+    new = a_daemon("hv1", tmp_path / "new", {**log, "cluster": "new"})
+    try:
+        new.start()
+        with new.client() as client:
+            client.post("/cluster/restore", body={"records": []})
+            client.post("/cluster/restore", body={"records": records})
+            new.kill()
+            new.start()
+            with pytest.raises(Exception, match="`pvc cluster restore` again"):
+                client.command("vm.define", {"name": "vm9", "memory_mib": 64, "vcpus": 1, "node": "hv1"})
+            for wish in ({}, {"take_over": True}):
+                wait_until(
+                    lambda: client.get("/log/repair")["survey"]["verdict"] == "whole", "the replica to be filled"
+                )
+                client.post("/log/repair", body=wish)
+                wait_until(lambda: not client.get("/log/repair")["running"], "the repair to end")
+                assert "run `pvc cluster restore` again" in client.get("/log/repair")["error"]
+                assert client.get("/log/status")["held_by"] == "a restore"
+            done = cli(new)("cluster", "restore", str(file), "--yes")
+            assert done.code == 0, done
+            wait_until(lambda: client.get("/nodes/hv1")["state"] == "ready", "hv1 to be ready")
+            assert client.get("/log/status")["held_by"] == ""
+            history = client.get("/history", {"type": "cluster.log_restored"})["records"]
+            assert len(history) == 1
+    finally:
+        new.stop()
+
+
 def runs(daemon: DaemonProcess) -> bool:
     """Whether the machine's one guest does."""
     return '"running": true' in (daemon.directory / "data" / "simulated.json").read_text()
