@@ -11,19 +11,23 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pvc.clock import Clock, Rng
 from pvc.daemon.config import Config
 from pvc.daemon.filling import Filling, filling_of
 from pvc.daemon.logs import LogCopies, open_zookeeper_log
 from pvc.errors import Conflict, LogDamaged, Unavailable
-from pvc.events.record import Entry, Head
+from pvc.events.record import Entry, Head, unseal
 from pvc.files import flush_directory
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
 from pvc.log.zookeeper_layout import RESTORE
 from pvc.runtime.repair import end_of_restore, reappend, restored_entry
 from pvc.runtime.world import World
+
+if TYPE_CHECKING:
+    from pvc.log.zookeeper import ZookeeperLog
 
 logger = logging.getLogger(__name__)
 
@@ -62,15 +66,46 @@ class Restores:
                 "the log is being restored from a backup", code="log.held", hint="wait until `pvc cluster restore` ends"
             )
             logger.warning("restore: begun")
-        else:
+        elif not (await self._log.head()).position:
             await self._hold(self._log)
         return (await self._log.head()).position
 
     async def append(self, records: Sequence[bytes]) -> int:
-        """The next records. Raises LogDamaged when they do not continue the log, Conflict without `begin`."""
+        """The next records. Those that are there already may be among them, and are compared: what goes on is to begin
+        with the last one.
+
+        Raises Conflict when they are of another backup, or without `begin`; LogDamaged when they do not continue the
+        log.
+        """
         log = self._begun()
+        if await self._has_all(log, records):
+            return (await log.head()).position
         head = await reappend(log, _once(records), self._filling.note, at_once=self._filling.at_once)
         return head.position
+
+    async def _has_all(self, log: Log, records: Sequence[bytes]) -> bool:
+        """Whether the log has them all, and behind them the end of their restore. Raises Conflict if it has others."""
+        head = await log.head()
+        first, last = (unseal(records[0]), unseal(records[-1])) if records else (None, None)
+        if first is None or last is None or first.position > head.position:
+            return False
+        (newest,) = await log.read(head.position, 1)
+        if last.position < head.position:
+            if unseal(newest).record.prev == last.hash and end_of_restore(newest) is not None:
+                return True
+        elif records[head.position - first.position : head.position - first.position + 1] == [newest]:
+            return False
+        raise Conflict(
+            f"the log is half restored from another backup: its record {head.position} is not in this one",
+            code="log.other_backup",
+            hint=f"go on with that one; or begin anew with {self._place}",
+        )
+
+    @property
+    def _place(self) -> str:
+        if self._config.log.kind == "sqlite":
+            return f"pvcd stopped and {self._scratch} removed"
+        return "an empty ensemble"
 
     async def end(self, source: str) -> None:
         """All records are there. Raises Conflict without `begin`, LogDamaged when there are none."""
@@ -83,6 +118,8 @@ class Restores:
         if ended is None or ended.source != source:
             entry = restored_entry(newest, self._config.node_name, source, self._clock, self._rng)
             head = await self._append_last(log, entry, head)
+        elif getattr(log, "held_by", ""):
+            await _of_zookeeper(log).mending.release()
         self._log = None
         await log.close()
         if self._config.log.kind == "sqlite":
@@ -100,10 +137,7 @@ class Restores:
         so that nobody need ask whether it is."""
         if self._config.log.kind != "zookeeper":
             return await log.append([entry], after=head)
-        from pvc.log.zookeeper import ZookeeperLog
-
-        assert isinstance(log, ZookeeperLog), "opened below"
-        return await log.append([entry], after=head, release=True)
+        return await _of_zookeeper(log).append([entry], after=head, release=True)
 
     async def _open(self) -> Log:
         if self._config.log.kind == "sqlite":
@@ -126,12 +160,10 @@ class Restores:
         """Have it for the restore alone, also where somebody has let go of it meanwhile."""
         if self._config.log.kind != "zookeeper":
             return
-        from pvc.log.zookeeper import ZookeeperLog
-
-        assert isinstance(log, ZookeeperLog), "opened so"
-        if (await log.head()).position and log.held_by != RESTORE:
+        kept = _of_zookeeper(log)
+        if (await kept.head()).position and kept.held_by != RESTORE:
             raise _not_empty()
-        await log.mending.hold()
+        await kept.mending.hold()
 
     @property
     def _scratch(self) -> Path:
@@ -158,6 +190,13 @@ def _not_empty() -> Conflict:
         code="log.not_empty",
         hint="a backup is restored where there is nothing: on a new node, with an empty ensemble",
     )
+
+
+def _of_zookeeper(log: Log) -> ZookeeperLog:
+    from pvc.log.zookeeper import ZookeeperLog
+
+    assert isinstance(log, ZookeeperLog), "opened so"
+    return log
 
 
 async def _once(records: Sequence[bytes]) -> AsyncIterator[Sequence[bytes]]:

@@ -121,6 +121,42 @@ def test_a_restore_that_is_broken_off_goes_on_where_it_stood(
         new.stop()
 
 
+@pytest.mark.parametrize("other_has", ["fewer records", "more records"])
+def test_another_backup_does_not_go_on_with_a_restore_that_was_broken_off(
+    old: DaemonProcess, log_of: Callable[[str], dict[str, Any]], tmp_path: Path, other_has: str
+) -> None:
+    file = tmp_path / "main.pvc"
+    assert cli(old)("cluster", "backup", str(file)).code == 0
+    with old.client() as client:
+        records = client.get("/log/records", {"first": 1, "limit": 20})["records"]
+    old.stop()
+    other, others_file = a_daemon("hv1", tmp_path / "other", log_of("other")), tmp_path / "other.pvc"
+    try:
+        other.start()
+        with other.client() as client:
+            client.command("cluster.init", {"name": "other", "coordinators": ["hv1"]})
+        live(other, 5 if other_has == "fewer records" else 30)
+        assert cli(other)("cluster", "backup", str(others_file)).code == 0
+    finally:
+        other.stop()
+    new = a_daemon("hv1", tmp_path / "new", log_of("new"))
+    try:
+        new.start()
+        with new.client() as client:
+            client.post("/cluster/restore", body={"records": []})
+            assert client.post("/cluster/restore", body={"records": records})["reached"] == 20
+            tried = cli(new)("cluster", "restore", str(others_file), "--yes")
+            assert tried.code == 1 and "half restored from another backup" in tried.err, tried
+            assert client.post("/cluster/restore", body={"records": []})["reached"] == 20
+            done = cli(new)("cluster", "restore", str(file), "--yes")
+            assert done.code == 0, done
+            wait_until(lambda: client.get("/nodes/hv1")["state"] == "ready", "hv1 to be ready")
+            assert client.get("/cluster")["name"] == "main"
+            assert len(client.get("/history", {"type": "cluster.log_restored"})["records"]) == 1
+    finally:
+        new.stop()
+
+
 def test_a_log_that_is_half_restored_is_opened_by_no_repair(own_zookeeper: ZookeeperServer, tmp_path: Path) -> None:
     log = {"kind": "zookeeper", "hosts": own_zookeeper.hosts, "segment_records": 8, "hot_segments": 20}
     before = a_daemon("hv1", tmp_path / "old", {**log, "cluster": "old"})
