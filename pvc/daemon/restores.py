@@ -108,7 +108,8 @@ class Restores:
         return "an empty ensemble"
 
     async def end(self, source: str) -> None:
-        """All records are there. Raises Conflict without `begin`, LogDamaged when there are none."""
+        """All records are there. Raises Conflict without `begin`, LogDamaged when there are none, Unavailable where the
+        log cannot be put in its place: `begin` goes on there."""
         log = self._begun()
         head = await log.head()
         if not head.position:
@@ -170,10 +171,15 @@ class Restores:
         return self._config.data_dir / "log.db.restoring"
 
     def _put_in_place(self) -> None:
+        from pvc.log.sqlite_file import fold_wal
+
         place = self._config.data_dir / "log.db"
+        fold_wal(self._scratch)  # only the file is moved: what is not in it would be lost
         for suffix in ("-wal", "-shm"):
             place.with_name(f"log.db{suffix}").unlink(missing_ok=True)
         self._scratch.replace(place)
+        for suffix in ("-wal", "-shm"):  # left, and empty, where a reader has come meanwhile
+            self._scratch.with_name(f"{self._scratch.name}{suffix}").unlink(missing_ok=True)
         flush_directory(place.parent)
 
     def _begun(self) -> Log:
