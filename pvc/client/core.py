@@ -93,9 +93,12 @@ class Core:
         body = json.dumps(given).encode() if given or card["method"] != "DELETE" else None
         return await self.call(card["method"], path, query, body=body, key=key or new_key(), if_match=if_match)
 
-    async def query(self, path: str, query: Mapping[str, Any], *, wait_s: float = 0) -> Answer:
+    async def query(
+        self, path: str, query: Mapping[str, Any], *, wait_s: float = 0, within_s: float | None = None
+    ) -> Answer:
         """Any query below /api/v1, at least as fresh as everything told before. A gateway may hold it for `wait_s`."""
-        return await self.call("GET", path, {**query, "min_position": self.position or ""}, wait_s=wait_s)
+        query = {**query, "min_position": self.position or ""}
+        return await self.call("GET", path, query, wait_s=wait_s, within_s=within_s)
 
     async def call(
         self,
@@ -107,21 +110,27 @@ class Core:
         key: str = "",
         if_match: str = "",
         wait_s: float = 0,
+        within_s: float | None = None,
     ) -> Answer:
-        """A request, sent again until it is answered. Raises ApiError, Unreachable."""
+        """A request, sent again until it is answered. Raises ApiError, Unreachable.
+
+        `within_s` is for who has less time than the client's deadline: for all tries, with what a gateway holds them.
+        """
         request = Request(method, target(path, query), body=body, key=key, if_match=if_match)
-        until = self.io.now() + self.patience.deadline_s + wait_s
-        timeout_s = self.patience.timeout_s
-        if method == "GET" and self.gateways.others:
-            timeout_s = min(timeout_s, QUERY_AMONG_SEVERAL_S)
+        longest_s = self.patience.deadline_s + wait_s
+        until = self.io.now() + (longest_s if within_s is None else min(longest_s, within_s))
+        among_several = method == "GET" and self.gateways.others > 0
         sent = False
         turn, untried = 0, self.gateways.others
         while True:
             left_s = until - self.io.now()
             last = left_s <= 0 or (not untried and turn >= self.patience.tries - 1)
             at, later_s = self.gateways.at, 0.0
+            timeout_s = self.patience.timeout_s
+            if among_several:  # each is to get its share of what time there is
+                timeout_s = min(timeout_s, QUERY_AMONG_SEVERAL_S, max(left_s - wait_s, 0.0) / (untried + 1))
             try:
-                answer = await self.gateways.ask(request, wait_s + min(timeout_s, max(left_s, 0.0)))
+                answer = await self.gateways.ask(request, min(wait_s + timeout_s, max(left_s, 0.0)))
             except NoConnection as error:
                 # Where nobody ever listened, somebody rarely begins to within a second.
                 if last or not (sent or untried):
