@@ -298,6 +298,27 @@ def test_what_fails_while_one_waits_is_an_exception(make: MadeClient, tmp_path: 
     assert (caught.value.code, caught.value.operation.state) == ("vm.start_failed", state)
 
 
+@pytest.mark.parametrize("ending", ["running", "failed"])
+def test_a_secret_outlives_the_failure_of_what_was_waited_for(make: MadeClient, tmp_path: Path, ending: str) -> None:
+    added = begun("webhook.add")
+    added = added._replace(body={**added.body, "secret": "whsec_x"})
+    look = operation(ending, text="no receiver", code="webhook.unverified" if ending == "failed" else "")
+
+    def answer(asked: Asked) -> Said:
+        return look if asked.method == "GET" else added
+
+    with gateways(tmp_path, answer) as (one,), pytest.raises((WaitTimedOut, OperationFailed)) as caught:
+        make(at(one)).webhooks.add("billing", "https://billing.example.com", wait=0.2)
+    assert caught.value.begun is not None, "it was accepted"
+    assert (caught.value.begun.secret, caught.value.begun.id) == ("whsec_x", "o1")
+
+
+def test_what_was_refused_has_begun_nothing(make: MadeClient, tmp_path: Path) -> None:
+    with gateways(tmp_path, in_turn(problem(409, "no"))) as (one,), pytest.raises(Conflict) as caught:
+        make(at(one)).vms.start("web01", wait=1)
+    assert caught.value.begun is None
+
+
 def test_what_goes_on_for_too_long_goes_on_without_us(make: MadeClient, tmp_path: Path) -> None:
     with gateways(tmp_path, commanding(operation("running"))) as (one,), pytest.raises(WaitTimedOut, match=r"0\.2 s"):
         make(at(one)).vms.start("web01").wait(0.2)
