@@ -70,6 +70,19 @@ def test_an_outcome_that_does_not_come_ends_with_7(tmp_path: Path) -> None:
     assert "`pvc operation info r10` shows how far it has come" in ran.err
 
 
+def test_who_wants_json_has_the_reply_also_where_the_outcome_does_not_come(tmp_path: Path) -> None:
+    """A webhook's secret is in it and nowhere else."""
+    added = reply("webhook.add", outcomes={"webhook.verified": True})
+    added.body["secret"] = "whsec_x"
+    looks = accepts(operation("pending"))
+    with FakeGateway(tmp_path, lambda asked: looks(asked) if asked.method == "GET" else added) as gateway:
+        words = ["webhook", "add", "billing", "https://billing.example.com", "--wait", "--wait-timeout", "1"]
+        ran = cli_on(gateway, tmp_path)(*words, "-o", "json")
+    assert (ran.code, json.loads(ran.err)["error"]["code"]) == (7, "client.wait_timed_out")
+    told = json.loads(ran.out)
+    assert (told["secret"], told["outcome"]) == ("whsec_x", {"success": None, "record": None})
+
+
 def test_what_ends_otherwise_than_was_foreseen_has_failed_and_is_told_as_its_operation_says(tmp_path: Path) -> None:
     text = "stopped as asked"
     overtaken = operation("failed", text=text, code="operation.overtaken")
