@@ -69,7 +69,8 @@ class Following:
         self._gateways = Gateways(core.io, core.connection, core.source, timeout_s=core.patience.timeout_s)
         self._filters = filters
         self._patience_s = patience_s
-        self._patient_until = core.io.now() + patience_s
+        self._patient_until: float | None = None
+        """Counted while we listen: what the program does between two records is no silence of the gateways."""
         self._heard = False
         self._round, self._untried = 0, self._gateways.others
         self._wire: Wire | None = None
@@ -87,6 +88,8 @@ class Following:
         """See `Reading`."""
         await self.start()
         while not self._closed:
+            if self._patient_until is None:
+                self._patient_until = self._core.io.now() + self._patience_s
             try:
                 line = await self._line()
                 document = self._document(line) if line else {}
@@ -103,7 +106,7 @@ class Following:
                 await self._to_the_next()
                 continue
             self._heard, self._round, self._untried = True, 0, self._gateways.others
-            self._patient_until = self._core.io.now() + self._patience_s
+            self._patient_until = None
             if not document:
                 continue  # a sign of life
             self.position = max(self.position, document["position"])

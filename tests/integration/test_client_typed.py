@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -360,6 +361,27 @@ def test_events_go_on_where_the_line_broke_at_the_next_gateway(make: MadeClient,
     assert {query["types"] for query in asked} == {"vm.*"}
     assert {query["tag"] for query in asked} == {"production"}
     assert [query["after"] for query in asked] == ["2", "8", "4", "8"]
+
+
+def test_the_time_that_a_program_takes_for_a_record_is_no_silence_of_the_gateways(
+    make: MadeClient, tmp_path: Path
+) -> None:
+    with gateways(tmp_path, in_turn(Pour((record(1),)), Pour((record(2),)))) as (one,):
+        events = make(at(one)).events(after=0, patience_s=0.2)
+        assert next(events).position == 1
+        time.sleep(0.5)  # the line breaks meanwhile
+        assert next(events).position == 2
+        events.close()
+
+
+def test_gateways_that_stay_silent_are_given_up_when_the_patience_is_over(make: MadeClient, tmp_path: Path) -> None:
+    with gateways(tmp_path, in_turn(Pour((record(1),)), Drop())) as (one,):
+        events = make(at(one)).events(after=0, patience_s=0.2)
+        assert next(events).position == 1
+        with pytest.raises(Unreachable):
+            next(events)
+        events.close()
+    assert len(one.asked) > 2
 
 
 def test_events_begin_now_where_no_position_is_given(make: MadeClient, tmp_path: Path) -> None:
