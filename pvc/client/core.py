@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
@@ -70,6 +71,7 @@ class Core:
         self.connection = connection
         self.source = source
         self.patience = patience
+        self._seeing = threading.Lock()
         self.position = 0
         """The highest log position that any reply has told."""
         self.gateways = Gateways(io, connection, source, timeout_s=patience.timeout_s)
@@ -80,8 +82,9 @@ class Core:
 
     def saw(self, position: int) -> int:
         """Remember a position that was told; the highest so far."""
-        self.position = max(self.position, position)
-        return self.position
+        with self._seeing:  # or one thread would undo what another was told
+            self.position = max(self.position, position)
+            return self.position
 
     async def command(
         self, name: str, fields: Mapping[str, Any], *, dry_run: bool = False, key: str = "", if_match: str = ""
