@@ -183,9 +183,9 @@ class Core:
             document = json.loads(answer.body)
         except (ValueError, RecursionError):  # brackets within brackets, deeper than any reply
             document = None
-        if not isinstance(document, dict):
+        if not isinstance(document, dict) or not isinstance(position := document.get("position") or 0, int):
             raise self.not_a_gateway(answer)
-        self.saw(int(document.get("position") or 0))
+        self.saw(position)
         return document
 
     async def open(self, path: str) -> Wire:
@@ -206,11 +206,13 @@ class Core:
 
     def not_a_gateway(self, answer: Answer) -> Unreachable:
         """What to say of an answer that no gateway gives."""
-        return Unreachable(
+        error = Unreachable(
             f"no PVC gateway answers at {self.gateways.connection.url} (HTTP {answer.status}, {answer.content_type})",
             code="client.not_a_gateway",
             hint="check the URL and port of the connection: `pvc connection list` shows them",
         )
+        error.other_kind = answer.status < 400
+        return error
 
 
 async def each_page(

@@ -94,6 +94,9 @@ class Unreachable(ClientError):
 
     default_code = "client.unreachable"
 
+    other_kind = False
+    """Whether something else is there, and says that all is well: it does not become a gateway by asking again."""
+
 
 class ReplyTooLarge(ClientError):
     """A reply, or one line of a stream, is longer than any that a gateway gives in earnest. It was read no further."""

@@ -148,9 +148,12 @@ async def look(
     query = {"wait": wait_s or None, "seen": seen if wait_s else None}
     answer = await core.query(_path(operation), query, wait_s=wait_s, within_s=within_s)
     try:
-        return msgspec.json.decode(answer.body, type=OperationInfo)
+        info = msgspec.json.decode(answer.body, type=OperationInfo)
     except msgspec.DecodeError as error:
         raise core.not_a_gateway(answer) from error
+    if not info.state:  # of any other object all fields are empty
+        raise core.not_a_gateway(answer)
+    return info
 
 
 async def cancel(core: Core, operation: str, dry_run: bool, key: str) -> Reply:

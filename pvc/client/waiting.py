@@ -6,13 +6,13 @@ Whoever wants to tell what happens on the way is given the records about the com
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeVar, cast
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import quote
 
 from pvc.client.api_types import EventPage, OperationInfo, RecordView, Reply, ToldEvent
 from pvc.client.core import Core, passes
-from pvc.client.errors import ClientError, WaitTimedOut
+from pvc.client.errors import ClientError, Unreachable, WaitTimedOut
 from pvc.client.ports import Io
 
 LONG_POLL_S = 25
@@ -91,7 +91,7 @@ async def until_over(
             if at.position != seen:
                 await on_change(found)
         except ClientError as error:
-            if not passes(error):
+            if not passes(error) or (seen is None and isinstance(error, Unreachable) and error.other_kind):
                 raise
             left_s = until - io.now()  # the look may have taken all of it
             if left_s <= 0:
@@ -118,7 +118,10 @@ async def follow_operation(
         query = {"wait": wait_s or None, "seen": seen if wait_s else None}
         path = f"/operations/{quote(operation, safe='')}"
         answer = await core.query(path, query, wait_s=wait_s, within_s=within_s)
-        return cast("OperationInfo", core.document(answer))
+        document = core.document(answer)
+        if not _is_operation(document):
+            raise core.not_a_gateway(answer)
+        return cast("OperationInfo", document)
 
     return await until_over(core.io, look, _standing, timeout_s, on_change)
 
@@ -176,6 +179,8 @@ class _Telling:
             left_s = max(self._until - self._core.io.now(), 0.0)
             answer = await self._core.query("/events", query, within_s=left_s + LATE_S)
             page = cast("EventPage", self._core.document(answer))
+            if not {"records", "next_after"} <= page.keys():
+                raise self._core.not_a_gateway(answer)
             for record in page["records"]:
                 if self._on_progress is not None and record["id"] != self._reply["record"]:
                     self._on_progress(record)
@@ -199,3 +204,15 @@ class _Telling:
 
 def _standing(info: OperationInfo) -> Standing:
     return Standing(info["position"], info["state"] not in OPEN, info["progress"]["total"] != 1)
+
+
+def _is_operation(document: Mapping[str, Any]) -> bool:
+    """Whether it has what the waiting goes by, and what is told of its end."""
+    progress, problem = document.get("progress"), document.get("problem", {})
+    return (
+        isinstance(document.get("position"), int)
+        and isinstance(document.get("state"), str)
+        and isinstance(progress, dict)
+        and {"done", "total", "failed", "text"} <= progress.keys()
+        and (problem is None or (isinstance(problem, dict) and {"code", "detail"} <= problem.keys()))
+    )

@@ -11,7 +11,7 @@ from pvc.client import operations, waiting
 from pvc.client.api_types import Reply
 from pvc.client.connections import Connection
 from pvc.client.core import Core, Patience
-from pvc.client.errors import WaitTimedOut
+from pvc.client.errors import Unreachable, WaitTimedOut
 from pvc.client.ports import finish
 from tests.unit.test_client_core import FakeIo
 
@@ -20,9 +20,11 @@ OTHERS: tuple[tuple[str, ...], ...] = ((), ("http://two:7370",), ("http://two:73
 AT_ALL = pytest.mark.parametrize("others", OTHERS, ids=("one gateway", "two gateways", "three gateways"))
 
 
-def said(document: dict[str, Any]) -> bytes:
+def said(document: dict[str, Any], status: int = 200) -> bytes:
     body = json.dumps(document).encode()
-    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    return (
+        b"HTTP/1.1 %d OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body
+    )
 
 
 def operation(state: str) -> bytes:
@@ -85,3 +87,46 @@ def test_who_waits_for_long_gives_a_call_no_more_than_its_deadline() -> None:
         finish(operations.wait(core_on(io, ()), "o1", "vm.start", 600.0))
     assert 600 <= io.time_s - 1000 <= 600 + 2 * waiting.LATE_S
     assert len(io.requests) >= 8
+
+
+NO_OPERATIONS: list[dict[str, Any]] = [
+    {},
+    {"hello": "world"},
+    {"id": "o1", "progress": {"done": 0, "total": 1, "failed": 0, "text": ""}, "problem": None, "position": 11},
+    {"id": "o1", "state": "running", "position": "x", "progress": {}, "problem": None},
+    {"id": "o1", "state": 7, "position": 11, "progress": [], "problem": None},
+    {"position": [1]},
+]
+
+
+@BOTH
+@pytest.mark.parametrize("document", NO_OPERATIONS)
+def test_json_that_is_no_operation_is_of_no_gateway_and_not_waited_for(wait: Any, document: dict[str, Any]) -> None:
+    io = FakeIo(said(document))
+    with pytest.raises(Unreachable, match=r"no PVC gateway answers at http://one:7370 \(HTTP 200, application/json\)"):
+        wait(core_on(io, ()))
+    assert len(io.requests) == 1
+
+
+@BOTH
+def test_what_a_proxy_says_in_a_gateways_place_passes(wait: Any) -> None:
+    page, nothing = said({"error": "bad gateway"}, 502), said({"position": 11, "records": [], "next_after": 11})
+    io = FakeIo(page, page, operation("succeeded"), nothing)
+    assert wait(core_on(io, ())) is not None
+
+
+@BOTH
+def test_what_was_an_operation_before_is_waited_for_whatever_is_said_between(wait: Any) -> None:
+    nothing = said({"position": 11, "records": [], "next_after": 11})
+    looks = (operation("running"), *([nothing] if wait is by_command_line else []), said({}), operation("succeeded"))
+    assert wait(core_on(FakeIo(*looks, nothing), ())) is not None
+
+
+def test_half_an_operation_is_none_for_who_reads_plain_json() -> None:
+    with pytest.raises(Unreachable, match="no PVC gateway answers"):
+        by_command_line(core_on(FakeIo(said({"id": "o1", "state": "running", "position": 11})), ()))
+
+
+def test_json_that_is_no_page_of_events_is_of_no_gateway() -> None:
+    with pytest.raises(Unreachable, match="no PVC gateway answers"):
+        by_command_line(core_on(FakeIo(operation("running"), said({"position": 12})), ()))
