@@ -287,3 +287,29 @@ def test_somebody_who_may_not_use_the_socket_is_told_so(tmp_path: Path) -> None:
     assert ran.returncode == 4
     assert "you may not use the socket" in ran.stderr
     assert "become root" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        (["vm", "info", b"web\xff"], "'VM'"),
+        (["vm", "start", b"web\xff"], "'VM'"),
+        (["vm", "list", "--name", b"web\xff"], "'--name'"),
+        (["vm", "define", "web01", "--tag", "a", "--tag", b"web\xff"], "'--tag'"),
+        (["vm", "define", "web01", "--disk", b"path=web\xff"], "'--disk'"),
+        (["whatif", "vm", "start", b"web\xff"], "'COMMAND...'"),
+    ],
+)
+def test_an_argument_that_is_no_utf8_is_refused_by_name(tmp_path: Path, words: list[str | bytes], where: str) -> None:
+    env = Cli(tmp_path, {"PVC_SOCKET": str(tmp_path / "none.sock")}).env
+    ran = subprocess.run([*PVC, *words], env=env, capture_output=True, check=False)
+    message, hint = ran.stderr.decode().splitlines()
+    assert ran.returncode == 2
+    assert message.startswith(f"Error: Invalid value for {where}: ") and "web\\xff' is no UTF-8 text" in message
+    assert hint == "Hint: names and texts are UTF-8: see how your terminal or script encodes them"
+
+
+def test_a_file_may_have_any_name(tmp_path: Path) -> None:
+    words = [*PVC, "log", "verify-proof", os.fsencode(tmp_path) + b"/\xff", "--key", os.fsencode(tmp_path) + b"/none"]
+    ran = subprocess.run(words, env=Cli(tmp_path, {}).env, capture_output=True, check=False)
+    assert b"No such file" in ran.stderr and b"UTF-8" not in ran.stderr
