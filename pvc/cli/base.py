@@ -265,6 +265,8 @@ def _with_session(run: Run, *, reads: bool) -> Callable[..., int | None]:
 
                 return run_everywhere(session, ask)
             return ask(session)
+        except BrokenPipeError:  # here, because Click would end with 1
+            raise click.exceptions.Exit(session.ends_with) from None
         except KeyboardInterrupt:  # here, because Click would write an empty line about it
             sys.stderr.write("\n" if sys.stderr.isatty() else "")
             raise click.exceptions.Exit(INTERRUPTED) from None

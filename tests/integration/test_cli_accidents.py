@@ -195,6 +195,37 @@ def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path: Path) -> None:
         assert process.wait(timeout=10) == 0
 
 
+@pytest.mark.parametrize("vms", [1, 3000], ids=("a few lines", "more than a pipe holds"))
+@pytest.mark.parametrize(("state", "code"), [("failed", 6), ("succeeded", 0)])
+def test_what_has_failed_has_failed_also_where_nobody_reads_of_it(
+    tmp_path: Path, vms: int, state: str, code: int
+) -> None:
+    members = [(f"web{number:06}", state, "it went so", 1.0) for number in range(vms)]
+    look = operation(state, text="it went so", code="vm.start_failed" if code else "", vms=members)
+    begun = reply("node.confirm_fenced", begins=True)
+    with FakeGateway(tmp_path, lambda asked: look if asked.method == "GET" else begun) as gateway:
+        words = ["node", "confirm-fenced", "hv2", "--yes", "--wait"]
+        assert _unread(cli_on(gateway, tmp_path), "stdout", *words) == code
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_what_was_refused_was_refused_also_where_nobody_reads_of_it(tmp_path: Path, stream: str) -> None:
+    with FakeGateway(tmp_path, lambda _: problem(404, "there is no VM web01")) as gateway:
+        assert _unread(cli_on(gateway, tmp_path), stream, "vm", "info", "web01") == 3
+        assert _unread(cli_on(gateway, tmp_path), stream, "vm", "infos") == 2
+
+
+def _unread(cli: Cli, stream: str, *words: str) -> int:
+    """The exit code where whoever was to read that stream has left before anything came."""
+    ends, gone = os.pipe()
+    os.close(ends)
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: gone}
+    try:
+        return subprocess.run([*PVC, *words], env=cli.env, timeout=30, check=False, **streams).returncode  # type: ignore[call-overload, no-any-return]
+    finally:
+        os.close(gone)
+
+
 def test_ctrl_c_is_quiet_and_ends_with_130(tmp_path: Path) -> None:
     nothing = Say(b'{"position": 1, "bookmark": true}\n', content_type="application/x-ndjson")
     with FakeGateway(tmp_path, lambda asked: nothing) as gateway:
