@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -219,9 +220,10 @@ def _unread(cli: Cli, stream: str, *words: str) -> int:
     """The exit code where whoever was to read that stream has left before anything came."""
     ends, gone = os.pipe()
     os.close(ends)
-    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: gone}
+    streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: gone}
+    env = {**cli.env, "PYTHONUNBUFFERED": ""}  # so that a few lines go out at the very end
     try:
-        return subprocess.run([*PVC, *words], env=cli.env, timeout=30, check=False, **streams).returncode  # type: ignore[call-overload, no-any-return]
+        return subprocess.run([*PVC, *words], env=env, timeout=30, check=False, **streams).returncode
     finally:
         os.close(gone)
 
