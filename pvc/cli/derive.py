@@ -36,9 +36,11 @@ LONG_WAITS_S = {
     "cluster.rebalance": 3600,
     "node.confirm_fenced": 900,
     "node.add": 900,
+    "vm.modify": WAIT_S + 90,
 }
 """The same where memory is sent over the network (64 GiB take ten minutes at 1 Gbit/s, and a node has many VMs), where
-many guests boot at once, or where a person is to start a daemon."""
+many guests boot at once, or where a person is to start a daemon; and where a guest has its usual time to shut down in,
+without a field that says so."""
 
 _METAVARS = {
     "NODE-LIMIT": "NODE",

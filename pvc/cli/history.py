@@ -105,7 +105,7 @@ def _show(session: Session, subject: str, options: dict[str, Any]) -> None:
     names = None if subject else subject_names(session.client, records)
     # A record may be about many things, such as the recovery of all VMs of a node.
     told = [cast("RecordView", {**record, "events": _about(record["events"], subjects)}) for record in records]
-    story = render_story(told, outcomes=_outcomes(), look=session.look, now_us=now_us(), names=names)
+    story = render_story(told, outcomes=outcomes_of, look=session.look, now_us=now_us(), names=names)
     session.show(story)
     if not records:
         session.note(_nothing(subject, options))
@@ -117,8 +117,12 @@ def _about(events: list[ToldEvent], subjects: list[str]) -> list[ToldEvent]:
     return [event for event in events if event["subject"] in subjects] or events
 
 
-def _outcomes() -> dict[str, dict[str, bool]]:
-    return {name: card["outcomes"] for name, card in load_cards().items()}
+def outcomes_of(record: RecordView) -> dict[str, bool]:
+    """What ends what a record has begun; empty where that was done at once."""
+    card = load_cards().get(record["command"]["name"])
+    if card is None or (card["begins"] and all(event["type"] not in card["begins"] for event in record["events"])):
+        return {}
+    return card["outcomes"]
 
 
 def _nothing(subject: str, options: dict[str, Any]) -> str:

@@ -104,7 +104,7 @@ def show(session: Session, operation: str) -> None:
 def facts(info: OperationInfo, at_us: int) -> list[tuple[str, str | Cell]]:
     """What is told of one operation."""
     progress, problem = info["progress"], info["problem"]
-    done = f"{progress['done']} of {progress['total']} VMs" if progress["total"] != 1 else ""
+    done = _counted(info)
     moved = transfer(progress["transfer"]) if progress["transfer"] is not None else ""
     rows: list[tuple[str, str | Cell]] = [
         ("Operation", info["id"]),
@@ -187,9 +187,18 @@ def fetch(session: Session, operation: str) -> OperationInfo:
 
 
 def _step(info: OperationInfo) -> str:
+    counted = _counted(info)
+    return f"{about(info) or info['command']}: {counted}{'; ' if counted else ''}{info['progress']['text']}"
+
+
+def _counted(info: OperationInfo) -> str:
+    """How far it has come, where it is about many: `2 of 3 VMs`."""
     progress = info["progress"]
-    counted = f"{progress['done']} of {progress['total']} VMs; " if progress["total"] != 1 else ""
-    return f"{about(info) or info['command']}: {counted}{progress['text']}"
+    if progress["total"] == 1:
+        return ""
+    # What is about the cluster itself is done by its nodes.
+    what = "nodes" if [one["subject"] for one in info["subjects"]] == ["cluster"] else "VMs"
+    return f"{progress['done']} of {progress['total']} {what}"
 
 
 def _operation_argument() -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from pvc.cli.table import GAP
@@ -24,8 +24,8 @@ TITLES = ("WHEN", "WHO", "FROM", "WHAT", "RESULT")
 REFUSED = frozenset({"command.rejected", "access.refused", "access.login_refused"})
 """The events of what was refused; RESULT says so."""
 
-Outcomes = Mapping[str, Mapping[str, bool]]
-"""By command name (`vm.start`): the event types that end it, and whether that is success."""
+Outcomes = Callable[[RecordView], Mapping[str, bool]]
+"""The event types that end what a record began, and whether that is success."""
 
 
 class Line(NamedTuple):
@@ -112,7 +112,7 @@ def _lines_of(
     names: Mapping[str, str] | None,
 ) -> list[Line]:
     after = f"+{took(record['time_us'] - root['time_us'])}" if depth else ""
-    ends = outcomes.get(root["command"]["name"], {})
+    ends = outcomes(root)
     lines = []
     for i, event in enumerate(record["events"]):
         result, style = _result(event, ends, asked=not depth and record["actor"]["method"] != "node")

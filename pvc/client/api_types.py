@@ -266,7 +266,7 @@ class OperationSubject(TypedDict):
 
 
 class OperationProgress(TypedDict):
-    """How far an operation has come; `total` 1: it is about one thing, else VMs."""
+    """How far an operation has come; `total` 1: it is about one thing, else VMs or nodes."""
 
     done: int
     total: int

@@ -50,6 +50,8 @@ class Card(TypedDict):
     action: str
     confirm: str
     outcomes: dict[str, bool]
+    begins: list[str]
+    """Event types with one of which it begins what the outcomes end, else it is done at once; none: with any."""
     example: dict[str, Any]
     fields: list[Field]
 

@@ -111,7 +111,7 @@ class RotateToken(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Replace a token by a new one; the old one opens a while longer, so that both can be changed over.
 
     The new one is shown in the reply and never again; was that lost, rotate the old one again. It has the role and the
-    length of life of the old one. Everybody may rotate their own.
+    length of life of the old one. Everybody may rotate their own, with a token that may do as much.
     """
 
     token: TokenId
@@ -123,7 +123,10 @@ class RotateToken(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class RevokeToken(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Revoke a token: it opens nothing any more, from this record on. Everybody may revoke their own."""
+    """Revoke a token: it opens nothing any more, from this record on.
+
+    Everybody may revoke their own, with a token that may do as much.
+    """
 
     token: TokenId
 

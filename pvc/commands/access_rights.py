@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 
-from pvc.commands.access_table import Action, Verdict, roles_for, verdict
+from pvc.commands.access_table import Action, Verdict, includes, roles_for, verdict
 from pvc.commands.base import Context, Decide, Decision, quoted
+from pvc.commands.vm_define import RenameVm
 from pvc.errors import Forbidden
 from pvc.events.access import Grant
 from pvc.events.types import Role
@@ -42,6 +43,8 @@ class Rights(msgspec.Struct, frozen=True, kw_only=True):
     everything: bool = False
     own: str = ""
     """Only what is this principal's own (the name as in events), where it is not empty."""
+    most: Role = Role.ADMIN
+    """The role of the token that asks, which no other token that it changes may exceed."""
     scopes: tuple[Grant, ...] = ()
     """Only for VMs that one of these covers, where there are some."""
 
@@ -129,6 +132,10 @@ def require_covered(state: ClusterState, rights: Rights, command: Any) -> None:
     """Raise Forbidden where a command is about another's VM or token than the rights are for."""
     if rights.scopes:
         require_vm(state, rights, getattr(command, "vm", ""))
+        if isinstance(command, RenameVm):
+            # Before it is decided: that a name beyond the scope is taken would tell of another's VM.
+            vm = state.vms[state.vm_names.get(command.vm, command.vm)]
+            _require_name(rights, command.name, vm)
     if rights.own:
         _require_own(state, rights, command)
 
@@ -150,10 +157,13 @@ def _decide_if_allowed(
     for event in decision.events:
         # A new name may leave the scope, or be meant to come into somebody else's.
         if rights.scopes and isinstance(event, VmRenamed):
-            vm = state.vms[event.vm]
-            if not rights.covers_named(event.name, vm.tags):
-                raise _out_of_scope(event.name)
+            _require_name(rights, event.name, state.vms[event.vm])
     return decision
+
+
+def _require_name(rights: Rights, name: str, vm: Vm) -> None:
+    if not rights.covers_named(name, vm.tags):
+        raise _out_of_scope(name)
 
 
 def _require_own(state: ClusterState, rights: Rights, command: Any) -> None:
@@ -163,6 +173,14 @@ def _require_own(state: ClusterState, rights: Rights, command: Any) -> None:
             f"the token {quoted(getattr(command, 'token', ''))} is not one of yours",
             code="access.not_own",
             hint="`pvc access token list` shows yours; an admin may change those of others",
+            field="token",
+        )
+    # Who has a token for little, perhaps not from its owner, must not come by one for more.
+    if not includes(rights.most, token.role):
+        raise Forbidden(
+            f"the token {token.id} is for {token.role} at most, and the one that you ask with for {rights.most}",
+            code="access.token_beyond",
+            hint="ask with that token itself, or one that may do as much; or an admin does it",
             field="token",
         )
 
@@ -181,7 +199,7 @@ def _rights(action: Action, grants: Sequence[Grant], most: Role, name: str) -> R
             scopes.append(grant)
         else:
             everything = True
-    return Rights(everything=True) if everything else Rights(own=own, scopes=tuple(scopes))
+    return Rights(everything=True) if everything else Rights(own=own, most=most, scopes=tuple(scopes))
 
 
 def _covers(scope: Grant, name: str, tags: Any) -> bool:

@@ -124,6 +124,15 @@ def verdict(action: Action, role: Role, *, limited: bool) -> Verdict:
     return cell.limited if limited else cell.whole
 
 
+def includes(most: Role, role: Role) -> bool:
+    """Whether the one role may do, on the whole cluster, all that the other may."""
+    return all(_RANKS[row[role].whole] <= _RANKS[row[most].whole] for row in TABLE.values())
+
+
+_RANKS = {Verdict.DENY: 0, Verdict.OWN: 1, Verdict.ALLOW: 2}
+"""Of the words for a role on the whole cluster."""
+
+
 def roles_for(action: Action) -> list[Role]:
     """The roles that may do it at all, some perhaps only for what is theirs."""
     return [role for role, cell in TABLE[action].items() if cell.whole is not Verdict.DENY]

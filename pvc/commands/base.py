@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -80,6 +80,10 @@ class CommandSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Field values of a typical call; becomes the API's and the CLI's example."""
     outcomes: Mapping[str, bool] = {}
     """Event types that end the operation, caused by its record -> whether that is success. Empty: it ends at once."""
+    begins: frozenset[str] = frozenset()
+    """Where it may as well be done at once: the event types with one of which it begins what the outcomes end."""
+    anywhere: bool = False
+    """Whether the outcomes end it whatever they are about, and whatever has caused them."""
     course: Course = Course.OUTCOME
     """How what it begins goes on; where that is over with one of the outcomes, `OUTCOME`."""
     internal: tuple[str, ...] = ()
@@ -96,7 +100,12 @@ class CommandSpec(msgspec.Struct, frozen=True, kw_only=True):
         """What its operations end with; None where it is done as soon as it is recorded."""
         if not self.outcomes and self.course is Course.OUTCOME:
             return None
-        return OperationKind(course=self.course, outcomes=self.outcomes)
+        return OperationKind(course=self.course, outcomes=self.outcomes, begins=self.begins, anywhere=self.anywhere)
+
+    def begun_with(self, types: Iterable[str]) -> bool:
+        """Whether it has begun something that takes time, where it has led to events of these types."""
+        kind = self.operation
+        return kind is not None and kind.begun_with(types)
 
 
 def find_vm(state: ClusterState, ref: str) -> Vm:

@@ -122,6 +122,8 @@ SPECS = (
         personal=("admin",),
         example={"name": "main"},
         outcomes={NodeReady.TYPE: True},
+        # Its first node is not known before, and one whose daemon was restarted meanwhile does not know the cause.
+        anywhere=True,
     ),
     CommandSpec(
         name="cluster.set_maintenance",

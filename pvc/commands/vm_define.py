@@ -13,7 +13,7 @@ from pvc.commands.access_table import Action
 from pvc.commands.base import CommandSpec, Context, Decision, find_vm, invalid, require_cluster
 from pvc.commands.cluster import derived_id
 from pvc.commands.placement import Wish
-from pvc.commands.vm_power import restart_of
+from pvc.commands.vm_power import STARTS_WELL, restart_of
 from pvc.commands.vm_ref import (
     DEFAULT_SHUTDOWN_TIMEOUT_S,
     NOTHING,
@@ -350,6 +350,8 @@ SPECS = (
         cli=("vm", "modify"),
         args=("vm",),
         example={"vm": "web01", "memory_mib": 4096, "restart": True},
+        outcomes=STARTS_WELL,
+        begins=frozenset({e.VmRestartRequested.TYPE}),
     ),
     CommandSpec(
         name="vm.rename",

@@ -149,8 +149,9 @@ def _require_running(vm: Vm) -> None:
         raise wrong_state(vm, f"wait until it is running, or force it off: pvc vm stop {vm.name}")
 
 
+STARTS_WELL = {e.VmStarted.TYPE: True, e.VmStartFailed.TYPE: False, e.VmStopRequested.TYPE: False}
+"""What ends a start, and a restart."""
 _ENDS_WELL = {e.VmStopped.TYPE: True, e.VmCrashed.TYPE: True}
-_STARTS_WELL = {e.VmStarted.TYPE: True, e.VmStartFailed.TYPE: False, e.VmStopRequested.TYPE: False}
 
 SPECS = (
     CommandSpec(
@@ -162,7 +163,7 @@ SPECS = (
         cli=("vm", "start"),
         args=("vm",),
         example={"vm": "web01"},
-        outcomes=_STARTS_WELL,
+        outcomes=STARTS_WELL,
     ),
     CommandSpec(
         name="vm.shutdown",
@@ -196,7 +197,7 @@ SPECS = (
         cli=("vm", "restart"),
         args=("vm",),
         example={"vm": "web01", "timeout_s": 60},
-        outcomes=_STARTS_WELL,
+        outcomes=STARTS_WELL,
     ),
     CommandSpec(
         name="vm.reset",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import msgspec
 from pvc.daemon.config import Config
 from pvc.daemon.filling import filling_of
 from pvc.daemon.logs import LogCopies, open_zookeeper_log, remove_replica
-from pvc.errors import Conflict, LogDamaged, PvcError, internal_error
+from pvc.errors import Conflict, LogDamaged, PvcError, Unavailable, internal_error
 from pvc.events.record import unseal
 from pvc.files import replace_file
 from pvc.log.base import Log
@@ -154,7 +155,13 @@ class Repairs:
             if found.verdict is Verdict.DIVERGED:
                 await self._save("log", found.common, log.read)
                 self._tell(step=f"cutting off what the log has behind {found.common}")
+                # Before the cut: a repair that dies behind it finds nothing to cut when it is begun again.
+                await self._copies.own.discard_after(found.common)
                 await self._cut(log, found.common)
+                for shelf in self._copies.shared:
+                    # Ceph may be down, and wait for this very log; what it has amiss, the scrub finds later.
+                    with contextlib.suppress(Unavailable):
+                        await shelf.discard_after(found.common)
             self._tell(step="appending what the replica has")
             filling = filling_of(self._config, self._world, log, self._history, self._copies)
 
@@ -177,7 +184,9 @@ class Repairs:
         await self._save("replica", found.common, self._history.read)
         self._tell(step=f"gave up this node's records behind {found.common}; it starts over from the log")
         logger.warning("repair: gave up the replica's records first=%d", found.common + 1)
-        for path in (self._config.data_dir / "snapshot", *self._config.data_dir.glob("snapshots/*")):
+        # What all share is left to the scrub: the others may have put there already what takes their place.
+        await self._copies.own.discard_after(found.common)
+        for path in (self._config.data_dir / "snapshot", *self._config.data_dir.glob("snapshots/*.snap")):
             path.unlink(missing_ok=True)
         remove_replica(self._config)
         self._tell(running=False)

@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from pvc.commands.access_rights import Asker, Rights, require_vm
+from pvc.commands.access_rights import Asker, Rights, require, require_vm
 from pvc.commands.base import require_cluster
 from pvc.errors import Forbidden, InvalidInput, PvcError, internal_error
 from pvc.gateway.access import ACCESS
@@ -187,7 +187,10 @@ class _Methods:
             await self._turns.take(principal.asker.shown)
         try:
             rights = warden.admit(endpoint.action, principal, writes=endpoint.method != "GET")
-            await _reach(services, request)
+            if await _reach(services, request) and principal.asker.token:
+                # The answer is of now, and who asks may have lost the token, or the role, in the meantime.
+                self._doorkeeper.admit(request, services.world.state)
+                rights = require(services.world.state, principal.asker, endpoint.action)
             if not endpoint.before_init:
                 require_cluster(services.world.state)
             if endpoint.method != "GET":
@@ -299,15 +302,17 @@ async def _no_such_route(scope: Scope, receive: Receive, send: Send) -> None:
     raise NoSuchRoute(f"there is nothing at {path[:200]}", hint=hint)
 
 
-async def _reach(services: GatewayServices, request: Request) -> None:
-    """Wait until the fold has what the client has seen."""
+async def _reach(services: GatewayServices, request: Request) -> bool:
+    """Wait until the fold has what the client has seen; whether it had to."""
     text = control_of(request, "min_position")
     if not text:
-        return
+        return False
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise InvalidInput(
             f"`min_position` cannot be {text[:40]!r}",
             hint="it is a position of the log: a whole number",
             field="min_position",
         )
+    waits = services.world.position < int(text)
     await services.world.reach(int(text), REACH_DEADLINE_S)
+    return waits

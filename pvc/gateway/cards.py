@@ -59,6 +59,8 @@ class CommandCard(msgspec.Struct, frozen=True, kw_only=True):
     action: Action
     confirm: str
     outcomes: dict[str, bool]
+    begins: list[str]
+    """Event types with one of which it begins what the outcomes end, else it is done at once; none: with any."""
     example: dict[str, Any]
     fields: list[FieldCard]
 
@@ -81,6 +83,7 @@ def command_card(spec: CommandSpec) -> CommandCard:
         action=spec.action,
         confirm=spec.confirm,
         outcomes=dict(spec.outcomes),
+        begins=sorted(spec.begins),
         example=dict(spec.example),
         fields=[field_card(field, positional=field.name in spec.args) for field in shown],
     )

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import hashlib
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -255,7 +256,7 @@ def dry_reply(spec: CommandSpec, services: GatewayServices, submission: Submissi
         repeated=False,
         events=[tell(encode_event(event)) for event in decision.events],
         notes=list(decision.notes),
-        outcomes=dict(spec.outcomes),
+        outcomes=_outcomes(spec, [event.TYPE for event in decision.events]),
     )
 
 
@@ -283,6 +284,7 @@ def reply_of(
 ) -> Reply:
     """The reply about a record, or about none where nothing had to change."""
     events = record.events if record else ()
+    types = [raw.type for raw in events]
     return Reply(
         position=position,
         record=record.id if record else None,
@@ -293,9 +295,14 @@ def reply_of(
         repeated=repeated,
         events=[tell(raw) for raw in events],
         notes=list(decision.notes),
-        outcomes=dict(spec.outcomes),
-        operation=operation_ref(record.id) if record and events and spec.operation is not None else None,
+        outcomes=_outcomes(spec, types),
+        operation=operation_ref(record.id) if record and types and spec.begun_with(types) else None,
     )
+
+
+def _outcomes(spec: CommandSpec, types: Sequence[str]) -> dict[str, bool]:
+    """What ends what it has begun, or would, with events of these types."""
+    return dict(spec.outcomes) if spec.begun_with(types) else {}
 
 
 class _Again(msgspec.Struct):

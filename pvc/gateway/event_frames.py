@@ -15,7 +15,7 @@ import msgspec
 from pvc.gateway.event_sight import Sees, sees_all
 from pvc.gateway.records import RECORDS, record_view
 from pvc.log.history import FoundEvents
-from pvc.log.history_keys import RecordKeys
+from pvc.log.history_keys import EventFilter, RecordKeys, matches
 from pvc.runtime.people import People
 
 MAX_FRAMES = 4_096
@@ -40,10 +40,13 @@ class Frame:
     def __init__(self, found: FoundEvents, kept: tuple[int, ...] | None = None) -> None:
         """With `kept` only these of its events are shown."""
         self.keys: RecordKeys = found.keys
+        """Of what is shown."""
         self.size = len(found.found.data)
         """Of the stored record, in bytes."""
         self._found = found
         self._kept = kept
+        if kept is not None:
+            self.keys = found.keys._replace(events=tuple(found.keys.events[index] for index in kept))
         self._parts: dict[tuple[int, ...], Frame] = {}
         self._sealed = b""
         self._opened = b""
@@ -125,11 +128,13 @@ class Frames:
         return frame
 
 
-def seen_of(frames: list[Frame], sees: Sees) -> list[Frame]:
-    """What may be seen of these."""
+def seen_of(frames: list[Frame], sees: Sees, wanted: EventFilter) -> list[Frame]:
+    """What may be seen of these, as far as it is still wanted: nothing is found by what is hidden of it."""
     if sees is sees_all:
         return frames
-    return [seen for seen in (frame.seen_by(sees) for frame in frames) if seen is not None]
+    return [
+        seen for seen in (frame.seen_by(sees) for frame in frames) if seen is not None and matches(wanted, seen.keys)
+    ]
 
 
 def write_note(form: Form, name: str, value: msgspec.Struct, position: int | None = None) -> bytes:

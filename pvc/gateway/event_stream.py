@@ -268,9 +268,7 @@ class _Writer:
         """
         people, now, caught_up = self._services.people, self._services.clock.monotonic(), not frames
         while True:
-            seen = seen_of(
-                frames, sight_of(self._principal, self._services.world.state, self._services.clock.wall_us())
-            )
+            seen = seen_of(frames, self._sight(), self._reader.channel.wanted)
             if all(frame.is_open(people) for frame in seen):
                 break
             for frame in seen:

@@ -10,7 +10,9 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
+from pvc.commands.access_rights import Rights
 from pvc.commands.access_table import Action
+from pvc.commands.seen_subjects import sees_subject
 from pvc.errors import InvalidInput, NotFound
 from pvc.gateway.endpoint import Call, Endpoint, HeaderArgument, arguments_of, json_response
 from pvc.gateway.event_frames import Form, seen_of
@@ -29,6 +31,10 @@ MAX_WAIT_S = 60
 
 MAX_RECORDS = 1_000
 """Records of a page at most: some 500 kB."""
+
+MAX_LOOKED_AT = 4_000
+"""Records that one poll looks at, some 150 ms: one who may see few of them gets a short page, or an empty one, and goes
+on from its end, rather than hold up the index for others."""
 
 LAST_EVENT_ID = "Last-Event-ID"
 
@@ -86,14 +92,27 @@ async def _events(services: GatewayServices, call: Call) -> Response:
         after = arguments.after
     if form is None:
         await services.history.reach(services.world.position, INDEX_DEADLINE_S)
+        after = await _past_hidden(services, call.rights, arguments.subject, after)
         return await _poll(services, call, await _wanted(services, arguments), after, arguments)
     services.events.require_room()
     services.events.require_room_for(call.principal.asker.shown)
     # Who was told of a position, be it elsewhere, must not be told here that there is nothing after an earlier one.
     await services.history.reach(max(after, services.world.position), INDEX_DEADLINE_S)
+    after = await _past_hidden(services, call.rights, arguments.subject, after)
     return EventStream(
         services, call.principal, await _wanted(services, arguments), after, form, PACE, arguments.fields
     )
+
+
+async def _past_hidden(services: GatewayServices, rights: Rights, subject: str, after: int) -> int:
+    """Where to begin: at the end, where nothing that the subject has stood for so far may be seen. To look through it
+    all the same would take as long, and as many pages, as there is of it, and so tell that there is something."""
+    if rights.everything or not subject:
+        return after
+    indexed = services.history.position
+    subjects = await services.history.subjects(subject)
+    state = services.world.state
+    return after if any(sees_subject(state, rights, one) for one in subjects) else max(after, indexed)
 
 
 async def _wanted(services: GatewayServices, arguments: EventArguments) -> EventFilter:
@@ -128,17 +147,20 @@ async def _page(
 ) -> Response:
     records: list[msgspec.Raw] = []
     reader.wake_at = services.clock.monotonic() + arguments.wait_s
-    considered = after
-    while len(records) < arguments.limit:
+    considered, looked_at = after, 0
+    while len(records) < arguments.limit and looked_at < MAX_LOOKED_AT:
         frames = await reader.take()
         sees = sight_of(call.principal, services.world.state, services.clock.wall_us())
         considered = reader.cursor
         if frames:
             left = arguments.limit - len(records)
+            looked_at += len(frames)
+            # Cut only now: the reader has all of these behind it, also what would come after hidden ones.
+            frames = seen_of(frames, sees, reader.channel.wanted)
             if len(frames) > left:
                 frames = frames[:left]
                 considered = frames[-1].position
-            records += [msgspec.Raw(frame.sealed) for frame in seen_of(frames, sees)]
+            records += [msgspec.Raw(frame.sealed) for frame in frames]
         elif records or not await _more(services, reader):
             break
     page = EventPage(
@@ -244,6 +266,7 @@ EVENTS = (
         help="""\
 By `Accept`: `text/event-stream` (SSE) and `application/x-ndjson` (a JSON document a line) do not end;
 `application/json` is a long poll, which replies as soon as something matches, or with nothing when the wait is over.
+Whoever may see few of many records may get an empty page before: `next_after` is where to go on, as ever.
 
 Each record comes once, in the order of the log, from any position of the past on; the id of an SSE event is the
 record's position. To resume, send the last id as `Last-Event-ID` (browsers do so by themselves), or as `after` the

@@ -50,7 +50,7 @@ SomeSubject = Annotated[
     ),
 ]
 Types = Annotated[
-    tuple[str, ...],
+    tuple[Annotated[str, Meta(extra_json_schema={"pattern": r"^(\*|[a-z]+\.(\*|[a-z_]+))$"})], ...],
     Meta(max_length=50, description="Event types, `vm.*` for all that begin with `vm.`.", examples=[["vm.started"]]),
 ]
 Correlation = Annotated[str, Meta(max_length=64, description="Id of any record of a chain of causes: the whole chain.")]

@@ -107,6 +107,7 @@ _INSTEAD = {
     "vm.start": "`pvc vm stop` ends it, started or not",
     "vm.shutdown": "the guest has been asked already; start it again once it is off",
     "vm.restart": "`pvc vm stop` ends it",
+    "vm.modify": "`pvc vm stop` ends the restart; the definition stays changed",
     "cluster.rebalance": "cancel its migrations one by one: `pvc vm cancel-migration`",
     "node.ready": "`pvc node flush` sends its VMs away again",
 }

@@ -39,7 +39,9 @@ class OperationProgress(msgspec.Struct, frozen=True, kw_only=True):
     """How far an operation has come."""
 
     done: int
-    total: Annotated[int, Meta(description="1 where it is about one thing, else VMs; more may join on the way.")]
+    total: Annotated[
+        int, Meta(description="1 where it is about one thing, else VMs or nodes; VMs may join on the way.")
+    ]
     failed: Annotated[int, Meta(description="Of those done.")]
     text: Annotated[str, Meta(description="What happened last.", examples=["running on hv1"])]
     transfer: Annotated[

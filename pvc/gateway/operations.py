@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from pvc.commands.access_rights import Rights, require
 from pvc.commands.access_table import Action
+from pvc.commands.seen_subjects import sees_subject
 from pvc.errors import InvalidInput
 from pvc.gateway.commands import (
     Reply,
@@ -94,6 +95,9 @@ async def _operations(services: GatewayServices, call: Call) -> Response:
     subjects: tuple[str, ...] | None = None
     if arguments.subject:
         subjects = tuple(dict.fromkeys((arguments.subject, *await services.history.subjects(arguments.subject))))
+        # By what may not be seen of an operation it is not found either.
+        state = services.world.state
+        subjects = tuple(one for one in subjects if sees_subject(state, call.rights, one))
     query = OperationQuery(
         states=tuple(state.value for state in arguments.state),
         commands=arguments.command,

@@ -16,9 +16,10 @@ from starlette.responses import Response
 
 from pvc.commands.access_rights import ROOT_GRANTS, described, grants_of, require_vm, rights_of
 from pvc.commands.access_table import Action
-from pvc.commands.base import find_node, find_vm
+from pvc.commands.base import find_node, find_vm, quoted
 from pvc.commands.registry import COMMANDS
 from pvc.commands.seen_subjects import sees_subject
+from pvc.errors import NotFound
 from pvc.events.access import Grant
 from pvc.gateway.cards import CommandCard, command_card
 from pvc.gateway.cluster_health import Heard, assess, zookeeper_modes
@@ -48,7 +49,7 @@ from pvc.projections.cluster_views import (
     faults_in_order,
     node_info,
 )
-from pvc.projections.state import ClusterState
+from pvc.projections.state import ClusterState, Vm
 from pvc.projections.views import VmInfo, VmRow, vm_info, vm_row
 
 
@@ -192,14 +193,25 @@ async def _vm(services: GatewayServices, call: Call) -> Response:
     at = arguments_of(call.request, OneArguments).at
     ref = call.request.path_params["vm"]
     require_vm(services.world.state, call.rights, ref)
+    vm_id = services.world.state.vm_names.get(ref, ref)
     if not at:
         find_vm(services.world.state, ref)
     figures = {} if at else await services.live.figures()
     seen = await seen_at(services, at)
     with told_of_then(services, seen, ref):
-        vm = find_vm(seen.state, ref)
+        vm = find_vm(seen.state, ref) if call.rights.everything else _their_vm(seen.state, ref, vm_id)
     info = vm_info(vm, usage=vm_usage(figures, vm), progress=migration_progress(figures, vm))
     return json_response(info, seen.state.position, seen.headers, revision_of(vm))
+
+
+def _their_vm(state: ClusterState, ref: str, vm_id: str) -> Vm:
+    """The VM that somebody limited may see, by its id: at another time its name may have been another's, or one much
+    like it. Raises NotFound."""
+    vm = state.vms.get(vm_id)
+    if vm is None:
+        hint = "the VM that has this name now was defined later; its history says when"
+        raise NotFound(f"there is no VM {quoted(ref)}", code="vm.not_found", hint=hint, field="vm")
+    return vm
 
 
 async def _whoami(services: GatewayServices, call: Call) -> Response:

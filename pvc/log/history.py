@@ -327,7 +327,7 @@ class _Lane:
     async def detach(self) -> None:
         file, self._file = self._file, None
         if file is not None:
-            await self._thread.run(file.close)
+            await self._thread.run(file.close, surely=True)
 
     async def close(self) -> None:
         try:

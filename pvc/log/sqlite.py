@@ -108,7 +108,7 @@ class SqliteLog:
         if self._poller is not None:
             self._poller.cancel()
         try:
-            await _in_turn(self._thread, self.path, self._file.close)
+            await _in_turn(self._thread, self.path, self._file.close, surely=True)
         finally:
             self._thread.end()
 
@@ -140,8 +140,8 @@ class _TooSlow(Unavailable):
     """The worker did not finish in time; it may still do so."""
 
 
-async def _in_turn(thread: DiskThread, path: Path, work: Callable[[], T]) -> T:
+async def _in_turn(thread: DiskThread, path: Path, work: Callable[[], T], *, surely: bool = False) -> T:
     try:
-        return await thread.run(work)
+        return await thread.run(work, surely=surely)
     except DiskSlow as error:
         raise _TooSlow(f"{path}: {error}", code="log.timeout", hint="check the disk and the kernel's log") from error

@@ -10,14 +10,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-import msgspec
-
 from pvc.clock import Clock, Rng
 from pvc.commands.facts_log import ReportAnchor
 from pvc.drivers.anchors import Anchor
-from pvc.errors import PvcError
+from pvc.errors import LogDamaged, PvcError, Unavailable
 from pvc.events.cluster import LogCheckpointed
-from pvc.events.record import Record
+from pvc.events.record import unseal
 from pvc.events.registry import decode_event
 from pvc.log.history import HistoryIndex, HistoryQuery
 from pvc.node.primary import Submit
@@ -129,7 +127,16 @@ class Anchoring:
         query = HistoryQuery(types=(LogCheckpointed.TYPE,), after=size, limit=PORTION, ascending=True)
         found: list[LogCheckpointed] = []
         for one in await self._history.query(query):
-            for raw in _decode(one.data).events:
+            try:
+                events = unseal(one.data).record.events
+            except LogDamaged as error:
+                self._history.begin_anew()
+                raise Unavailable(
+                    f"the history index has a record that cannot be read: {error.message}",
+                    code="history.behind",
+                    hint="it is filled again from the log by itself",
+                ) from error
+            for raw in events:
                 event = decode_event(raw)
                 if isinstance(event, LogCheckpointed) and event.size > size:
                     found.append(event)
@@ -155,6 +162,3 @@ class Anchoring:
             await self._submit(report, "")
         except PvcError as error:  # also where another coordinator has taken over
             logger.warning("anchor: cannot report name=%s error=%s", anchor, error.message)
-
-
-_decode = msgspec.msgpack.Decoder(Record).decode

@@ -117,7 +117,8 @@ class Archivist:
 
     async def _scrub_one(self) -> bool:
         await self._learn_manifests()
-        await self._scrub.step(self._chain, archives=self._is_coordinator())
+        shared = self._parts.shared if self._epoch() is not None else ()
+        await self._scrub.step(self._chain, archives=self._is_coordinator(), shared=shared)
         return True
 
     async def _try(self, work: Callable[[], Awaitable[bool]]) -> bool | None:

@@ -1,16 +1,18 @@
-"""Looks after the copies of the log on this node's disks: one segment at a time, replica and archive, round and round.
+"""Looks after the copies of the log: one segment at a time, replica and archives, round and round.
 
-A disk may give back other bytes than were written. Nobody would notice before the copy is needed, and it may then be
-the last one; so each is compared with its manifest while there are others to mend it from.
+A disk may give back other bytes than were written, and an archive may still have those of a log that was given up.
+Nobody would notice before the copy is needed, and it may then be the last one; so each is compared with its manifest
+while there are others to mend it from.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import MutableSequence, Sequence
 
 from pvc.archive.base import DamagedCopy
-from pvc.errors import LogDamaged, NotFound
+from pvc.errors import LogDamaged, NotFound, Unavailable
 from pvc.log.archived import SegmentSource
 from pvc.log.history import HistoryIndex
 from pvc.log.manifest import Manifest, check_records
@@ -40,8 +42,9 @@ class Scrub:
         self._made_anew: set[int] = set()
         """Ends of the manifests for whose sake the replica was made anew: it helps once, or not at all."""
 
-    async def step(self, manifests: Sequence[Chained], *, archives: bool) -> None:
-        """Look at the next segment; `archives`: whether this node has an archive. Raises Unavailable."""
+    async def step(self, manifests: Sequence[Chained], *, archives: bool, shared: Sequence[Shelf] = ()) -> None:
+        """Look at the next segment; `archives`: whether this node has an archive, `shared`: those of all nodes that it
+        is to look after. Raises Unavailable."""
         if not manifests:
             return
         if self._next >= len(manifests):
@@ -51,23 +54,26 @@ class Scrub:
                 await self._look_at_tree(manifests[-1].manifest)
         manifest = manifests[self._next].manifest
         if archives:
-            await self._look_at_archive(manifest)
+            await self._look_at_archive(self._own, manifest)
         if self._history.position >= manifest.last:
             await self._look_at_replica(manifest)
+        for shelf in shared:
+            with contextlib.suppress(Unavailable):  # Ceph may be down for long; the next round looks again
+                await self._look_at_archive(shelf, manifest)
         self._next += 1
 
-    async def _look_at_archive(self, manifest: Manifest) -> None:
+    async def _look_at_archive(self, shelf: Shelf, manifest: Manifest) -> None:
         try:
-            await self._own.fetch(manifest)
+            await shelf.fetch(manifest)
         except NotFound:
             return  # the archivist brings it
         except (DamagedCopy, LogDamaged) as error:
-            logger.error("scrub: damaged copy where=%r error=%s", self._own.title, error.message)
+            logger.error("scrub: damaged copy where=%r error=%s", shelf.title, error.message)
             good = await self._source.fetch(manifest) if not await self._replica_is_good(manifest) else None
             records = good if good is not None else await records_of(self._history, manifest.first, manifest.last)
-            await self._own.discard(manifest)
-            await self._own.keep(manifest, records)
-            self._tell(f"records {manifest.first} to {manifest.last} in the {self._own.title}")
+            await shelf.discard(manifest)
+            await shelf.keep(manifest, records)
+            self._tell(f"records {manifest.first} to {manifest.last} in the {shelf.title}")
 
     async def _replica_is_good(self, manifest: Manifest) -> bool:
         if self._history.position < manifest.last:

@@ -6,7 +6,7 @@ records finds the same operations, at every gateway and for the whole past.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -16,12 +16,12 @@ from msgspec.structs import replace
 from pvc.events import node as n
 from pvc.events import vm as e
 from pvc.events import vm_moves as m
+from pvc.events import webhook as w
 from pvc.events.access import AccessRefused
-from pvc.events.cluster import CommandRejected
-from pvc.events.record import RawEvent, Record
-from pvc.events.registry import Event, UnknownEvent, decode_event, subject_of
-from pvc.projections.story import FAILURES, TOLD
-from pvc.projections.vm_machine import AT_REST, VmState, next_state
+from pvc.events.cluster import CommandRejected, SigningKeyRetired
+from pvc.events.record import Record
+from pvc.projections.operation_seen import Seen
+from pvc.projections.story import FAILURES
 
 OVERTAKEN = "operation.overtaken"
 PARTLY_FAILED = "operation.partly_failed"
@@ -63,6 +63,14 @@ class OperationKind(msgspec.Struct, frozen=True, kw_only=True):
     course: Course = Course.OUTCOME
     outcomes: Mapping[str, bool] = {}
     """Event types that end it -> whether that is success."""
+    begins: frozenset[str] = frozenset()
+    """Event types with one of which a record begins one; none: each record does."""
+    anywhere: bool = False
+    """Whether the outcomes end it whatever they are about."""
+
+    def begun_with(self, types: Iterable[str]) -> bool:
+        """Whether a record with events of these types begins one."""
+        return not self.begins or not self.begins.isdisjoint(types)
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -91,8 +99,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why it has failed or was cancelled; empty else."""
     epoch: int = 0
     """The run of the VM that is meant, where one is; what is told of an earlier run does not count."""
-    node: str = ""
-    """The node that is meant, where the cluster is the subject."""
+    nodes: tuple[str, ...] = ()
+    """Where the cluster is the subject and nodes are meant: those that have not done their part yet."""
     cancelling: bool = False
     verdict: OperationState | None = None
     """How it ends, once what is under way has got somewhere."""
@@ -118,90 +126,13 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     text: str = ""
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """An event as operations look at it."""
-
-    subject: str
-    raw: RawEvent
-    event: Event
-    settled: bool = False
-    """It brought its VM to rest, or to run with nothing left to do."""
-    moved: bool = False
-    """It changed where its VM stands."""
-
-    @property
-    def text(self) -> str:
-        """What it says in a sentence."""
-        return TOLD[type(self.event)](self.event)
-
-    @property
-    def code(self) -> str:
-        """What programs go by: that of the error where it has one, else the event's type."""
-        return str(getattr(self.event, "code", "") or self.raw.type)
-
-
-class VmPlace(msgspec.Struct, frozen=True, kw_only=True):
-    """As much of a VM as operations have to know, followed from the events alone."""
-
-    name: str
-    node: str
-    state: VmState = VmState.STOPPED
-
-    @property
-    def active(self) -> bool:
-        """Whether it takes room on its node."""
-        return self.state not in AT_REST
-
-
-def place_after(place: VmPlace | None, event: Event, event_type: str) -> VmPlace | None:
-    """The VM after an event about it; None where it is gone, or not known."""
-    match event:
-        case e.VmDefined():
-            return VmPlace(name=event.name, node=event.node)
-        case e.VmRemoved():
-            return None
-        case e.VmRenamed() if place is not None:
-            return replace(place, name=event.name)
-    if place is None:
-        return None
-    state = next_state(place.state, event_type)
-    if state is None:
-        return place
-    node = getattr(event, "target", place.node) if isinstance(event, _ARRIVALS) else place.node
-    return replace(place, state=state, node=node)
-
-
-def seen_of(record: Record, places: dict[str, VmPlace]) -> list[Seen]:
-    """The events of a record, with what they do to VMs; `places` (by id) goes on with them. Unknown ones are left
-    out."""
-    found = []
-    for raw in record.events:
-        try:
-            event = decode_event(raw)
-        except UnknownEvent:
-            continue
-        subject = subject_of(event)
-        settled = moved = False
-        if subject.kind == "vm":
-            before = places.get(subject.id)
-            after = place_after(before, event, raw.type)
-            if after is None:
-                places.pop(subject.id, None)
-                settled = moved = before is not None
-            else:
-                places[subject.id] = after
-                moved = before is not None and next_state(before.state, raw.type) is not None
-                settled = moved and after.state in _SETTLED and raw.type not in _NO_END
-        found.append(Seen(subject=str(subject), raw=raw, event=event, settled=settled, moved=moved))
-    return found
-
-
 def begun_by(
     record: Record, seen: Sequence[Seen], kind: OperationKind | None, on_node: Sequence[str]
 ) -> tuple[Operation, dict[str, Member]] | None:
     """The operation that a record begins, with its members; None where it begins none. `on_node`: ids of the VMs that
     were active on the record's node before it."""
-    if kind is None or not seen or any(one.raw.type in _REFUSALS for one in seen):
+    types = {one.raw.type for one in seen}
+    if kind is None or not types or types & _REFUSALS or not kind.begun_with(types):
         return None
     subjects = tuple(dict.fromkeys(one.subject for one in seen))
     members: dict[str, Member] = {}
@@ -209,6 +140,9 @@ def begun_by(
         members = {one.subject: Member(subject=one.subject) for one in seen if one.subject.startswith("vm/")}
     elif kind.course in (Course.EMPTYING, Course.RECOVERY):
         members = {f"vm/{vm}": Member(subject=f"vm/{vm}") for vm in on_node}
+    nodes: tuple[str, ...] = ()
+    if subjects == ("cluster",):
+        nodes = tuple(dict.fromkeys(node for one in seen if (node := getattr(one.event, "node", ""))))
     epochs = [epoch for one in seen if (epoch := getattr(one.event, "epoch", 0)) and one.subject.startswith("vm/")]
     operation = Operation(
         position=record.position,
@@ -221,8 +155,8 @@ def begun_by(
         changed=record.position,
         text=seen[-1].text,
         epoch=epochs[0] if len(subjects) == 1 and epochs else 0,
-        node=getattr(seen[0].event, "node", "") if subjects == ("cluster",) else "",
-        total=len(members) if kind.course is not Course.OUTCOME else 1,
+        nodes=nodes,
+        total=len(members) if kind.course is not Course.OUTCOME else len(nodes) or 1,
     )
     operation, changed = after_record(operation, members, record, seen, kind)
     return operation, {**members, **changed}
@@ -243,16 +177,25 @@ def after_record(
             break
         if one.subject in members or _joins(operation, kind, record, one):
             known = changed.get(one.subject) or members.get(one.subject)
+            over = known is not None and known.ended_us > 0 and one.subject not in changed
+            if over and not _sets_out_again(operation, kind, record, one):
+                continue  # somebody else's affair
             member, text = _member_after(known or Member(subject=one.subject), record, one)
             if known is None or member != known:
                 changed[one.subject] = member
                 operation = _counted(operation, known, member)
                 operation = _told(operation, record, text)
-        elif (one.subject in operation.subjects or record.cause == operation.id) and _same_run(operation, one):
+        elif _concerns(operation, kind, record, one) and _same_run(operation, one):
             operation = _after_event(operation, record, one, kind)
     if operation.verdict is not None or kind.course in (Course.MOVES, Course.RECOVERY):
         operation, changed = _perhaps_over(operation, {**members, **changed}, changed, record, kind)
     return operation, changed
+
+
+def _concerns(operation: Operation, kind: OperationKind, record: Record, one: Seen) -> bool:
+    """Whether an event is about what the operation is about, or comes of it."""
+    end = kind.anywhere and one.raw.type in kind.outcomes
+    return end or one.subject in operation.subjects or record.cause == operation.id
 
 
 def _after_event(operation: Operation, record: Record, one: Seen, kind: OperationKind) -> Operation:
@@ -266,20 +209,28 @@ def _after_event(operation: Operation, record: Record, one: Seen, kind: Operatio
     if success is not None:
         verdict = OperationState.SUCCEEDED if success else _failure(operation, one)
         code = "" if success else one.code
-    elif isinstance(one.event, e.VmRemoved | n.NodeRemoved):
+    elif isinstance(one.event, _REMOVALS) or (operation.nodes and isinstance(one.event, SigningKeyRetired)):
+        # A node that rotates its key is done with its part by the event before.
         verdict, code = OperationState.FAILED, one.code
     elif one.settled and not own and kind.course is Course.OUTCOME:
         # No end that was foreseen, but nothing will come of it any more.
         verdict = OperationState.FAILED
         operation = replace(operation, code=OVERTAKEN)
     if verdict is None:
-        relevant = one.moved or not one.subject.startswith("vm/")
+        relevant = one.moved if one.subject.startswith("vm/") else not operation.nodes
         return _told(operation, record, one.text) if relevant and not own else operation
     operation = _told(operation, record, one.text)
     if kind.course in (Course.EMPTYING, Course.FILLING):
         return replace(operation, verdict=verdict, code=code or operation.code)
-    done = {"done": 1, "failed": int(verdict is not OperationState.SUCCEEDED)}
-    return replace(operation, state=verdict, code=code or operation.code, ended_us=record.time_us, **done)
+    left = tuple(node for node in operation.nodes if node != getattr(one.event, "node", ""))
+    failed = operation.failed + (verdict is not OperationState.SUCCEEDED)
+    operation = replace(operation, nodes=left, done=operation.done + 1, failed=failed)
+    if left:
+        return operation
+    if failed and operation.total > 1:
+        verdict, code = OperationState.FAILED, PARTLY_FAILED
+        operation = replace(operation, text=f"it came about at {operation.total - failed} of {operation.total} nodes")
+    return replace(operation, state=verdict, code=code or operation.code, ended_us=record.time_us)
 
 
 def _failure(operation: Operation, one: Seen) -> OperationState:
@@ -296,6 +247,14 @@ def _joins(operation: Operation, kind: OperationKind, record: Record, one: Seen)
         and record.cause == operation.id
         and one.subject.startswith("vm/")
         and one.moved
+    )
+
+
+def _sets_out_again(operation: Operation, kind: OperationKind, record: Record, one: Seen) -> bool:
+    """Whether a VM that had come to rest, perhaps where it was, goes on in the sense of the operation."""
+    leaves = isinstance(one.event, _DEPARTURES.get(kind.course, ()))
+    return _joins(operation, kind, record, one) or (
+        leaves and f"node/{getattr(one.event, 'source', '')}" in operation.subjects
     )
 
 
@@ -360,15 +319,19 @@ def _perhaps_over(
 
 
 def _same_run(operation: Operation, one: Seen) -> bool:
-    """Whether an event is about what the operation is about: the same run of a VM; of the cluster, the same node."""
+    """Whether an event is about what is meant: the same run of a VM; of the cluster, a node that is due."""
     if one.subject.startswith("vm/"):
         epoch = getattr(one.event, "epoch", None)
         return not operation.epoch or epoch is None or epoch >= operation.epoch
-    return not operation.node or getattr(one.event, "node", operation.node) == operation.node
+    return not operation.nodes or getattr(one.event, "node", "") in operation.nodes
 
 
 _STAYS = "stays where it is"
-_SETTLED = frozenset({*AT_REST, VmState.RUNNING})
-_NO_END = frozenset({m.VmRecoveryDelayed.TYPE})
 _REFUSALS = frozenset({CommandRejected.TYPE, AccessRefused.TYPE})
-_ARRIVALS: tuple[type[Any], ...] = (m.VmMigrated, m.VmRelocated, m.VmMoved, m.VmRecovered)
+_DEPARTURES: dict[Course, tuple[type[Any], ...]] = {
+    Course.EMPTYING: (m.VmMigrationRequested, m.VmRecovered),
+    Course.RECOVERY: (m.VmRecovered,),
+}
+"""How VMs leave the node that such an operation is about, whoever asked for it."""
+_REMOVALS = (e.VmRemoved, n.NodeRemoved, w.WebhookRemoved)
+"""What it was about is gone, and nothing will come of it any more."""

@@ -15,21 +15,19 @@ import msgspec
 
 from pvc.events.record import Record
 from pvc.log.sqlite_common import ForeignFormat, make_private, transaction
+from pvc.projections.operation_seen import Seen, VmPlace, seen_of
 from pvc.projections.operations import (
     OPEN,
     Course,
     Member,
     Operation,
     OperationKind,
-    Seen,
-    VmPlace,
     after_record,
     begun_by,
-    seen_of,
 )
 from pvc.projections.vm_machine import VmState
 
-FORMAT = 0x50564F01
+FORMAT = 0x50564F02
 """Stands in the file's header."""
 
 _BUSY_S = 5.0
@@ -95,11 +93,12 @@ class Reached(NamedTuple):
 
 
 class OperationFile:
-    """An open file. Methods raise sqlite3.Error."""
+    """An open file. Methods raise sqlite3.Error, and MsgspecError where a row of it cannot be read."""
 
     def __init__(self, path: Path, kinds: Mapping[str, OperationKind]) -> None:
         make_private(path)
         self._kinds = kinds
+        self._anywhere = frozenset(end for kind in kinds.values() if kind.anywhere for end in kind.outcomes)
         self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         try:
             _prepare(self._db)
@@ -109,15 +108,22 @@ class OperationFile:
 
     def reached(self) -> Reached:
         """Up to where the log was looked at."""
-        return Reached(*self._db.execute("SELECT position, record FROM reached").fetchone())
+        row = self._db.execute("SELECT position, record FROM reached").fetchone()
+        if row is None:
+            raise ForeignFormat("it does not say how far it goes")
+        return Reached(*row)
 
     def fold(self, batch: Sequence[bytes]) -> set[str]:
-        """Go on with these records, in order, in one transaction; returns the ids of the operations that changed."""
+        """Go on with these records, in order, in one transaction, and not beyond bytes that are no record; returns the
+        ids of the operations that changed."""
         changed: set[str] = set()
         with transaction(self._db):
             position = self.reached().position
             for data in batch:
-                record = _records.decode(data)
+                try:
+                    record = _records.decode(data)
+                except msgspec.MsgspecError:
+                    break
                 if record.position == position + 1:
                     changed |= self._fold(record)
                     position = record.position
@@ -210,7 +216,8 @@ class OperationFile:
     def _about(self, record: Record, seen: Sequence[Seen]) -> list[Operation]:
         """The open operations that a record may change."""
         positions = set[int]()
-        for subject in dict.fromkeys(one.subject for one in seen):
+        ends = (one.raw.type for one in seen if one.raw.type in self._anywhere)
+        for subject in dict.fromkeys((*(one.subject for one in seen), *ends)):
             sql = "SELECT position FROM waits WHERE subject = ?"
             positions.update(position for (position,) in self._db.execute(sql, (subject,)))
         if record.cause:
@@ -236,7 +243,10 @@ class OperationFile:
         if operation.state not in OPEN:
             db.execute("DELETE FROM waits WHERE position = ?", (position,))
             return
-        waits = [(subject, position) for subject in (*(operation.subjects if new else ()), *members)]
+        kind = self._kinds.get(operation.command)
+        # A type of events cannot be taken for a subject: one has a dot, the other a slash, or neither.
+        ends = kind.outcomes if kind is not None and kind.anywhere else ()
+        waits = [(subject, position) for subject in (*((*operation.subjects, *ends) if new else ()), *members)]
         db.executemany("INSERT OR IGNORE INTO waits VALUES (?, ?)", waits)
 
     def _places_of(self, record: Record) -> dict[str, VmPlace]:

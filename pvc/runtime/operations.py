@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
+import msgspec
+
 from pvc.commands.registry import COMMANDS
 from pvc.disk_thread import DiskThread
-from pvc.errors import Unavailable
+from pvc.errors import LogDamaged, Unavailable
 from pvc.events.record import unseal
 from pvc.log.history import HistoryIndex
 from pvc.log.sqlite_common import means_damage, remove_database
@@ -54,6 +56,8 @@ class Operations:
         self._opening = asyncio.Lock()
         self._closed = False
         self._position = 0
+        self._doubted = 0
+        """For this record's sake the history index was last filled anew: it helps once, or not at all."""
         self._moved = asyncio.Event()
         self._watched: dict[str, set[asyncio.Event]] = {}
         self._watching = 0
@@ -75,7 +79,8 @@ class Operations:
         return self._position
 
     async def run(self, history: HistoryIndex) -> None:
-        """Follow the history index for ever. Ends only by cancellation; outages are waited out."""
+        """Follow the history index for ever; where it has a bad record, have it filled anew. Ends only by cancellation;
+        outages are waited out."""
         checked = False
         while True:
             try:
@@ -84,12 +89,16 @@ class Operations:
                     checked = True
                 if not await self._is_more(history):
                     continue
-                batch = await history.read(self._position + 1, _BATCH)
+                first = self._position + 1
+                batch = await history.read(first, _BATCH)
                 if batch:
                     await self._fold(batch)
-                else:  # the index began anew, perhaps as another log's
-                    checked = False
-                    await asyncio.sleep(PAUSE_S)
+                    if self._position >= first:
+                        continue
+                    self._check_record(history, first, batch[0])
+                # The index began anew, perhaps as another log's; or the file did.
+                checked = False
+                await asyncio.sleep(PAUSE_S)
             except Unavailable as error:
                 logger.warning("operations: waiting path=%s error=%s", self._path, error.message)
                 checked = False
@@ -149,7 +158,7 @@ class Operations:
                 self._closed = True
                 file, self._file = self._file, None
                 if file is not None:
-                    await self._thread.run(file.close)
+                    await self._thread.run(file.close, surely=True)
         except (sqlite3.Error, OSError) as error:
             raise self._unavailable(error) from error
         finally:
@@ -179,8 +188,25 @@ class Operations:
         if not reached.position:
             return
         data = await history.read(reached.position, 1) if history.position >= reached.position else []
+        if data:
+            self._check_record(history, reached.position, data[0])
         if (not data or unseal(data[0]).record.id != reached.record) and self._file is not None:
             await self._throw_away(self._file, "it is not of the log that the history index has")
+
+    def _check_record(self, history: HistoryIndex, position: int, data: bytes) -> None:
+        """See that the index has this record. Raises Unavailable where it has other bytes, or the next one, there."""
+        with contextlib.suppress(LogDamaged):
+            if unseal(data).position == position:
+                return
+        if self._doubted != position:
+            self._doubted = position
+            logger.error("operations: a record is damaged, the history index is filled anew position=%d", position)
+            history.begin_anew()
+        raise Unavailable(
+            f"the history index has no good record {position}",
+            code="history.behind",
+            hint="it is filled again from the log by itself",
+        )
 
     async def _opened(self) -> OperationFile:
         """The open file; opened, or made, where it is not. Raises Unavailable."""
@@ -189,20 +215,27 @@ class Operations:
                 return self._file
             if self._closed:
                 raise Unavailable("the operations are closed", code="operation.closed", hint="ask another node")
-            make = functools.partial(OperationFile, self._path, KINDS)
             try:
                 try:
-                    file = await self._thread.run(make)
+                    file, self._position = await self._thread.run(self._open)
                 except (sqlite3.Error, OSError) as error:
                     if not means_damage(error):
                         raise
                     await self._remove(str(error))
-                    file = await self._thread.run(make)
-                self._position = (await self._thread.run(file.reached)).position
+                    file, self._position = await self._thread.run(self._open)
             except (sqlite3.Error, OSError) as error:
                 raise self._unavailable(error) from error
             self._file = file
             return file
+
+    def _open(self) -> tuple[OperationFile, int]:
+        """The file, and how far it goes. Blocks; raises sqlite3.Error, OSError."""
+        file = OperationFile(self._path, KINDS)
+        try:
+            return file, file.reached().position
+        except BaseException:
+            file.close()
+            raise
 
     async def _throw_away(self, file: OperationFile, reason: str) -> None:
         """Have no such file any more, unless that was done already; whoever asks next begins another one."""
@@ -211,7 +244,7 @@ class Operations:
                 return
             self._file, self._position = None, 0
             try:
-                await self._thread.run(file.close)
+                await self._thread.run(file.close, surely=True)
                 await self._remove(reason)
             except OSError as error:
                 raise self._unavailable(error) from error
@@ -224,8 +257,8 @@ class Operations:
         file = await self._opened()
         try:
             return await self._thread.run(functools.partial(call, file, *args, **kwargs))
-        except (sqlite3.Error, OSError) as error:
-            if means_damage(error):
+        except (sqlite3.Error, OSError, msgspec.MsgspecError) as error:
+            if isinstance(error, msgspec.MsgspecError) or means_damage(error):
                 await self._throw_away(file, str(error))
             raise self._unavailable(error) from error
 

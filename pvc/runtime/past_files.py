@@ -120,18 +120,27 @@ class PastFiles:
                 self.drop(position)
 
     def _open(self) -> None:
-        """Learn what there is; files of another version of the fold are of no use."""
+        """Learn what there is; files of another version of the fold are of no use. What cannot be looked at, or not
+        removed, is only worth a warning."""
         if self._opened:
             return
         self._opened = True
-        if not self._directory.is_dir():
+        try:
+            paths = list(self._directory.iterdir())
+        except FileNotFoundError:
             return
-        for path in self._directory.iterdir():
+        except OSError as error:
+            logger.warning("past state: the stored ones cannot be looked at error=%s", error)
+            return
+        for path in paths:
             name = re.fullmatch(r"(\d+)-v(\d+)\.snap", path.name)
-            if name is None or int(name[2]) != PROJECTION_VERSION:
-                path.unlink(missing_ok=True)
-            else:
-                self._sizes[int(name[1])] = path.stat().st_size
+            try:
+                if name is None or int(name[2]) != PROJECTION_VERSION:
+                    path.unlink(missing_ok=True)
+                else:
+                    self._sizes[int(name[1])] = path.stat().st_size
+            except OSError as error:
+                logger.warning("past state: passed over path=%s error=%s", path, error)
         self._positions = sorted(self._sizes)
 
     def _read(self, position: int) -> ClusterState:

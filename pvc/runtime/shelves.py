@@ -65,6 +65,8 @@ class Shelf:
                 problem = error
             except (DamagedCopy, LogDamaged) as error:
                 problem = error
+        if not names:
+            (await self._known()).pop(span, None)
         assert problem is not None, "there was a name"
         raise problem
 
@@ -87,6 +89,16 @@ class Shelf:
         names = (await self._known()).pop((manifest.first, manifest.last), [])
         for name in names:
             await self._archive.remove(name)
+
+    async def discard_after(self, position: int) -> None:
+        """Set every copy aside that has records behind `position`: they were given up, and the segments that take their
+        place may have the same first and last position. Raises Unavailable."""
+        self.forget()
+        known = await self._known()
+        for span in [span for span in known if span[1] > position]:
+            logger.warning("archive: set aside where=%r first=%d last=%d", self.title, *span)
+            for name in known.pop(span):
+                await self._archive.remove(name)
 
     def forget(self) -> None:
         """Look anew at what there is, the next time."""

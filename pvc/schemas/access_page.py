@@ -74,8 +74,9 @@ safe.
 - The history and the events show what is about VMs that are covered: all of it, also of the time before they had the
   tag. What became of VMs that are removed, and what is about nodes and the cluster, whoever is limited does not see:
   it may name any VM.
-- A VM cannot be renamed out of the scope. Its tags can be changed by whoever may configure it, also those that scopes
-  go by: a protected tag is no obstacle to that. Give scopes by name where that matters.
+- A VM cannot be renamed out of the scope, to a name that is free or not. Of a name within it a rename tells whether it
+  is taken, be it by another's VM: names are unique in the cluster. A VM's tags can be changed by whoever may configure
+  it, also those that scopes go by: a protected tag is no obstacle to that. Give scopes by name where that matters.
 - Defining VMs and changing their disks is for the whole cluster alone: a definition names files of the nodes, and
   with the right path one would read any VM's disk.
 - A [webhook](webhooks.md) is sent what its owner may see, so a limited owner's is sent what is about VMs that are
@@ -117,8 +118,9 @@ Token 3f2a91c0d4e5 revoked
   not expire. The node's clock decides.
 - **Rotating**: a new token with the role and the length of life of the old one, which opens for another day
   (`--overlap`). Everybody may rotate and revoke their own, so a service can do it by itself; a new token from nothing
-  takes an admin. A token is rotated once; but where the new one was never used, as its reply was lost, it can be
-  rotated again, and that one is revoked.
+  takes an admin. But a token changes none that may do more than itself (`access.token_beyond`): with a monitor's
+  `viewer` token of an admin nobody becomes one, nor shuts the admin out. A token is rotated once; but where the new
+  one was never used, as its reply was lost, it can be rotated again, and that one is revoked.
 - **Revoking** holds on a node as soon as it has folded the record: within milliseconds. An open console or a followed
   log ends within a second.
 - **Last use** is a record, `access.token_used`, at most once a day for each token, address and gateway, and for at

@@ -185,7 +185,10 @@ def _outcomes(endpoint: Endpoint) -> str:
     if not outcomes:
         return ""
     told = ", ".join(f"`{event}` ({'success' if good else 'failure'})" for event, good in outcomes.items())
-    return f"It ends with {told}, caused by its record.\n\n"
+    begins = ", ".join(f"`{event}`" for event in sorted(endpoint.command.begins))
+    where = f"Where it leads to {begins}, it" if begins else "It"
+    cause = "whatever has caused it" if endpoint.command.anywhere else "caused by its record"
+    return f"{where} ends with {told}, {cause}.\n\n"
 
 
 def _curl(endpoint: Endpoint) -> str:

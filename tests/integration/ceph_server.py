@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.frozen import freeze
+
 POOL = "pvc-log"
 START_TIMEOUT_S = 60
 """It takes some seconds; a loaded machine with two cores may take ten times as long."""
@@ -104,7 +106,7 @@ class CephServer:
 
     def freeze_osd(self) -> None:
         """Let the OSD neither work nor hang up."""
-        self._processes["osd"].send_signal(signal.SIGSTOP)
+        freeze(self._processes["osd"].pid)
 
     def thaw_osd(self) -> None:
         """Let it go on."""
@@ -112,7 +114,7 @@ class CephServer:
 
     def freeze_mon(self) -> None:
         """Let nobody learn where anything is."""
-        self._processes["mon"].send_signal(signal.SIGSTOP)
+        freeze(self._processes["mon"].pid)
 
     def thaw_mon(self) -> None:
         """Let it go on."""

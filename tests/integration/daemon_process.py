@@ -17,6 +17,7 @@ from pvc.client.connections import Connection
 from pvc.client.core import MAX_TRIES
 from pvc.client.errors import ClientError
 from pvc.client.json_client import JsonClient
+from tests.support.frozen import freeze
 
 START_S = 20.0
 DYING = Path(__file__).with_name("dying_daemon.py")
@@ -87,7 +88,7 @@ class DaemonProcess:
     def freeze(self) -> None:
         """SIGSTOP: it does nothing, and does not know it."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
+        freeze(self._process.pid)
 
     def thaw(self) -> None:
         """SIGCONT."""

@@ -52,6 +52,27 @@ def test_a_good_outcome_ends_with_0(tmp_path: Path) -> None:
     assert ran.err == "web01: start requested on hv1\n"
 
 
+def test_a_change_with_a_restart_waits_for_it_and_one_without_is_done_at_once(tmp_path: Path) -> None:
+    changed = {"type": "vm.modified", "subject": "vm/id1", "summary": "definition changed: spec", "data": {}}
+    restart = {"type": "vm.restart_requested", "subject": "vm/id1", "summary": "restart requested", "data": {}}
+
+    def answer(asked: Asked) -> Say:
+        if asked.method == "PATCH" and asked.body.get("restart"):
+            return reply("vm.modify", outcomes=OUTCOMES, events=[changed, restart])
+        if asked.method == "PATCH":
+            return reply("vm.modify", events=[changed])
+        return RUNS if asked.path == "/operations/r10" else events(("vm.started", "running on hv1"))
+
+    with FakeGateway(tmp_path, answer) as gateway:
+        cli = cli_on(gateway, tmp_path)
+        waited = cli("vm", "modify", "web01", "--memory", "4096", "--restart", "--wait")
+        at_once = cli("vm", "modify", "web01", "--memory", "4096", "--wait")
+    assert (waited.code, at_once.code) == (0, 0)
+    assert waited.err == "web01: definition changed: spec\nweb01: restart requested\n"
+    assert waited.out.startswith("web01: running on hv1 (+")
+    assert (at_once.out, at_once.err) == ("web01: definition changed: spec\n", "")
+
+
 def test_a_bad_outcome_ends_with_6_and_its_reason(tmp_path: Path) -> None:
     text = "start failed on hv1: no such disk"
     failed = operation("failed", text=text, code="vm.start_failed")

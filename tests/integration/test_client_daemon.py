@@ -74,6 +74,9 @@ def test_a_vms_life(make: MadeClient, cluster: Cluster) -> None:
     assert client.vms.get(name).state == "stopped"
     assert client.vms.start(name).wait(60).progress.text == "running on hv1"
     assert [vm.name for vm in client.vms.list(state=["running"], tag="life", name=name)] == [name]
+    assert client.vms.modify(name, memory_mib=80).wait(60) is None, "it is done at once"
+    assert client.vms.modify(name, memory_mib=96, restart=True).wait(60).progress.text == "running on hv1"
+    assert client.vms.get(name).state == "running"
     running_at = client.position
     client.vms.stop(name, wait=60)
     assert (client.vms.get(name).state, client.vms.get(name, at=str(running_at)).state) == ("stopped", "running")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import socket
 import sqlite3
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from pvc.events.record import unseal
+from pvc.proof.frames import Block, read_file, records_of
 from tests.integration.daemon_process import DaemonProcess
 from tests.integration.test_log_archive import a_daemon, everything, live, state_hash
 from tests.integration.zookeeper_server import ZookeeperServer
@@ -150,6 +153,21 @@ def test_of_two_that_contradict_each_other_the_admin_says_which_stands(
     daemon.stop()
     daemon.start()
     assert everything(daemon)[: len(kept)] == kept
+    # Segments of both may have the same ends, so only their records tell whose the archive has.
+    wait_until(lambda: max(archived(daemon), default=0) >= len(kept), "all of them to be archived")
+    ids = dict(everything(daemon))
+    assert archived(daemon) == {last: ids[last] for last in archived(daemon)}
+    assert "scrub: damaged copy" not in daemon.log_file.read_text()
+
+
+def archived(daemon: DaemonProcess) -> dict[int, str]:
+    """The last position of each segment in the archive, and the id of the record there."""
+    found = {}
+    for path in daemon.directory.glob("data/archive/*.pvclog"):
+        parts = read_file(io.BytesIO(path.read_bytes()))
+        records = [unseal(data).record for part in parts if isinstance(part, Block) for data in records_of(part)]
+        found[records[-1].position] = records[-1].id
+    return found
 
 
 def test_an_embedded_log_that_was_set_back_is_repaired_too(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from pvc.drivers.zookeeper_config import LOG_PER_SNAPSHOT_MIB, PREALLOCATED_MIB
+from tests.support.frozen import freeze
 
 JARS = Path("/usr/share/java")
 MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
@@ -78,7 +79,7 @@ class ZookeeperServer:
     def freeze(self) -> None:
         """Let it neither answer nor hang up."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
+        freeze(self._process.pid)
 
     def thaw(self) -> None:
         """Let it go on."""

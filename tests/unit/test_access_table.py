@@ -9,7 +9,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from pvc.commands.access_table import TABLE, Action, Verdict, verdict
+from pvc.commands.access_table import TABLE, Action, Verdict, includes, verdict
 from pvc.events.types import Role
 from pvc.gateway.app import all_endpoints
 from pvc.gateway.console import CONSOLE_ACTION
@@ -185,3 +185,14 @@ def test_what_must_hold_whatever_the_table_says(action: Action) -> None:
     admins = (Action.ACCESS_MANAGE, Action.LOG_COPY, Action.PEOPLE_MANAGE, Action.LOG_MANAGE, Action.WEBHOOK_MANAGE)
     if action in (Action.AUDIT_READ, *admins):
         assert whole[Role.OPERATOR] is Verdict.DENY and set(limited.values()) == {Verdict.DENY}
+
+
+def test_which_role_may_all_that_another_may() -> None:
+    within = {(most, role) for most in Role for role in Role if most is not role and includes(most, role)}
+    assert all(includes(role, role) for role in Role)
+    assert within == {
+        (Role.ADMIN, Role.VIEWER),
+        (Role.ADMIN, Role.OPERATOR),
+        (Role.ADMIN, Role.AUDITOR),
+        (Role.OPERATOR, Role.VIEWER),
+    }

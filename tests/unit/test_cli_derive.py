@@ -11,11 +11,12 @@ import pytest
 
 from pvc.cli.app import EXTENSIONS, VIEWS, cli
 from pvc.cli.base import CONTEXT, PvcCommand
-from pvc.cli.derive import command_from_card, example_line, option_name
+from pvc.cli.derive import command_from_card, example_line, option_name, wait_s
 from pvc.cli.run import as_typed, sentence
 from pvc.cli.values import Amount, OnOff, Parts
 from pvc.cli.vm import STATES
 from pvc.client.cards import Card, Field, load_cards
+from pvc.commands.vm_ref import DEFAULT_SHUTDOWN_TIMEOUT_S
 from pvc.projections.vm_machine import VmState
 
 CARDS = load_cards()
@@ -86,6 +87,10 @@ def test_what_can_do_damage_asks_and_what_goes_on_can_be_waited_for() -> None:
     assert {"--yes", "--wait", "--wait-timeout", "--dry-run", "--output"} <= options
     options = {word for param in command_from_card(CARDS["vm.add_tag"]).params for word in param.opts}
     assert options.isdisjoint({"--yes", "--wait"})
+
+
+def test_a_change_that_restarts_is_waited_for_as_long_as_a_restart() -> None:
+    assert wait_s(CARDS["vm.modify"]) == wait_s(CARDS["vm.restart"]) + DEFAULT_SHUTDOWN_TIMEOUT_S
 
 
 def test_a_boolean_argument_is_on_or_off() -> None:

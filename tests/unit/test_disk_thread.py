@@ -46,3 +46,36 @@ async def test_who_gives_up_waiting_is_not_told_that_the_disk_was_slow() -> None
     assert not isinstance(failure.value, DiskSlow)
     thaw.set()
     thread.end()
+
+
+async def test_what_was_given_up_before_its_turn_is_left_out_except_what_is_to_be_done_surely() -> None:
+    thread, thaw, done = DiskThread("hangs"), threading.Event(), list[str]()
+    with pytest.raises(DiskSlow):
+        await thread.run(lambda: thaw.wait(5), deadline_s=0.01)
+    for number in range(3):
+        with pytest.raises(DiskSlow):
+            await thread.run(lambda number=number: done.append(f"read {number}"), deadline_s=0.01)  # type: ignore[misc]
+    with pytest.raises(DiskSlow):
+        await thread.run(lambda: done.append("close"), deadline_s=0.01, surely=True)
+    leaving = asyncio.create_task(thread.run(lambda: done.append("close another"), surely=True))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    assert not done
+    thaw.set()
+    await thread.run(lambda: done.append("next"))
+    assert done == ["close", "close another", "next"]
+    thread.end()
+
+
+async def test_what_is_done_surely_gives_back_its_result_or_its_error() -> None:
+    thread = DiskThread("closing")
+
+    def broken() -> None:
+        raise OSError(5, "Input/output error")
+
+    assert await thread.run(lambda: 7, surely=True) == 7
+    with pytest.raises(OSError, match="Input/output") as failure:
+        await thread.run(broken, surely=True)
+    assert not isinstance(failure.value, DiskSlow)
+    thread.end()

@@ -24,6 +24,7 @@ from tests.support.keys import TestKey
 from tests.unit.gateway_house import WEB01, House, a_house
 
 IN_STATE = {
+    "vm.modify": "running",
     "vm.shutdown": "running",
     "vm.stop": "running",
     "vm.restart": "running",

@@ -267,6 +267,27 @@ async def test_what_a_caller_may_not_see_is_left_out_from_the_moment_on_that_it_
     assert types(listener) == [["node.ready"]], "of a record those events that may be seen"
 
 
+async def test_a_poll_does_not_look_through_the_whole_log_for_who_may_see_little_of_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pvc.gateway.events.MAX_LOOKED_AT", 4)
+    monkeypatch.setattr(event_hub, "MAX_BATCH", 2)
+    token = await house.member("shop", {"role": "viewer", "name": "shop*"})
+    await house.define(name="other")
+    for number in range(20):
+        await house.root.post("/vms/other/tags", json={"tag": f"t{number}"})
+    last = (await house.define(name="shop1"))["position"]
+    after, pages = 0, []
+    async with house.outside_with(token) as shop:
+        while after < last:
+            # It would wait for a minute where it found that there is nothing.
+            pages.append((await shop.get(f"/events?after={after}&wait_s=60&limit=100")).json())
+            assert pages[-1]["next_after"] > after, "each one leads on"
+            after = pages[-1]["next_after"]
+    assert len(pages) > 3 and [len(page["records"]) for page in pages] == [0] * (len(pages) - 1) + [1]
+    assert all(page["position"] >= last for page in pages)
+
+
 async def test_names_go_out_opened_and_after_an_erasure_as_pseudonyms(house: House) -> None:
     token = await house.person("anna")
     async with house.outside_with(token) as anna:

@@ -121,6 +121,40 @@ async def test_what_is_done_at_once_is_no_operation(house: House) -> None:
     assert dry["operation"] is None
 
 
+async def test_a_change_that_restarts_the_vm_is_over_when_it_runs_again(house: House) -> None:
+    await house.define()
+    await house.start()
+    dry = (await house.root.patch("/vms/web01?dry_run=true", json={"memory_mib": 128, "restart": True})).json()
+    assert dry["operation"] is None and dry["outcomes"]["vm.started"]
+    answer = await house.root.patch(
+        "/vms/web01", json={"memory_mib": 128, "restart": True}, headers={"Idempotency-Key": "k"}
+    )
+    reply = answer.json()
+    assert reply["outcomes"]["vm.started"]
+    operation = reply["operation"]["id"]
+    assert (await show(house, operation))["state"] == "pending"
+    again = await house.root.patch(
+        "/vms/web01", json={"memory_mib": 128, "restart": True}, headers={"Idempotency-Key": "k"}
+    )
+    assert again.json()["repeated"] and again.json()["operation"] == reply["operation"]
+    vm = vm_of(house)
+    await house.report(ReportEnded(vm=vm.id, node=NODE, epoch=vm.epoch - 1, ending=Ending.GUEST), cause=vm.cause)
+    await runs(house)
+    assert (await show(house, operation))["state"] == "succeeded"
+
+
+async def test_a_change_that_restarts_nothing_is_done_at_once(house: House) -> None:
+    await house.define()
+    await house.start()
+    for query in ("?dry_run=true", ""):
+        told = (await house.root.patch(f"/vms/web01{query}", json={"memory_mib": 128})).json()
+        assert (told["changed"], told["operation"], told["outcomes"]) == (True, None, {})
+    none = await house.root.get(f"/operations/{told['record']}")
+    assert (none.status_code, none.json()["code"]) == (404, "operation.not_found")
+    same = (await house.root.patch("/vms/web01", json={"memory_mib": 128})).json()
+    assert (same["changed"], same["operation"], same["outcomes"]) == (False, None, {})
+
+
 async def test_a_refused_command_begins_none(house: House) -> None:
     await house.define()
     await house.start()

@@ -128,3 +128,30 @@ async def test_when_nobody_has_it_everybody_who_was_asked_is_named() -> None:
         await copies.fetch(a_manifest())
     assert "broken: no such host" in refusal.value.message and "empty" in refusal.value.message
     assert not copies.damage, "what cannot be reached is not damaged"
+
+
+async def test_copies_of_what_was_given_up_make_room_also_for_segments_with_the_same_ends() -> None:
+    archive = MemoryArchive()
+    shelf, common, given_up = Shelf(archive), a_manifest(1, 3), a_manifest(4, 9)
+    await shelf.keep(common, records_of(common))
+    stranger = bytes_of(a_chain(ENTRIES[2].head, 6, size=40))
+    # Put there by another process, after this one has looked.
+    await Shelf(archive).keep(given_up, stranger)
+    await shelf.discard_after(3)
+    assert await shelf.spans() == {(1, 3)}
+    assert sorted(name.partition(".")[2] for name in archive.blobs) == ["pvclog", "pvclog.damaged"]
+    await shelf.keep(given_up, records_of(given_up))
+    assert await shelf.fetch(given_up) == records_of(given_up)
+    await shelf.discard_after(8)
+    assert await shelf.spans() == {(1, 3)}, "a segment of which a part was given up is no copy either"
+
+
+async def test_a_copy_that_was_taken_away_is_not_counted_any_more() -> None:
+    archive, manifest = MemoryArchive(), a_manifest()
+    shelf = Shelf(archive)
+    await shelf.keep(manifest, records_of(manifest))
+    archive.blobs.clear()
+    assert await shelf.spans() == {(1, 6)}
+    with pytest.raises(NotFound):
+        await shelf.fetch(manifest)
+    assert await shelf.spans() == frozenset()

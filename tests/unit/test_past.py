@@ -13,7 +13,7 @@ from pvc.events.record import Entry
 from pvc.log.history import HistoryIndex
 from pvc.log.memory import MemoryLog
 from pvc.projections import snapshot as snapshot_module
-from pvc.projections.snapshot import restore, snapshot_to_read
+from pvc.projections.snapshot import PROJECTION_VERSION, restore, snapshot_to_read
 from pvc.projections.state import ClusterState
 from pvc.runtime import past as past_module
 from pvc.runtime import past_files as past_files_module
@@ -195,6 +195,32 @@ async def test_a_full_disk_costs_only_the_stored_state(
     files = PastFiles(tmp_path / "snapshots", spacing=SPACING)
     await check_all(PastStates(history, files), told, [2 * SPACING + 1])
     assert files.positions() == []
+
+
+def test_what_is_no_stored_state_and_cannot_be_removed_is_passed_over(tmp_path: Path) -> None:
+    folder = tmp_path / "snapshots"
+    (folder / "lost+found").mkdir(parents=True)
+    (folder / f"000000000010-v{PROJECTION_VERSION}.snap").symlink_to("nowhere")
+    PastFiles(folder).save(5_000, snapshot_to_read(ClusterState()))
+    files = PastFiles(folder)
+    assert files.wants(10_000)
+    assert files.positions() == [5_000]
+
+
+def test_a_directory_that_cannot_be_looked_at_costs_only_the_stored_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    folder = tmp_path / "snapshots"
+    PastFiles(folder).save(5_000, snapshot_to_read(ClusterState()))
+    monkeypatch.setattr(Path, "iterdir", broken)
+    files = PastFiles(folder)
+    assert files.wants(5_000)
+    assert files.positions() == [] and files.nearest(6_000) is None
+    files.save(5_000, snapshot_to_read(ClusterState()))
+    assert files.positions() == [5_000]
 
 
 async def test_a_past_state_that_takes_too_long_says_so(

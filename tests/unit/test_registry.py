@@ -138,6 +138,8 @@ def test_a_command_has_a_card_that_is_filled_in(spec: CommandSpec) -> None:
     assert set(spec.args) <= fields and set(spec.internal) <= fields
     assert set(spec.outcomes) <= set(BY_TYPE)
     assert not spec.outcomes or True in spec.outcomes.values()
+    assert set(spec.begins) <= set(BY_TYPE)
+    assert not (spec.begins or spec.anywhere) or spec.operation is not None
     assert spec.cli[0] == spec.name.partition(".")[0]
 
 

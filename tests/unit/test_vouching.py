@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -252,3 +253,17 @@ async def test_a_place_that_is_no_longer_wanted_is_no_longer_a_fault(house: Hous
         await until(lambda: house.world.state.faults)
     async with running(house.anchoring().run()):
         await until(lambda: house.world.state.faults == {})
+
+
+async def test_a_checkpoint_that_the_replica_has_damaged_is_delivered_once_it_is_filled_anew(house: House) -> None:
+    place = Place("file")
+    outside = house.anchoring(place)
+    async with running(outside.run(), house.vouching(outside=outside).run()):
+        await until(lambda: place.sizes)
+        place.broken = "no answer"
+        sizes = [await house.more() for _ in range(3)]
+        with contextlib.closing(sqlite3.connect(house.folder / "history.db")) as db:
+            db.execute("UPDATE record SET data = x'c1' WHERE position > ?", (sizes[0],))
+            db.commit()
+        place.broken = ""
+        await until(lambda: set(sizes) <= set(place.sizes))

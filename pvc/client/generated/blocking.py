@@ -222,7 +222,9 @@ class Access(Group):
         return self._command("access.remove", {"principal": principal}, dry_run=dry_run, wait=wait, key=key)
 
     def revoke_token(self, token: str, *, dry_run: bool = False, wait: float | None = None, key: str = "") -> Operation:
-        """Revoke a token: it opens nothing any more, from this record on. Everybody may revoke their own.
+        """Revoke a token: it opens nothing any more, from this record on.
+
+        Everybody may revoke their own, with a token that may do as much.
 
         token: Id of the token: its middle part.
         dry_run: Only say what would happen.
@@ -243,7 +245,7 @@ class Access(Group):
         """Replace a token by a new one; the old one opens a while longer, so that both can be changed over.
 
         The new one is shown in the reply and never again; was that lost, rotate the old one again. It has the role and
-        the length of life of the old one. Everybody may rotate their own.
+        the length of life of the old one. Everybody may rotate their own, with a token that may do as much.
 
         token: Id of the token: its middle part.
         overlap_s: How long the old one still opens. 86400 where nothing is said.

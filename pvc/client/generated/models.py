@@ -643,7 +643,7 @@ class OperationProgress(Model, frozen=True, kw_only=True):
 
     done: int = 0
     total: int = 0
-    """1 where it is about one thing, else VMs; more may join on the way."""
+    """1 where it is about one thing, else VMs or nodes; VMs may join on the way."""
     failed: int = 0
     """Of those done."""
     text: str = ""
