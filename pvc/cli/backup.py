@@ -99,15 +99,16 @@ def restore_cluster(session: Session, file: str, dry_run: bool, yes: bool) -> No
         confirm(f"Restore {count:,} records of cluster {about['cluster']}, backed up {about['made']}, on this node?")
     with ProgressLine(sys.stderr) as progress:
         position = session.client.post("/cluster/restore", body={"records": []})["reached"]
+        # The last record that is there is sent again: only so the node sees whether it is this backup that was begun.
+        first = max(1, min(position, count))
         with _opened(file) as (_, log):
             at = 0
             for records in _verified(log, file):
-                for part in _parts(records[max(0, position - at) :]):
+                for part in _parts(records[max(0, first - 1 - at) :]):
                     body = {"records": [base64.b64encode(each).decode() for each in part]}
                     reached = session.client.post("/cluster/restore", body=body)["reached"]
                     progress.step(f"restored {reached:,} of {count:,} records")
                 at += len(records)
-                position = max(position, at)
         source = f"a backup of {about['made']}"
         session.client.post("/cluster/restore", body={"records": [], "end": source})
         progress.step("the node folds what was restored")

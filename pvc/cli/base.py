@@ -6,8 +6,9 @@ What only reads can be asked of all clusters (`-c all`), and watched (`--watch`)
 from __future__ import annotations
 
 import difflib
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import click
@@ -81,7 +82,22 @@ class PvcCommand(click.Command):
         if self.reads:
             end = args.index("--") if "--" in args else len(args)
             args = [f"--watch={ON_EVENTS}" if arg in WATCH and i < end else arg for i, arg in enumerate(args)]
-        return super().parse_args(ctx, args)
+        rest = super().parse_args(ctx, args)
+        if not ctx.resilient_parsing:
+            self._check_text(ctx)
+        return rest
+
+    def _check_text(self, ctx: click.Context) -> None:
+        """Bytes that are no UTF-8 can be in the name of a local file (FILE), and in nothing that a gateway is told."""
+        for param in self.params:
+            local = (param.metavar or param.name or "").upper().startswith("FILE")
+            for text in () if local else _texts(ctx.params.get(param.name or "")):
+                if _NO_UTF8.search(text):
+                    shown = _NO_UTF8.sub(lambda byte: f"\\x{ord(byte[0]) & 0xFF:02x}", text)
+                    message = f"Invalid value for {param.get_error_hint(ctx)}: '{shown}' is no UTF-8 text"
+                    error = UsageError(message, ctx)
+                    error.hint = "names and texts are UTF-8: see how your terminal or script encodes them"
+                    raise error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Arguments, then options."""
@@ -95,6 +111,19 @@ class PvcCommand(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The epilog as it was written."""
         _write_epilog(self.epilog, formatter)
+
+
+_NO_UTF8 = re.compile("[\ud800-\udfff]")
+"""What Python has in place of the bytes of an argument that it cannot decode."""
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in the value of a parameter."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 WATCH = ("-w", "--watch")
@@ -236,6 +265,8 @@ def _with_session(run: Run, *, reads: bool) -> Callable[..., int | None]:
 
                 return run_everywhere(session, ask)
             return ask(session)
+        except BrokenPipeError:  # here, because Click would end with 1
+            raise click.exceptions.Exit(session.ends_with) from None
         except KeyboardInterrupt:  # here, because Click would write an empty line about it
             sys.stderr.write("\n" if sys.stderr.isatty() else "")
             raise click.exceptions.Exit(INTERRUPTED) from None

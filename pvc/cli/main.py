@@ -21,17 +21,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `pvc` and return its exit code. No traceback reaches a person unless PVC_DEBUG is set."""
     try:
         return _run(arguments)
-    except BrokenPipeError:
-        return _reader_gone()
     except KeyboardInterrupt:
         sys.stderr.write("\n" if sys.stderr.isatty() else "")
         return INTERRUPTED
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    from click import Abort
-
-    from pvc.cli.app import cli
     from pvc.cli.session import Session
 
     for stream in (sys.stdout, sys.stderr):
@@ -39,9 +34,22 @@ def _run(arguments: Sequence[str] | None) -> int:
             stream.reconfigure(errors="replace")  # a terminal that has no ellipsis gets a question mark
     session = Session()
     try:
+        return _carry_out(session, arguments)
+    except BrokenPipeError:
+        _let_go_of_readers()
+        return session.ends_with
+
+
+def _carry_out(session: Session, arguments: Sequence[str] | None) -> int:
+    from click import Abort
+
+    from pvc.cli.app import cli
+
+    try:
         code = cli.main(args=arguments, prog_name="pvc", standalone_mode=False, obj=session)
+        session.ends_with = code if isinstance(code, int) else 0
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        return session.ends_with
     except (BrokenPipeError, KeyboardInterrupt):
         raise
     except Abort:
@@ -62,36 +70,42 @@ def _explain(session: Session, error: Exception) -> int:
     if isinstance(error, ClientError):
         status = error.status if isinstance(error, ApiError) else 0
         field = error.field if isinstance(error, ApiError) else ""
+        session.ends_with = exits.exit_code(error)
         write_error(session, error.message, hint=error.hint, code=error.code, status=status, field=field)
-        return exits.exit_code(error)
+        return session.ends_with
     if isinstance(error, ClickException):
         return _explain_usage(session, error)
+    session.ends_with = exits.REJECTED
     write_error(
         session,
         f"pvc itself has failed: {type(error).__name__}: {error}",
         hint="this is a fault in PVC; PVC_DEBUG=1 shows where, please report it",
         code="cli.internal",
     )
-    return exits.REJECTED
+    return session.ends_with
 
 
 def _explain_usage(session: Session, error: Any) -> int:
     from pvc.cli import exits
     from pvc.cli.session import write_error
 
+    session.ends_with = exits.USAGE if error.exit_code == exits.USAGE else exits.REJECTED
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
-        return exits.USAGE
+        return session.ends_with
     ctx = getattr(error, "ctx", None)
     hint = getattr(error, "hint", "") or (f"{ctx.command_path} -h shows how it is used" if ctx else "")
     write_error(session, error.format_message().rstrip("."), hint=hint, code="cli.usage")
-    return exits.USAGE if error.exit_code == exits.USAGE else exits.REJECTED
+    return session.ends_with
 
 
-def _reader_gone() -> int:
-    """What reads our output has seen enough (`pvc vm list | head`): no failure. Keep Python from flushing into it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+def _let_go_of_readers() -> None:
+    """What reads our output has seen enough (`pvc vm list | head`). Keep Python from flushing the rest into it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

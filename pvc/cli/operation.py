@@ -167,6 +167,7 @@ def wait(session: Session, operation: str, timeout: int) -> int:
             f"operation {operation}{command} is not over within {timeout} s",
             hint=f"it goes on; `pvc operation info {operation}` shows how far it has come",
         )
+    session.ends_with = exits.OK if info["state"] == "succeeded" else exits.OUTCOME_FAILED
     if session.wants_data:
         session.show_data(info)
     else:

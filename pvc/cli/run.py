@@ -19,7 +19,7 @@ from pvc.cli.text import clean, paint
 from pvc.cli.times import took
 from pvc.client.api_types import OperationInfo, RecordView, Reply
 from pvc.client.cards import Card
-from pvc.client.errors import ApiError
+from pvc.client.errors import ApiError, ClientError
 from pvc.client.waiting import Outcome
 
 _FIELD = re.compile(r"`(\w+)(?:\[\d+\])?(?:\.(\w+))?`")
@@ -195,9 +195,16 @@ def _wait(session: Session, reply: Reply, label: str, timeout_s: float) -> int:
                 if own and event["type"] not in reply["outcomes"]:
                     progress.step(sentence(label, event["summary"]))
 
-        with watching(session, reply["name"], label, progress):
-            outcome = session.client.wait_for(reply, timeout_s=timeout_s, on_progress=on_progress)
+        try:
+            with watching(session, reply["name"], label, progress):
+                outcome = session.client.wait_for(reply, timeout_s=timeout_s, on_progress=on_progress)
+        except (ClientError, KeyboardInterrupt) as error:
+            session.ends_with = exits.exit_code(error) if isinstance(error, ClientError) else exits.INTERRUPTED
+            if session.wants_data:  # what was accepted, and a secret that is shown nowhere else
+                session.show_data({**reply, "outcome": {"success": None, "record": None}})
+            raise
     assert outcome is not None, "there is an operation"
+    session.ends_with = exits.OK if outcome.success else exits.OUTCOME_FAILED
     results = _results(outcome.operation) if reply["name"] in MANY else None
     if session.wants_data:
         shown = {"success": outcome.success, "record": outcome.record}

@@ -34,6 +34,9 @@ class Session:
         self.verbose = False
         self.among_several = False
         """Whether other clusters are asked the same, beside this one."""
+        self.ends_with = 0
+        """The exit code where the reader of our output leaves before its end: 0 until something is known to be wrong.
+        Set it before what is wrong is shown."""
         self._client: JsonClient | None = None
         self._kept: Kept | None = None
 

@@ -41,6 +41,8 @@ def finish(session: Session, reply: Reply, operation: str, label: str, timeout_s
     if info is None:
         raise timed_out(reply["name"], operation, timeout_s)
     success = None if info["state"] in OPEN else info["state"] == "succeeded"
+    if not success:
+        session.ends_with = exits.WAIT_TIMED_OUT if success is None else exits.OUTCOME_FAILED
     results = results_of(info)
     counts = info["progress"]
     if session.wants_data:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from urllib.parse import urlsplit
@@ -42,11 +43,17 @@ class BlockingLine:
 
     async def receive(self, timeout_s: float | None) -> bytes:
         """See `pvc.client.ports`."""
-        self._sock.settimeout(None if timeout_s is None else _positive(timeout_s))
-        return self._sock.recv(RECEIVE_BYTES)
+        try:
+            self._sock.settimeout(None if timeout_s is None else _positive(timeout_s))
+            return self._sock.recv(RECEIVE_BYTES)
+        except (ValueError, AttributeError) as error:  # what TLS says where another thread closes it at this moment
+            raise ConnectionAbortedError(f"the connection was closed ({error})") from error
 
     def close(self) -> None:
         """See `pvc.client.ports`."""
+        with contextlib.suppress(OSError):  # it may have ended
+            # To close it would not wake a thread that waits for it, and what it waits for would stay open.
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # not that of TLS, which takes the layer from under it
         self._sock.close()
 
 

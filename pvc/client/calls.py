@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from pvc.client.core import Core, each_page, new_key, placed
+from pvc.client.errors import ClientError
 from pvc.client.generated.models import CommandReply
 from pvc.client.operations import AsyncOperation, Operation
 from pvc.client.ports import finish
@@ -132,7 +133,11 @@ class Group:
         reply = finish(self._calls.command(name, fields, dry_run=dry_run, key=key, if_match=if_match))
         operation = Operation(self._calls.core, reply)
         if wait is not None:
-            operation.wait(wait)
+            try:
+                operation.wait(wait)
+            except ClientError as error:
+                error.begun = operation
+                raise
         return operation
 
 
@@ -159,7 +164,11 @@ class AsyncGroup:
         reply = await self._calls.command(name, fields, dry_run=dry_run, key=key, if_match=if_match)
         operation = AsyncOperation(self._calls.core, reply)
         if wait is not None:
-            await operation.wait(wait)
+            try:
+                await operation.wait(wait)
+            except ClientError as error:
+                error.begun = operation
+                raise
         return operation
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
@@ -70,6 +71,7 @@ class Core:
         self.connection = connection
         self.source = source
         self.patience = patience
+        self._seeing = threading.Lock()
         self.position = 0
         """The highest log position that any reply has told."""
         self.gateways = Gateways(io, connection, source, timeout_s=patience.timeout_s)
@@ -80,8 +82,9 @@ class Core:
 
     def saw(self, position: int) -> int:
         """Remember a position that was told; the highest so far."""
-        self.position = max(self.position, position)
-        return self.position
+        with self._seeing:  # or one thread would undo what another was told
+            self.position = max(self.position, position)
+            return self.position
 
     async def command(
         self, name: str, fields: Mapping[str, Any], *, dry_run: bool = False, key: str = "", if_match: str = ""
@@ -93,9 +96,12 @@ class Core:
         body = json.dumps(given).encode() if given or card["method"] != "DELETE" else None
         return await self.call(card["method"], path, query, body=body, key=key or new_key(), if_match=if_match)
 
-    async def query(self, path: str, query: Mapping[str, Any], *, wait_s: float = 0) -> Answer:
+    async def query(
+        self, path: str, query: Mapping[str, Any], *, wait_s: float = 0, within_s: float | None = None
+    ) -> Answer:
         """Any query below /api/v1, at least as fresh as everything told before. A gateway may hold it for `wait_s`."""
-        return await self.call("GET", path, {**query, "min_position": self.position or ""}, wait_s=wait_s)
+        query = {**query, "min_position": self.position or ""}
+        return await self.call("GET", path, query, wait_s=wait_s, within_s=within_s)
 
     async def call(
         self,
@@ -107,21 +113,27 @@ class Core:
         key: str = "",
         if_match: str = "",
         wait_s: float = 0,
+        within_s: float | None = None,
     ) -> Answer:
-        """A request, sent again until it is answered. Raises ApiError, Unreachable."""
+        """A request, sent again until it is answered. Raises ApiError, Unreachable.
+
+        `within_s` is for who has less time than the client's deadline: for all tries, with what a gateway holds them.
+        """
         request = Request(method, target(path, query), body=body, key=key, if_match=if_match)
-        until = self.io.now() + self.patience.deadline_s + wait_s
-        timeout_s = self.patience.timeout_s
-        if method == "GET" and self.gateways.others:
-            timeout_s = min(timeout_s, QUERY_AMONG_SEVERAL_S)
+        longest_s = self.patience.deadline_s + wait_s
+        until = self.io.now() + (longest_s if within_s is None else min(longest_s, within_s))
+        among_several = method == "GET" and self.gateways.others > 0
         sent = False
         turn, untried = 0, self.gateways.others
         while True:
             left_s = until - self.io.now()
             last = left_s <= 0 or (not untried and turn >= self.patience.tries - 1)
             at, later_s = self.gateways.at, 0.0
+            timeout_s = self.patience.timeout_s
+            if among_several:  # each is to get its share of what time there is
+                timeout_s = min(timeout_s, QUERY_AMONG_SEVERAL_S, max(left_s - wait_s, 0.0) / (untried + 1))
             try:
-                answer = await self.gateways.ask(request, wait_s + min(timeout_s, max(left_s, 0.0)))
+                answer = await self.gateways.ask(request, min(wait_s + timeout_s, max(left_s, 0.0)))
             except NoConnection as error:
                 # Where nobody ever listened, somebody rarely begins to within a second.
                 if last or not (sent or untried):
@@ -171,9 +183,9 @@ class Core:
             document = json.loads(answer.body)
         except (ValueError, RecursionError):  # brackets within brackets, deeper than any reply
             document = None
-        if not isinstance(document, dict):
+        if not isinstance(document, dict) or not isinstance(position := document.get("position") or 0, int):
             raise self.not_a_gateway(answer)
-        self.saw(int(document.get("position") or 0))
+        self.saw(position)
         return document
 
     async def open(self, path: str) -> Wire:
@@ -194,11 +206,13 @@ class Core:
 
     def not_a_gateway(self, answer: Answer) -> Unreachable:
         """What to say of an answer that no gateway gives."""
-        return Unreachable(
+        error = Unreachable(
             f"no PVC gateway answers at {self.gateways.connection.url} (HTTP {answer.status}, {answer.content_type})",
             code="client.not_a_gateway",
             hint="check the URL and port of the connection: `pvc connection list` shows them",
         )
+        error.other_kind = answer.status < 400
+        return error
 
 
 async def each_page(

@@ -6,13 +6,20 @@ is in `code` (docs/errors.md), and `field` names the field at fault.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pvc.client.operations import Begun
 
 
 class ClientError(Exception):
     """Anything that keeps a call from succeeding. `code` is stable and dotted, `hint` says the remedy."""
 
     default_code = "client.failed"
+
+    begun: Begun | None = None
+    """What the command has begun, where it was accepted and its outcome was waited for (`wait=`): with its id, and the
+    secret or token that it made, which is shown nowhere else."""
 
     def __init__(self, message: str, *, code: str = "", hint: str = "") -> None:
         super().__init__(message)
@@ -86,6 +93,9 @@ class Unreachable(ClientError):
     """No gateway answers where the connection points to, or it stopped answering."""
 
     default_code = "client.unreachable"
+
+    other_kind = False
+    """Whether something else is there, and says that all is well: it does not become a gateway by asking again."""
 
 
 class ReplyTooLarge(ClientError):

@@ -54,7 +54,7 @@ class Reading(Protocol):
         """The next record; None where there are no more. Raises ApiError, Unreachable."""
 
     def close(self) -> None:
-        """End it."""
+        """End it, also for another thread or task that waits for the next."""
 
 
 class Following:
@@ -69,7 +69,8 @@ class Following:
         self._gateways = Gateways(core.io, core.connection, core.source, timeout_s=core.patience.timeout_s)
         self._filters = filters
         self._patience_s = patience_s
-        self._patient_until = core.io.now() + patience_s
+        self._patient_until: float | None = None
+        """Counted while we listen: what the program does between two records is no silence of the gateways."""
         self._heard = False
         self._round, self._untried = 0, self._gateways.others
         self._wire: Wire | None = None
@@ -87,6 +88,8 @@ class Following:
         """See `Reading`."""
         await self.start()
         while not self._closed:
+            if self._patient_until is None:
+                self._patient_until = self._core.io.now() + self._patience_s
             try:
                 line = await self._line()
                 document = self._document(line) if line else {}
@@ -95,6 +98,8 @@ class Following:
                 if line is None:
                     raise Unreachable(f"the gateway at {self._gateways.connection.url} has ended the stream of events")
             except ClientError as error:
+                if self._closed:
+                    break
                 passes = isinstance(error, Unreachable) or (isinstance(error, ApiError) and error.status in AGAIN)
                 # Where nobody ever answered, somebody rarely begins to within a minute.
                 patient = self._heard and self._core.io.now() <= self._patient_until
@@ -103,19 +108,21 @@ class Following:
                 await self._to_the_next()
                 continue
             self._heard, self._round, self._untried = True, 0, self._gateways.others
-            self._patient_until = self._core.io.now() + self._patience_s
+            self._patient_until = None
             if not document:
                 continue  # a sign of life
             self.position = max(self.position, document["position"])
             self._core.saw(self.position)
             if "bookmark" not in document:
                 return document
+        self._hang_up()
         return None
 
     def close(self) -> None:
         """See `Reading`."""
         self._closed = True
-        self._hang_up()
+        if (wire := self._wire) is not None:
+            wire.close()  # the rest is for who reads from it, perhaps in another thread
 
     def __del__(self) -> None:
         # Left in the middle of a loop. Where the event loop has ended too, there is nothing left to close.
@@ -136,9 +143,10 @@ class Following:
         """The next whole line; None where the line broke: what it leaves of one is dropped, as it comes again."""
         try:
             while not self._lines:
-                if self._wire is None:
-                    self._wire = await self._open()
-                piece = await self._wire.piece(SILENCE_S)
+                wire = self._wire
+                if wire is None:
+                    wire = self._wire = await self._open()
+                piece = b"" if self._closed else await wire.piece(SILENCE_S)
                 if not piece:
                     return None
                 *lines, self._rest = (self._rest + piece).split(b"\n")
@@ -200,6 +208,7 @@ class Catching:
         self._filters = filters
         self._until: int | None = None
         self._records: deque[dict[str, Any]] = deque()
+        self._closed = False
 
     async def start(self) -> None:
         """See `Reading`."""
@@ -207,7 +216,7 @@ class Catching:
     async def next(self) -> dict[str, Any] | None:
         """See `Reading`."""
         wait_s = 0
-        while not self._records:
+        while not self._closed and not self._records:
             if self._until is not None and self.position >= self._until:
                 return None
             query = {**self._filters, "after": self.position, "wait_s": wait_s, "limit": PAGE}
@@ -219,14 +228,15 @@ class Catching:
                 # A gateway looks through the past in portions; where it got no further, it is to take its time.
                 wait_s = 0 if page["next_after"] > self.position else 1
                 self.position = max(self.position, min(page["next_after"], self._until))
+        if self._closed:
+            return None
         record = self._records.popleft()
         self.position = record["position"]
         return record
 
     def close(self) -> None:
         """See `Reading`."""
-        self._records.clear()
-        self._until = self.position
+        self._closed = True
 
 
 def _ended(problem: dict[str, Any]) -> ApiError:

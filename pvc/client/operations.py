@@ -123,9 +123,10 @@ async def wait(
         if on_progress is not None:
             on_progress(info)
 
-    info = await until_over(
-        core.io, lambda wait_s, seen: look(core, operation, wait_s, seen), _standing, timeout_s, tell
-    )
+    async def look_at(wait_s: int, seen: int | None, within_s: float) -> OperationInfo:
+        return await look(core, operation, wait_s, seen, within_s)
+
+    info = await until_over(core.io, look_at, _standing, timeout_s, tell)
     if info is None or info.state in OPEN:
         raise timed_out(name, operation, timeout_s)
     if info.state == "succeeded":
@@ -140,14 +141,19 @@ async def wait(
     )
 
 
-async def look(core: Core, operation: str, wait_s: int = 0, seen: int | None = None) -> OperationInfo:
+async def look(
+    core: Core, operation: str, wait_s: int = 0, seen: int | None = None, within_s: float | None = None
+) -> OperationInfo:
     """How an operation stands; with `wait_s`, at its end, or once something has changed after `seen`."""
     query = {"wait": wait_s or None, "seen": seen if wait_s else None}
-    answer = await core.query(_path(operation), query, wait_s=wait_s)
+    answer = await core.query(_path(operation), query, wait_s=wait_s, within_s=within_s)
     try:
-        return msgspec.json.decode(answer.body, type=OperationInfo)
+        info = msgspec.json.decode(answer.body, type=OperationInfo)
     except msgspec.DecodeError as error:
         raise core.not_a_gateway(answer) from error
+    if not info.state:  # of any other object all fields are empty
+        raise core.not_a_gateway(answer)
+    return info
 
 
 async def cancel(core: Core, operation: str, dry_run: bool, key: str) -> Reply:

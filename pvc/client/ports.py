@@ -24,7 +24,7 @@ class Line(Protocol):
         """Some of what came, as soon as there is any; nothing at the end. None waits for ever."""
 
     def close(self) -> None:
-        """End it. Harmless where it has ended."""
+        """End it: who waits for what it receives is told so, also in another thread. Harmless where it has ended."""
 
 
 class Io(Protocol):

@@ -92,9 +92,10 @@ class _LogReading:
             return b""
         broken = False
         try:
-            if self._wire is None:
-                self._wire = await self._core.open(target(f"/vms/{quote(self._vm, safe='')}/log", self._query))
-            piece = await self._wire.piece(None)  # a guest may say nothing for days
+            wire = self._wire
+            if wire is None:
+                wire = self._wire = await self._core.open(target(f"/vms/{quote(self._vm, safe='')}/log", self._query))
+            piece = b"" if self._ended else await wire.piece(None)  # a guest may say nothing for days
             if piece:
                 return piece
         except Lost:
@@ -102,17 +103,18 @@ class _LogReading:
         except BaseException:
             self.close()
             raise
+        closed = self._ended  # meanwhile, by another thread or task
         self.close()
-        if broken or self._follow:
+        if not closed and (broken or self._follow):
             raise log_ended(self._core, self._vm)
         return b""
 
     def close(self) -> None:
-        """End it."""
+        """End it; whoever waits for the next piece is told that there is none."""
         self._ended = True
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
 
 
 class VmLog(Iterator[bytes]):
@@ -128,7 +130,7 @@ class VmLog(Iterator[bytes]):
         return piece
 
     def close(self) -> None:
-        """End it."""
+        """End it; whoever waits for the next piece ends."""
         self._source.close()
 
 
@@ -145,7 +147,7 @@ class AsyncVmLog(AsyncIterator[bytes]):
         return piece
 
     def close(self) -> None:
-        """End it."""
+        """End it; whoever waits for the next piece ends."""
         self._source.close()
 
 

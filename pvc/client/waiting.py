@@ -6,13 +6,13 @@ Whoever wants to tell what happens on the way is given the records about the com
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeVar, cast
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import quote
 
 from pvc.client.api_types import EventPage, OperationInfo, RecordView, Reply, ToldEvent
 from pvc.client.core import Core, passes
-from pvc.client.errors import ClientError, WaitTimedOut
+from pvc.client.errors import ClientError, Unreachable, WaitTimedOut
 from pvc.client.ports import Io
 
 LONG_POLL_S = 25
@@ -23,6 +23,9 @@ PAUSE_S = 1.0
 
 PACE_S = 0.2
 """Between two looks at what is about many VMs: it changes with each of them, and a thousand make a reply of 600 kB."""
+
+LATE_S = 5.0
+"""How much longer than one waits a look may take, as it may be the last: gateways that are well answer within this."""
 
 PAGE = 100
 """Records of a page of what happened since the last look."""
@@ -64,7 +67,7 @@ OnChange = Callable[[OperationInfo], None]
 
 async def until_over(
     io: Io,
-    look: Callable[[int, int | None], Awaitable[T]],
+    look: Callable[[int, int | None, float], Awaitable[T]],
     standing: Callable[[T], Standing],
     timeout_s: float,
     on_change: Callable[[T], Awaitable[None]],
@@ -81,15 +84,16 @@ async def until_over(
         try:
             held_s = max(0, min(LONG_POLL_S, int(left_s))) if seen is not None else 0
             asked_s = io.now()
-            found = await look(held_s, seen)
+            found = await look(held_s, seen, max(left_s, 0.0) + LATE_S)
             at = standing(found)
             # One that is about to stop, or has too many who wait, answers at once.
             idle = at.position == seen and io.now() - asked_s < held_s / 2
             if at.position != seen:
                 await on_change(found)
         except ClientError as error:
-            if not passes(error):
+            if not passes(error) or (seen is None and isinstance(error, Unreachable) and error.other_kind):
                 raise
+            left_s = until - io.now()  # the look may have taken all of it
             if left_s <= 0:
                 return found
             await io.sleep(min(random.uniform(0, PAUSE_S), left_s))  # noqa: S311 - jitter, not a secret
@@ -110,10 +114,14 @@ async def follow_operation(
 ) -> OperationInfo | None:
     """`until_over` for plain JSON. Raises ApiError."""
 
-    async def look(wait_s: int, seen: int | None) -> OperationInfo:
+    async def look(wait_s: int, seen: int | None, within_s: float) -> OperationInfo:
         query = {"wait": wait_s or None, "seen": seen if wait_s else None}
-        answer = await core.query(f"/operations/{quote(operation, safe='')}", query, wait_s=wait_s)
-        return cast("OperationInfo", core.document(answer))
+        path = f"/operations/{quote(operation, safe='')}"
+        answer = await core.query(path, query, wait_s=wait_s, within_s=within_s)
+        document = core.document(answer)
+        if not _is_operation(document):
+            raise core.not_a_gateway(answer)
+        return cast("OperationInfo", document)
 
     return await until_over(core.io, look, _standing, timeout_s, on_change)
 
@@ -137,7 +145,7 @@ async def wait_for(
     if operation is None:
         return None
     began = core.io.now()
-    telling = _Telling(core, reply, on_progress)
+    telling = _Telling(core, reply, on_progress, until=began + timeout_s)
     info = await follow_operation(core, operation["id"], timeout_s=timeout_s, on_change=telling.up_to)
     if info is None or info["state"] in OPEN:
         raise timed_out(reply["name"], operation["id"], timeout_s)
@@ -152,8 +160,9 @@ async def wait_for(
 class _Telling:
     """Reads what happened between one look at an operation and the next."""
 
-    def __init__(self, core: Core, reply: Reply, on_progress: Progress | None) -> None:
+    def __init__(self, core: Core, reply: Reply, on_progress: Progress | None, *, until: float) -> None:
         self._core = core
+        self._until = until
         self._reply = reply
         self._on_progress = on_progress
         subjects = {event["subject"] for event in reply["events"]}
@@ -167,7 +176,11 @@ class _Telling:
         filters = {"subject": self._subject} if self._subject else {"correlation": str(self._reply["record"])}
         while self._after < info["position"]:
             query = {**filters, "after": self._after, "limit": PAGE, "wait_s": 0}  # it is there, or not to be seen
-            page = cast("EventPage", self._core.document(await self._core.query("/events", query)))
+            left_s = max(self._until - self._core.io.now(), 0.0)
+            answer = await self._core.query("/events", query, within_s=left_s + LATE_S)
+            page = cast("EventPage", self._core.document(answer))
+            if not {"records", "next_after"} <= page.keys():
+                raise self._core.not_a_gateway(answer)
             for record in page["records"]:
                 if self._on_progress is not None and record["id"] != self._reply["record"]:
                     self._on_progress(record)
@@ -191,3 +204,15 @@ class _Telling:
 
 def _standing(info: OperationInfo) -> Standing:
     return Standing(info["position"], info["state"] not in OPEN, info["progress"]["total"] != 1)
+
+
+def _is_operation(document: Mapping[str, Any]) -> bool:
+    """Whether it has what the waiting goes by, and what is told of its end."""
+    progress, problem = document.get("progress"), document.get("problem", {})
+    return (
+        isinstance(document.get("position"), int)
+        and isinstance(document.get("state"), str)
+        and isinstance(progress, dict)
+        and {"done", "total", "failed", "text"} <= progress.keys()
+        and (problem is None or (isinstance(problem, dict) and {"code", "detail"} <= problem.keys()))
+    )

@@ -19,6 +19,7 @@ from pvc.events.record import unseal
 from pvc.files import replace_file
 from pvc.log.base import Log
 from pvc.log.history import HistoryIndex
+from pvc.log.zookeeper_layout import RESTORE
 from pvc.presence.base import Presence
 from pvc.presence.hello import read_hello
 from pvc.proof.frames import encode_file
@@ -196,6 +197,13 @@ class Repairs:
         log = await self._open()
         assert log is not None, "it was found whole"
         try:
+            # Looked at now: since it was asked for, another may hold it. Of an empty one nothing can be half there.
+            if (await log.head()).position and getattr(log, "held_by", "") == RESTORE:
+                raise Conflict(
+                    "the log is only as far as a restore has come: run `pvc cluster restore` again, which goes on",
+                    code="log.held",
+                    hint="run `pvc cluster restore` with the same backup",
+                )
             await _mending(log).hold(take_over=wish.take_over)
             await _mending(log).release()
             self._tell(step="nothing is missing; the log is free again")

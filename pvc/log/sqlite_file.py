@@ -106,6 +106,27 @@ class LogFile:
             raise _translate(error, self._path, doing) from error
 
 
+def fold_wal(path: Path) -> None:
+    """Bring all of a log that nobody here has open into its one file, which can then be moved. Blocks up to BUSY_S.
+
+    Closing does the same, but says nothing where it cannot. Raises Unavailable (`log.busy`, `log.disk_full`),
+    LogDamaged; the log is whole then, in its two files.
+    """
+    wal = Path(f"{path}-wal")
+    try:
+        with contextlib.closing(_connect(path)) as db:
+            db.execute("PRAGMA synchronous = FULL")
+            busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error as error:
+        raise _translate(error, path, "fold the WAL of") from error
+    if busy or (wal.exists() and wal.stat().st_size):
+        raise Unavailable(
+            f"cannot bring all of {path} into one file: another process reads it",
+            code="log.busy",
+            hint=f"see who has it open with `fuser {path}`, end that, and try again",
+        )
+
+
 _RESTORE = (
     "stop the node, move the file aside and restore it from a backup; in a cluster of several nodes remove it, "
     "and it is filled again from the cluster's log"

@@ -14,6 +14,8 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Self
 
+import msgspec
+
 from pvc.errors import LogDamaged, OutcomeUnknown, Unavailable
 from pvc.events.record import Entry, Head
 from pvc.log.archived import ArchivedRecords, SegmentSource
@@ -21,7 +23,7 @@ from pvc.log.base import MAX_READ_BYTES, check_batch, conflict
 from pvc.log.inbox import overtaken
 from pvc.log.quota import Quota, set_quota
 from pvc.log.segments import Segments
-from pvc.log.zookeeper_layout import Layout, SegmentLimits, encode_head
+from pvc.log.zookeeper_layout import Layout, SegmentLimits, encode_head, way_on_from
 from pvc.log.zookeeper_mending import Mending
 from pvc.log.zookeeper_view import Archived, Seen, View
 from pvc.zookeeper.bridge import SESSION_TIMEOUT_S, Bridge
@@ -144,6 +146,11 @@ class ZookeeperLog:
         return self._view.stored.holder
 
     @property
+    def filled_to(self) -> int:
+        """Up to here it may have been filled while somebody held it, or before it was first seen."""
+        return self._view.filled_to
+
+    @property
     def active_segment(self) -> tuple[int, int, int]:
         """First and last position of the active segment, and its bytes, as of the last look."""
         return self._view.segment, self._view.stored.next - 1, self._view.stored.size_bytes
@@ -162,9 +169,11 @@ class ZookeeperLog:
         """The last committed position, as the server now says."""
         return await self._view.insist(self._view.refresh)
 
-    async def append(self, entries: Sequence[Entry], *, after: Head, along: Sequence[Delete] = ()) -> Head:
+    async def append(
+        self, entries: Sequence[Entry], *, after: Head, along: Sequence[Delete] = (), release: bool = False
+    ) -> Head:
         """Commit all entries in one round trip, or raise; see `Log.append`. `along` takes place in the same step, one
-        for an entry at most; raises Overtaken where what it deletes is gone."""
+        for an entry at most; raises Overtaken where what it deletes is gone. `release`: afterwards nobody holds it."""
         check_batch(entries, after)
         assert len(along) <= len(entries), "more of these might not fit into the request"
         maybe_sent = False
@@ -188,7 +197,7 @@ class ZookeeperLog:
                         continue
                     earlier, maybe_sent = maybe_sent, True
                     try:
-                        return await self._commit(entries, along)
+                        return await self._commit(entries, along, release)
                     except Lost:
                         await asyncio.sleep(PAUSE_S)
                     except NoSession:
@@ -274,12 +283,18 @@ class ZookeeperLog:
                 raise
 
     def _refuse_if_held(self) -> None:
-        holder = self._view.stored.holder
-        if holder not in ("", self._view.holder):
+        holder, own = self._view.stored.holder, self._view.holder
+        if holder not in ("", own):
             raise Unavailable(
                 f"the log is held by {holder}, which alone may append until it is whole again",
                 code="log.held",
-                hint="wait for the repair or restore to end; `pvc log status` tells, `pvc log repair` takes over",
+                hint=f"wait for it to end; `pvc log status` tells; if it has died, {way_on_from(holder)}",
+            )
+        if own and not holder:
+            raise Unavailable(
+                f"the log is no longer held by {own}: somebody has let go of it",
+                code="log.held",
+                hint="nothing more was appended; see `pvc log status`, and begin again",
             )
 
     async def _roll(self) -> None:
@@ -298,11 +313,13 @@ class ZookeeperLog:
         except (Lost, NoSession):
             await asyncio.sleep(PAUSE_S)
 
-    async def _commit(self, entries: Sequence[Entry], along: Sequence[Delete]) -> Head:
+    async def _commit(self, entries: Sequence[Entry], along: Sequence[Delete], release: bool = False) -> Head:
         view, last = self._view, entries[-1]
         layout, segment, version = view.layout, view.segment, view.version
         assert version >= 0, "ZooKeeper takes -1 for any version"
         stored = view.stored.after(entries)
+        if release:
+            stored = msgspec.structs.replace(stored, holder="")
         operations: list[SetData | Create | Delete] = [
             SetData(layout.segment(segment), encode_head(stored), version),
             *(layout.new_entry(segment, entry) for entry in entries),

@@ -26,6 +26,10 @@ T = TypeVar("T")
 FIRST_SEGMENT = 1
 """A segment is known by the position of its first record."""
 
+RESTORE = "a restore"
+"""Who holds a log while a backup is restored into it. Only a restore goes on with that, since only it can end it with
+the record that says so; a repair would open half of a log."""
+
 APPEND = READ | WRITE | CREATE
 """What every node may do in a segment."""
 
@@ -196,3 +200,10 @@ def _decode(data: bytes, type: type[T], what: str) -> T:
         return msgspec.json.decode(data, type=type)
     except msgspec.MsgspecError as error:
         raise LogDamaged(f"{what} cannot be read: {error}", code="log.undecodable") from error
+
+
+def way_on_from(holder: str) -> str:
+    """What an admin does about a holder that has died."""
+    if holder == RESTORE:
+        return "run `pvc cluster restore` again: it goes on"
+    return "take over with `pvc log repair --take-over`"

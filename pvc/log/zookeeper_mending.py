@@ -13,7 +13,7 @@ import msgspec
 from pvc.errors import Conflict, LogDamaged
 from pvc.events.record import EMPTY, Head, unseal
 from pvc.log.segments import MAX_DELETES
-from pvc.log.zookeeper_layout import SegmentHead, decode_head, encode_active, encode_head
+from pvc.log.zookeeper_layout import SegmentHead, decode_head, encode_active, encode_head, way_on_from
 from pvc.log.zookeeper_view import View
 from pvc.zookeeper.types import Create, Delete, NodeExists, NoNode, SetData
 
@@ -36,7 +36,7 @@ class Mending:
                 raise Conflict(
                     f"the log is held by {holder} already",
                     code="log.held",
-                    hint="wait for it; if it has died, take over with --take-over",
+                    hint=f"wait for it; if it has died, {way_on_from(holder)}",
                 )
             await self._set_holder(self._view.holder)
 

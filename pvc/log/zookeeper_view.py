@@ -86,6 +86,9 @@ class View:
         """-1 while unknown; never sent, for ZooKeeper takes it for "any"."""
         self.starts: list[int] = []
         """First positions of the segments in ZooKeeper, ascending. What is before them is in the archive."""
+        self.filled_to = 0
+        """Up to here the log may have been filled while somebody held it, or before it was first seen: no record
+        before this one says how things are."""
         self.tail = Tail()
         self.connected_anew = asyncio.Event()
         """Set at each new connection, for the one who keeps a watch."""
@@ -163,6 +166,8 @@ class View:
         if stored.next > self.head.position and (segment, version) > (self.segment, self.version):
             if segment > self.segment and segment not in self.starts:
                 bisect.insort(self.starts, segment)
+            if self.stored.holder or stored.holder or self.head == EMPTY:
+                self.filled_to = stored.head.position
             self.head, self.segment, self.stored, self.version = stored.head, segment, stored, version
             self.tail.advance(self.head.position)
 

@@ -34,6 +34,7 @@ from pvc.node.anchoring import Anchoring
 from pvc.node.archivist import ArchiveParts, Archivist, unsigned
 from pvc.node.delivering import DeliveryParts, make_delivering
 from pvc.node.erasing import Erasing
+from pvc.node.footing import Footing
 from pvc.node.primary import Primary
 from pvc.node.reports import Reports
 from pvc.node.self_fence import SelfFence
@@ -42,7 +43,6 @@ from pvc.node.telemetry import Publisher
 from pvc.node.vouching import Vouching, VouchingParts
 from pvc.presence.base import Presence
 from pvc.presence.hello import Contact
-from pvc.projections.state import ClusterState
 from pvc.runtime.append_watch import AppendWatch
 from pvc.runtime.appender import Appender
 from pvc.runtime.past_files import PastFiles
@@ -112,6 +112,7 @@ class Node:
         self._services = services
         self._world = services.world
         self._hypervisor = services.hypervisor
+        self._footing = Footing(services.world, services.log)
         self._pass_wanted = asyncio.Event()
         self.standing = Standing(
             services.name,
@@ -128,7 +129,7 @@ class Node:
         watch = services.watch or AppendWatch(services.clock)
         self._reconciler = VmReconciler(
             services.name,
-            self._sound_state,
+            self._footing.state,
             services.hypervisor,
             self._reports.give,
             services.clock,
@@ -249,6 +250,7 @@ class Node:
         try:
             # What looks like a stray to a fold that is behind may have been given to this node meanwhile.
             await catch_up(self._world, self._services.log)
+            self._footing.state()
             await self._clear_strays()
             await self._announced(cause)
         except PvcError as error:
@@ -313,23 +315,15 @@ class Node:
         )
         await self._reports.give(ready, cause)
 
-    def _sound_state(self) -> ClusterState:
-        """The state, to act by. Raises what has stopped the fold: what it says of a VM may long be over, and the one
-        that looks like a stray may have been moved here since."""
-        if self._world.fault is not None:
-            raise self._world.fault.with_traceback(None)
-        return self._world.state
-
     async def _look_at_everything(self) -> None:
-        if self._world.fault is not None:
-            return
         try:
             domains = await self._hypervisor.list_domains()
         except PvcError as error:
             logger.warning("hypervisor: cannot list domains error=%s", error)
             return
-        for vm_id in self._reconciler.unsettled(domains):
-            self.queue.wake(vm_id)
+        if self._footing.firm:
+            for vm_id in self._reconciler.unsettled(domains):
+                self.queue.wake(vm_id)
 
     async def _watch_hypervisor(self) -> None:
         while True:

@@ -16,7 +16,7 @@ from pvc.clock import Clock, Rng, new_ulid
 from pvc.errors import Conflict, LogDamaged, Unavailable
 from pvc.events.cluster import LogRestored
 from pvc.events.record import EMPTY, Actor, CommandRef, Entry, Head, Record, check_follows, seal, unseal
-from pvc.events.registry import encode_event
+from pvc.events.registry import decode_event, encode_event
 from pvc.log.base import MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, Log
 from pvc.log.history import HistoryIndex
 
@@ -162,3 +162,11 @@ def restored_entry(newest: bytes, node: str, source: str, clock: Clock, rng: Rng
             events=(encode_event(event),),
         )
     )
+
+
+def end_of_restore(data: bytes) -> LogRestored | None:
+    """What such a record says; None for any other."""
+    for raw in unseal(data).record.events:
+        if raw.type == LogRestored.TYPE and isinstance(event := decode_event(raw), LogRestored):
+            return event
+    return None

@@ -53,7 +53,9 @@ async def any_version(self: SimBridge, operations: Sequence[Any]) -> list[int | 
     )
 
 
-async def without_head(self: ZookeeperLog, entries: Sequence[Entry], along: Sequence[Delete] = ()) -> Head:
+async def without_head(
+    self: ZookeeperLog, entries: Sequence[Entry], along: Sequence[Delete] = (), release: bool = False
+) -> Head:
     """The records are created, and the head is set afterwards."""
     view, stored, version = self._view, self._view.stored.after(entries), self._view.version
     await view.bridge.multi([view.layout.new_entry(view.segment, entry) for entry in entries])
@@ -62,18 +64,22 @@ async def without_head(self: ZookeeperLog, entries: Sequence[Entry], along: Sequ
     return entries[-1].head
 
 
-async def one_by_one(self: ZookeeperLog, entries: Sequence[Entry], along: Sequence[Delete] = ()) -> Head:
+async def one_by_one(
+    self: ZookeeperLog, entries: Sequence[Entry], along: Sequence[Delete] = (), release: bool = False
+) -> Head:
     """A batch is several transactions."""
     for entry in entries:
-        head = await real_commit(self, [entry], along)
+        head = await real_commit(self, [entry], along, release)
     return head
 
 
-async def again_at_once(self: ZookeeperLog, entries: Sequence[Entry], along: Sequence[Delete] = ()) -> Head:
+async def again_at_once(
+    self: ZookeeperLog, entries: Sequence[Entry], along: Sequence[Delete] = (), release: bool = False
+) -> Head:
     """What was lost is sent again in the next connection or session, without a look at what became of it."""
     while True:
         try:
-            return await real_commit(self, entries, along)
+            return await real_commit(self, entries, along, release)
         except (Lost, NoSession):
             await self._view.bridge.wait_connected()
             await asyncio.sleep(PAUSE_S)

@@ -41,6 +41,12 @@ class Pour(NamedTuple):
     broken: bool = True
 
 
+class Stay(NamedTuple):
+    """A stream that says no more after these lines, and stays open until who asked hangs up: `left` tells."""
+
+    lines: tuple[Any, ...]
+
+
 class Hang(NamedTuple):
     """Say nothing for as long as the test goes on."""
 
@@ -49,7 +55,7 @@ class Drop(NamedTuple):
     """Hang up without a word."""
 
 
-Said = Say | Pour | Hang | Drop
+Said = Say | Pour | Stay | Hang | Drop
 Answer = Callable[[Asked], Said]
 
 
@@ -136,6 +142,7 @@ class FakeGateway:
         self.socket = directory / "fake.sock"
         self.asked: list[Asked] = []
         self.over = threading.Event()
+        self.left = threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -161,7 +168,7 @@ class FakeGateway:
                 if isinstance(said, Hang):
                     outer.over.wait()
                     return
-                if isinstance(said, Pour):
+                if isinstance(said, Pour | Stay):
                     self._pour(said)
                     return
                 body = said.body if isinstance(said.body, bytes) else json.dumps(said.body).encode()
@@ -174,7 +181,7 @@ class FakeGateway:
                     self.end_headers()
                     self.wfile.write(body)
 
-            def _pour(self, said: Pour) -> None:
+            def _pour(self, said: Pour | Stay) -> None:
                 self.close_connection = True
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     self.send_response(200)
@@ -183,6 +190,10 @@ class FakeGateway:
                     self.end_headers()
                     for line in said.lines:
                         self._chunk(json.dumps(line).encode() + b"\n")
+                    if isinstance(said, Stay):
+                        self.rfile.read(1)
+                        outer.left.set()
+                        return
                     self._chunk(b'{"position": 99' if said.broken else b"")
                     self.connection.shutdown(socket.SHUT_RDWR)
 

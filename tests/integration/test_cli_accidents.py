@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,6 +90,19 @@ def test_an_outcome_that_does_not_come_ends_with_7(tmp_path: Path) -> None:
     assert ran.code == 7
     assert "did not come within 1 s" in ran.err
     assert "`pvc operation info r10` shows how far it has come" in ran.err
+
+
+def test_who_wants_json_has_the_reply_also_where_the_outcome_does_not_come(tmp_path: Path) -> None:
+    """A webhook's secret is in it and nowhere else."""
+    added = reply("webhook.add", outcomes={"webhook.verified": True})
+    added.body["secret"] = "whsec_x"
+    looks = accepts(operation("pending"))
+    with FakeGateway(tmp_path, lambda asked: looks(asked) if asked.method == "GET" else added) as gateway:
+        words = ["webhook", "add", "billing", "https://billing.example.com", "--wait", "--wait-timeout", "1"]
+        ran = cli_on(gateway, tmp_path)(*words, "-o", "json")
+    assert (ran.code, json.loads(ran.err)["error"]["code"]) == (7, "client.wait_timed_out")
+    told = json.loads(ran.out)
+    assert (told["secret"], told["outcome"]) == ("whsec_x", {"success": None, "record": None})
 
 
 def test_what_ends_otherwise_than_was_foreseen_has_failed_and_is_told_as_its_operation_says(tmp_path: Path) -> None:
@@ -203,6 +217,38 @@ def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path: Path) -> None:
         assert process.wait(timeout=10) == 0
 
 
+@pytest.mark.parametrize("vms", [1, 3000], ids=("a few lines", "more than a pipe holds"))
+@pytest.mark.parametrize(("state", "code"), [("failed", 6), ("succeeded", 0)])
+def test_what_has_failed_has_failed_also_where_nobody_reads_of_it(
+    tmp_path: Path, vms: int, state: str, code: int
+) -> None:
+    members = [(f"web{number:06}", state, "it went so", 1.0) for number in range(vms)]
+    look = operation(state, text="it went so", code="vm.start_failed" if code else "", vms=members)
+    begun = reply("node.confirm_fenced", begins=True)
+    with FakeGateway(tmp_path, lambda asked: look if asked.method == "GET" else begun) as gateway:
+        words = ["node", "confirm-fenced", "hv2", "--yes", "--wait"]
+        assert _unread(cli_on(gateway, tmp_path), "stdout", *words) == code
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_what_was_refused_was_refused_also_where_nobody_reads_of_it(tmp_path: Path, stream: str) -> None:
+    with FakeGateway(tmp_path, lambda _: problem(404, "there is no VM web01")) as gateway:
+        assert _unread(cli_on(gateway, tmp_path), stream, "vm", "info", "web01") == 3
+        assert _unread(cli_on(gateway, tmp_path), stream, "vm", "infos") == 2
+
+
+def _unread(cli: Cli, stream: str, *words: str) -> int:
+    """The exit code where whoever was to read that stream has left before anything came."""
+    ends, gone = os.pipe()
+    os.close(ends)
+    streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: gone}
+    env = {**cli.env, "PYTHONUNBUFFERED": ""}  # so that a few lines go out at the very end
+    try:
+        return subprocess.run([*PVC, *words], env=env, timeout=30, check=False, **streams).returncode
+    finally:
+        os.close(gone)
+
+
 def test_ctrl_c_is_quiet_and_ends_with_130(tmp_path: Path) -> None:
     nothing = Say(b'{"position": 1, "bookmark": true}\n', content_type="application/x-ndjson")
     with FakeGateway(tmp_path, lambda asked: nothing) as gateway:
@@ -295,3 +341,29 @@ def test_somebody_who_may_not_use_the_socket_is_told_so(tmp_path: Path) -> None:
     assert ran.returncode == 4
     assert "you may not use the socket" in ran.stderr
     assert "become root" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        (["vm", "info", b"web\xff"], "'VM'"),
+        (["vm", "start", b"web\xff"], "'VM'"),
+        (["vm", "list", "--name", b"web\xff"], "'--name'"),
+        (["vm", "define", "web01", "--tag", "a", "--tag", b"web\xff"], "'--tag'"),
+        (["vm", "define", "web01", "--disk", b"path=web\xff"], "'--disk'"),
+        (["whatif", "vm", "start", b"web\xff"], "'COMMAND...'"),
+    ],
+)
+def test_an_argument_that_is_no_utf8_is_refused_by_name(tmp_path: Path, words: list[str | bytes], where: str) -> None:
+    env = Cli(tmp_path, {"PVC_SOCKET": str(tmp_path / "none.sock")}).env
+    ran = subprocess.run([*PVC, *words], env=env, capture_output=True, check=False)
+    message, hint = ran.stderr.decode().splitlines()
+    assert ran.returncode == 2
+    assert message.startswith(f"Error: Invalid value for {where}: ") and "web\\xff' is no UTF-8 text" in message
+    assert hint == "Hint: names and texts are UTF-8: see how your terminal or script encodes them"
+
+
+def test_a_file_may_have_any_name(tmp_path: Path) -> None:
+    words = [*PVC, "log", "verify-proof", os.fsencode(tmp_path) + b"/\xff", "--key", os.fsencode(tmp_path) + b"/none"]
+    ran = subprocess.run(words, env=Cli(tmp_path, {}).env, capture_output=True, check=False)
+    assert b"No such file" in ran.stderr and b"UTF-8" not in ran.stderr

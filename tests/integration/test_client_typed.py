@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -298,6 +299,27 @@ def test_what_fails_while_one_waits_is_an_exception(make: MadeClient, tmp_path: 
     assert (caught.value.code, caught.value.operation.state) == ("vm.start_failed", state)
 
 
+@pytest.mark.parametrize("ending", ["running", "failed"])
+def test_a_secret_outlives_the_failure_of_what_was_waited_for(make: MadeClient, tmp_path: Path, ending: str) -> None:
+    added = begun("webhook.add")
+    added = added._replace(body={**added.body, "secret": "whsec_x"})
+    look = operation(ending, text="no receiver", code="webhook.unverified" if ending == "failed" else "")
+
+    def answer(asked: Asked) -> Said:
+        return look if asked.method == "GET" else added
+
+    with gateways(tmp_path, answer) as (one,), pytest.raises((WaitTimedOut, OperationFailed)) as caught:
+        make(at(one)).webhooks.add("billing", "https://billing.example.com", wait=0.2)
+    assert caught.value.begun is not None, "it was accepted"
+    assert (caught.value.begun.secret, caught.value.begun.id) == ("whsec_x", "o1")
+
+
+def test_what_was_refused_has_begun_nothing(make: MadeClient, tmp_path: Path) -> None:
+    with gateways(tmp_path, in_turn(problem(409, "no"))) as (one,), pytest.raises(Conflict) as caught:
+        make(at(one)).vms.start("web01", wait=1)
+    assert caught.value.begun is None
+
+
 def test_what_goes_on_for_too_long_goes_on_without_us(make: MadeClient, tmp_path: Path) -> None:
     with gateways(tmp_path, commanding(operation("running"))) as (one,), pytest.raises(WaitTimedOut, match=r"0\.2 s"):
         make(at(one)).vms.start("web01").wait(0.2)
@@ -339,6 +361,27 @@ def test_events_go_on_where_the_line_broke_at_the_next_gateway(make: MadeClient,
     assert {query["types"] for query in asked} == {"vm.*"}
     assert {query["tag"] for query in asked} == {"production"}
     assert [query["after"] for query in asked] == ["2", "8", "4", "8"]
+
+
+def test_the_time_that_a_program_takes_for_a_record_is_no_silence_of_the_gateways(
+    make: MadeClient, tmp_path: Path
+) -> None:
+    with gateways(tmp_path, in_turn(Pour((record(1),)), Pour((record(2),)))) as (one,):
+        events = make(at(one)).events(after=0, patience_s=0.2)
+        assert next(events).position == 1
+        time.sleep(0.5)  # the line breaks meanwhile
+        assert next(events).position == 2
+        events.close()
+
+
+def test_gateways_that_stay_silent_are_given_up_when_the_patience_is_over(make: MadeClient, tmp_path: Path) -> None:
+    with gateways(tmp_path, in_turn(Pour((record(1),)), Drop())) as (one,):
+        events = make(at(one)).events(after=0, patience_s=0.2)
+        assert next(events).position == 1
+        with pytest.raises(Unreachable):
+            next(events)
+        events.close()
+    assert len(one.asked) > 2
 
 
 def test_events_begin_now_where_no_position_is_given(make: MadeClient, tmp_path: Path) -> None:

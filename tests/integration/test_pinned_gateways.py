@@ -6,11 +6,13 @@ import json
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pvc.client import Client
 from pvc.client.connections import Connection
 from pvc.client.console import open_console
 from pvc.client.errors import ConfigError
@@ -56,6 +58,21 @@ def test_by_its_fingerprint_a_gateway_is_known_and_used(cluster: Cluster, tmp_pa
     assert cli("cluster", "status").code == 0
     stored = json.loads((tmp_path / "config" / "connections.json").read_text())["connections"][0]
     assert stored["fingerprints"] == [cluster.fingerprint()]
+
+
+def test_another_thread_can_close_what_is_read_by_tls(cluster: Cluster) -> None:
+    ended: list[object] = []
+    with Client(cluster.url, token=cluster.token, fingerprints=[cluster.fingerprint()]) as client:
+        events = client.events(after=0)
+        client.access.whoami()
+        while events.position < client.position:
+            next(events)
+        reader = threading.Thread(target=lambda: ended.append(next(events, "the end")), daemon=True)
+        reader.start()
+        reader.join(0.3)  # by then it waits
+        events.close()
+        reader.join(10)  # the gateway says something every 15 s
+    assert ended == ["the end"]
 
 
 def test_without_a_terminal_an_unknown_certificate_is_told_and_refused(cluster: Cluster, tmp_path: Path) -> None:

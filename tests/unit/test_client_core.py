@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
@@ -144,6 +145,23 @@ def test_the_token_goes_in_the_header_alone() -> None:
     head, _, rest = io.requests[0].partition(b"\r\n")
     assert head == b"GET /below/api/v1/vms?name=web%2A&limit=3 HTTP/1.1"
     assert b"Authorization: Bearer pvc_a_b\r\n" in rest
+
+
+def test_the_position_does_not_go_back_where_two_threads_are_told_at_once() -> None:
+    core = Core(FakeIo(OK), Connection("test", "http://one:7370"), patience=Patience())
+    other = threading.Thread(target=lambda: core.saw(10))
+
+    class Interrupted(int):
+        """While it is compared, another thread is told of a higher one."""
+
+        def __gt__(self, position: int) -> bool:
+            other.start()
+            other.join(0.2)
+            return int(self) > position
+
+    core.saw(Interrupted(5))
+    other.join()
+    assert core.position == 10
 
 
 def test_a_port_that_suspends_is_no_port_for_a_blocking_program() -> None:
