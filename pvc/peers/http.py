@@ -108,19 +108,14 @@ async def _ask(
     asked = {"Host": urlsplit(url).netloc, "Connection": "close", **headers}
     request = h11.Request(method="GET", target=target, headers=list(asked.items()))
     writer.write((connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b""))
-    await writer.drain()
     answer: h11.Response | None = None
     body = bytearray()
-    heard = False
+    connection.receive_data(await _first_word(url, reader, writer))
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
             async with asyncio.timeout(SILENCE_S):
-                data = await reader.read(_CHUNK_BYTES)
-            if not data and not heard:
-                raise _hung_up(url, "it says nothing")
-            heard = True
-            connection.receive_data(data)
+                connection.receive_data(await reader.read(_CHUNK_BYTES))
         elif isinstance(event, h11.Response):
             answer = event
         elif isinstance(event, h11.Data):
@@ -132,6 +127,20 @@ async def _ask(
             return Answer(status=answer.status_code, headers=named, body=bytes(body))
         elif not isinstance(event, h11.InformationalResponse):
             raise _bad_answer(url, "it ends before it has begun")
+
+
+async def _first_word(url: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    """What it says first. With TLS 1.3 one's certificate is looked at after the handshake: who refuses it says so and
+    hangs up, and where the request was still on its way then, the kernel throws those words away for a reset."""
+    try:
+        async with asyncio.timeout(SILENCE_S):
+            await writer.drain()
+            data = await reader.read(_CHUNK_BYTES)
+    except ConnectionError as error:
+        raise _hung_up(url, str(error.strerror or error)) from error
+    if not data:
+        raise _hung_up(url, "it says nothing")
+    return data
 
 
 def _hung_up(url: str, why: str) -> Unavailable:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -73,12 +75,21 @@ async def hanging_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
     await reader.readuntil(b"\r\n\r\n")
 
 
+async def resetting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """As where a certificate was refused while the request was still on its way."""
+    await reader.readuntil(b"\r\n\r\n")
+    sock: socket.socket = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
 @pytest.mark.parametrize(
     ("handle", "code"),
     [
         (never_ending, "peers.bad_answer"),
         (endless_head, "peers.bad_answer"),
         (hanging_up, "peers.hung_up"),
+        (resetting, "peers.hung_up"),
         (saying("SSH-2.0-OpenSSH_9.2"), "peers.bad_answer"),
         (saying("HTTP/1.1 200 OK\nContent-Length: 100000", b"short"), "peers.bad_answer"),
         (saying("HTTP/1.1 301 Moved\nLocation: https://elsewhere/\nContent-Length: 0"), "peers.refused"),
