@@ -154,9 +154,13 @@ def test_a_damaged_archive_file_and_a_damaged_record_are_found_named_and_replace
 
     wait_until(mended, "both to be mended")
     assert list(archive.glob("*.damaged")), "the bad copy is kept aside"
-    told = status(one)
-    assert f"record {SEGMENT // 2} of this node's replica" in told["mended"]
-    assert any("directory" in text for text in (*told["mended"], *told["damage"]))
+
+    def told() -> bool:  # which comes after it was done
+        said = status(one)
+        names_record = f"record {SEGMENT // 2} of this node's replica" in said["mended"]
+        return names_record and any("directory" in text for text in (*said["mended"], *said["damage"]))
+
+    wait_until(told, "both to be told of")
 
 
 def test_when_record_and_archive_file_are_both_damaged_another_nodes_copy_mends_them(
