@@ -10,7 +10,7 @@ from pvc.errors import InvalidInput
 from pvc.events.registry import BY_TYPE
 from pvc.events.types import END
 
-__all__ = ["check_type"]
+__all__ = ["check_type", "is_known"]
 
 _KIND = re.compile(r"^[a-z_]+\.\*" + END)
 
@@ -21,11 +21,18 @@ def check_type(pattern: str, *, field: str, occurring: Collection[str] = ()) -> 
     Types are those that this version knows and those `occurring` in the log, which may be from a later one. Raises
     InvalidInput (`event.unknown_type`).
     """
-    if pattern == "*" or pattern in BY_TYPE or pattern in occurring:
-        return
-    if _KIND.match(pattern) and any(name.startswith(pattern[:-1]) for name in (*BY_TYPE, *occurring)):
+    if is_known(pattern) or _means_any(pattern, occurring):
         return
     near = near_names(pattern, BY_TYPE)
     hint = f"did you mean {' or '.join(near)}?" if near else "such as vm.started, or vm.* for all of a kind"
     message = f"there is no event type {pattern[:60]!r}"
     raise InvalidInput(message, code="event.unknown_type", hint=hint, field=field)
+
+
+def is_known(pattern: str) -> bool:
+    """Whether it means any type that this version knows."""
+    return pattern == "*" or _means_any(pattern, BY_TYPE)
+
+
+def _means_any(pattern: str, types: Collection[str]) -> bool:
+    return pattern in types or bool(_KIND.match(pattern) and any(name.startswith(pattern[:-1]) for name in types))

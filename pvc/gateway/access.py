@@ -103,7 +103,7 @@ class TokenList(msgspec.Struct, frozen=True, kw_only=True):
 async def _list(services: GatewayServices, call: Call) -> Response:
     arguments = arguments_of(call.request, PrincipalListArguments)
     seen = await seen_at(services, arguments.at)
-    state, now_us = seen.state, seen.moment.time_us if seen.moment is not None else services.clock.wall_us()
+    state, now_us = seen.state, seen.time_us(services.clock)
     by_owner: dict[str, list[Token]] = {}
     for token in state.tokens.values():
         by_owner.setdefault(token.principal, []).append(token)
@@ -120,7 +120,7 @@ async def _info(services: GatewayServices, call: Call) -> Response:
     at = arguments_of(call.request, OneArguments).at
     name = call.request.path_params["principal"]
     seen = await seen_at(services, at)
-    state, now_us = seen.state, seen.moment.time_us if seen.moment is not None else services.clock.wall_us()
+    state, now_us = seen.state, seen.time_us(services.clock)
     with told_of_then(services, seen, name):
         principal = await _asked_for(services, state, call, name)
     tokens = tokens_of(state, principal.name)

@@ -139,8 +139,8 @@ async def _read_bytes(request: Request) -> bytes:
         raise TooSlow(
             f"the body did not arrive within {BODY_DEADLINE_S:g} s", hint="send it again, over a better line"
         ) from error
-    request.scope[BODY] = bytes(body)
-    return bytes(body)
+    read = request.scope[BODY] = bytes(body)
+    return read
 
 
 def _parse_json(body: bytes) -> dict[str, Any]:

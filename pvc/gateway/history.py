@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from pvc.commands.access_table import Action
 from pvc.commands.base import near_names
-from pvc.commands.event_types import check_type
+from pvc.commands.event_types import check_type, is_known
 from pvc.commands.seen_subjects import sees_subject
 from pvc.errors import InvalidInput, NotFound
 from pvc.gateway.endpoint import Call, Endpoint, arguments_of, json_response
@@ -153,10 +153,11 @@ def check_subject(subject: str) -> None:
 
 async def check_types(services: GatewayServices, types: Sequence[str], field: str) -> None:
     """Raise InvalidInput unless each of these is an event type, or means some."""
-    if types:
+    unknown = [pattern for pattern in types if not is_known(pattern)]
+    if unknown:  # here, but the log may have types of a later version
         await services.history.reach(services.world.position, INDEX_DEADLINE_S)
         occurring = await services.history.types()
-        for pattern in types:
+        for pattern in unknown:
             check_type(pattern, field=field, occurring=occurring)
 
 

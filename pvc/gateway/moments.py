@@ -14,6 +14,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from pvc.clock import Clock
 from pvc.errors import InvalidInput, NotFound, Unavailable
 from pvc.gateway.records import decode_record, iso_time
 from pvc.gateway.services import GatewayServices
@@ -68,6 +69,10 @@ class Seen:
     def headers(self) -> dict[str, str]:
         """What the reply says of itself."""
         return self.moment.headers if self.moment else {}
+
+    def time_us(self, clock: Clock) -> int:
+        """When that is, or was."""
+        return self.moment.time_us if self.moment is not None else clock.wall_us()
 
 
 async def seen_at(services: GatewayServices, at: str) -> Seen:

@@ -167,10 +167,9 @@ async def _info(services: GatewayServices, call: Call) -> Response:
     with told_of_then(services, seen, ref):
         hook = find_webhook(seen.state, ref)
     row, cursor = await _row(services, hook) if seen.moment is None else (_row_of(hook, None), None)
-    shown_us = services.clock.wall_us() if seen.moment is None else seen.moment.time_us
     secrets = [
         SecretInfo(id=one.sealed.id, public=one.sealed.public, since=iso_time(one.since_us), until=_time(one.until_us))
-        for one in in_use(hook, shown_us)
+        for one in in_use(hook, seen.time_us(services.clock))
     ]
     info = WebhookInfo(
         **msgspec.structs.asdict(row),

@@ -17,7 +17,7 @@ from pvc.events.cluster import CommandRejected
 from pvc.events.record import Entry, Record
 from pvc.events.vm import VmDefined, VmRemoved, VmRenamed, VmTagAdded, VmTagRemoved
 from pvc.log.history_keys import RecordKeys, about, keys_of
-from pvc.log.history_search import FOR_EVER, SPAN, HistoryQuery, find_positions, find_subjects
+from pvc.log.history_search import FOR_EVER, SPAN, HistoryQuery, find_positions, find_subjects, occurring_types
 from pvc.log.sqlite_common import ForeignFormat, code_of, make_private, transaction
 from pvc.log.tree_file import TREE_SCHEMA, RangeLook, TreeGap, frontier_at, grow, look_at_range, stored_subtrees
 from pvc.proof.merkle import Frontier, consistency_proof, inclusion_proof, tree_root
@@ -215,7 +215,7 @@ class HistoryFile:
 
     def types(self) -> frozenset[str]:
         """The event types that occur."""
-        return frozenset(name for (name,) in self._db.execute("SELECT name FROM tally WHERE kind = 'type'"))
+        return frozenset(occurring_types(self._db))
 
     def query(self, query: HistoryQuery) -> list[Found]:
         """The records that match. Raises Unavailable when the search takes too long."""

@@ -63,7 +63,7 @@ class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True):
 def find_positions(db: sqlite3.Connection, query: HistoryQuery) -> list[int]:
     """The positions of the records that match, in the order and up to the limit asked for."""
     subjects = _subjects(db, query)
-    types = _occurring_types(db, query.types)
+    types = _meant_types(db, query.types)
     first, last = _bounds(db, query)
     if first > last or ((query.subject or query.among) and not subjects) or (query.types and not types):
         return []
@@ -197,12 +197,16 @@ def _times(query: HistoryQuery) -> tuple[int, int]:
     return since, _END if query.until_us is None else query.until_us
 
 
-def _occurring_types(db: sqlite3.Connection, asked: Sequence[str]) -> tuple[str, ...]:
+def occurring_types(db: sqlite3.Connection) -> list[str]:
+    """The event types that occur in the log."""
+    return [name for (name,) in db.execute("SELECT name FROM tally WHERE kind = 'type'")]
+
+
+def _meant_types(db: sqlite3.Connection, asked: Sequence[str]) -> tuple[str, ...]:
     """The types that occur in the log and are meant by `asked`."""
     if not asked:
         return ()
-    occurring: list[str] = [name for (name,) in db.execute("SELECT name FROM tally WHERE kind = 'type'")]
-    return tuple(name for name in occurring if any(type_means(one, name) for one in asked))
+    return tuple(name for name in occurring_types(db) if any(type_means(one, name) for one in asked))
 
 
 def type_means(asked: str, name: str) -> bool:
